@@ -1,0 +1,96 @@
+"""Masks over completions, and the statistics that must ignore what the mask leaves out.
+
+Assumes right-padded completions; index t of every *_BT tensor is about completion token t (its log-probability, the
+value just before it, the reward that arrives after it) and the mask is true through EOS inclusive.
+Knows nothing of models, configs or process groups: a `reduce` function that sums over processes is handed in.
+
+Shapes: B completions, T completion tokens, L prompt plus completion tokens.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a small tensor over all processes and returns the sum; None wherever it is accepted means one process."""
+
+
+def completion_mask(
+    token_ids_BT: Tensor, eos_token_ids: Sequence[int], lengths_B: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(mask_BT, completed_B): real tokens through the first EOS inclusive, and whether an EOS was emitted at all.
+
+    Only the first EOS of a row decides, so an EOS token that also serves as padding is handled: the first one is the
+    model's, the rest is padding. A row without EOS was cut by length and counts as real to its last column. Where rows
+    cut at different lengths share a batch, their padding cannot be told from tokens: pass `lengths_B`, the number of
+    generated tokens of each row.
+    """
+    assert token_ids_BT.ndim == 2, token_ids_BT.shape
+    eos_ids = torch.as_tensor(list(eos_token_ids), dtype=token_ids_BT.dtype, device=token_ids_BT.device)
+    is_eos_BT = torch.isin(token_ids_BT, eos_ids)
+    num_eos_before_BT = is_eos_BT.cumsum(dim=1) - is_eos_BT.long()
+    mask_BT = num_eos_before_BT == 0
+    if lengths_B is not None:
+        columns_T = torch.arange(token_ids_BT.shape[1], device=token_ids_BT.device)
+        mask_BT = mask_BT & (columns_T < lengths_B[:, None])
+    return mask_BT, (is_eos_BT & mask_BT).any(dim=1)
+
+
+def masked_sum(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Sum of `x_BT` where the mask is true. NaN or infinity outside the mask does not reach the result."""
+    assert x_BT.shape == mask_BT.shape, (x_BT.shape, mask_BT.shape)
+    return torch.where(mask_BT.bool(), x_BT, 0.0).sum()
+
+
+def masked_mean(x_BT: Tensor, mask_BT: Tensor, count: Tensor | float | None = None) -> Tensor:
+    """Masked sum divided by `count`, or by the number of true mask entries when `count` is None.
+
+    Pass the global token count of an optimizer step as `count` and the results of its micro-batches and processes ADD
+    UP to the mean over all tokens, however the batch was split. Nothing selected and no count gives 0.
+    """
+    if count is None:
+        count = mask_BT.sum().clamp(min=1)
+    return masked_sum(x_BT, mask_BT) / count
+
+
+def position_ids(attention_mask_BL: Tensor) -> Tensor:
+    """Position of every token among the real ones of its row: 0 at the first, whichever side the padding is on.
+
+    Left padding gets 0 too; it is masked, so its position only has to be a valid index.
+    """
+    return (attention_mask_BL.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def moments(x_BT: Tensor, mask_BT: Tensor, reduce: Reduce | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean, variance, count) of the masked entries over all processes, in float64.
+
+    The variance divides by the count, not by count - 1, and is summed around the global mean (two reductions), so it
+    does not cancel when the mean is large. Nothing selected anywhere gives mean and variance 0.
+    """
+    assert x_BT.shape == mask_BT.shape, (x_BT.shape, mask_BT.shape)
+    x = x_BT.detach()[mask_BT.bool()].double()
+    count = torch.full_like(x.sum(), x.numel())
+    total, count = _all_sum(torch.stack([x.sum(), count]), reduce).unbind()
+    mean = total / count.clamp(min=1)
+    variance = _all_sum((x - mean).square().sum()[None], reduce)[0] / count.clamp(min=1)
+    return mean, variance, count
+
+
+def center(x_BT: Tensor, mask_BT: Tensor, reduce: Reduce | None = None) -> Tensor:
+    """`x_BT` minus its global masked mean; 0 outside the mask."""
+    mean, _, _ = moments(x_BT, mask_BT, reduce)
+    return torch.where(mask_BT.bool(), x_BT - mean, 0.0).to(x_BT.dtype)
+
+
+def standardize(x_BT: Tensor, mask_BT: Tensor, reduce: Reduce | None = None, eps: float = 1e-8) -> Tensor:
+    """`x_BT` shifted to global masked mean 0 and scaled to variance 1; 0 outside the mask.
+
+    `eps` is added to the variance, so a constant input comes out as zeros, not as amplified rounding.
+    """
+    mean, variance, _ = moments(x_BT, mask_BT, reduce)
+    return torch.where(mask_BT.bool(), (x_BT.double() - mean) * (variance + eps).rsqrt(), 0.0).to(x_BT.dtype)
+
+
+def _all_sum(x: Tensor, reduce: Reduce | None) -> Tensor:
+    return x if reduce is None else reduce(x)
