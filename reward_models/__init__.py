@@ -1,0 +1,19 @@
+"""Everything that scores a completion: similarity to the teacher, checks of the answer, format, a user's own functions.
+
+Every function keeps the calling convention of TRL's GRPOTrainer; `RewardBlend` runs and sums them.
+Importing this package imports neither torch nor any grader: names are resolved when they are used.
+"""
+
+from .base import RewardError, RewardSpec, WeightSchedule, resolve, validate
+from .blend import BlendedScores, PendingScores, RewardBlend
+
+__all__ = [
+    "BlendedScores",
+    "PendingScores",
+    "RewardBlend",
+    "RewardError",
+    "RewardSpec",
+    "WeightSchedule",
+    "resolve",
+    "validate",
+]
