@@ -60,7 +60,8 @@ class Audit:
                 pairs = rng.sample(pairs, self.settings.sample)
             if len(pairs) < 2:
                 continue
-            metrics.update({f"audit/{name}/{key}": value for key, value in self._measures(name, pairs).items()})
+            measures = {key: value for key, value in self._measures(name, pairs).items() if not math.isnan(value)}
+            metrics.update({f"audit/{name}/{key}": value for key, value in measures.items()})
         return metrics
 
     def _measures(self, name: str, pairs: list[tuple[float, float]]) -> dict[str, float]:

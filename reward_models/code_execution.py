@@ -4,16 +4,17 @@ It may assume the columns `test`, `entry_point` and, where the prompt shown is n
 It will not run anything in this process, and a sandbox that is out of order is None and counted, never 0.
 """
 
+import ast
 import functools
 import hashlib
 import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .base import text_of
-from .programs import assemble
+from .programs import assemble, program_head
 
 if TYPE_CHECKING:
     from sandboxes import Sandbox
@@ -26,6 +27,15 @@ OUTAGE_ALARM = 0.01
 MEMORY_SIZE = 20_000
 
 Score = tuple[bool, float]  # all tests passed, fraction of tests passed
+
+
+class Program(NamedTuple):
+    """What a sandbox needs to judge a completion; source is untrusted, the rest comes from the problem."""
+
+    source: str
+    entry_point: str
+    test: str
+    prelude: str
 
 
 def code_execution(
@@ -43,13 +53,13 @@ def code_execution(
 
     None where the problem has no test, and where the sandbox failed (`code_execution/outages`: share of the programs).
     """
-    heads = [
-        head or text_of(prompt) for head, prompt in zip(code_prompt or [None] * len(prompts), prompts, strict=True)
-    ]
-    jobs: dict[int, tuple[str, str, str]] = {}
+    code_prompt = code_prompt or [None] * len(prompts)
+    jobs: dict[int, Program] = {}
     for index, (completion, tests, name) in enumerate(zip(completions, test, entry_point, strict=True)):
         if tests is not None and name is not None:
-            jobs[index] = (assemble(heads[index], text_of(completion), name), name, tests)
+            head = program_head(code_prompt[index], text_of(prompts[index]), name)
+            source = assemble(head, text_of(completion), name)
+            jobs[index] = Program(source, name, tests, head if _compiles(head) else "")
     if not jobs:
         return [None] * len(completions)
     scores = run_programs(list(jobs.values()))
@@ -58,12 +68,12 @@ def code_execution(
     return [_score(by_index.get(index), fraction) for index in range(len(completions))]
 
 
-def run_programs(jobs: list[tuple[str, str, str]]) -> list[Score | None]:
-    """Scores of (source, entry point, test) triples, equal ones run once; None where the sandbox itself failed."""
+def run_programs(jobs: list[Program]) -> list[Score | None]:
+    """Scores of programs, equal ones run once; None where the sandbox itself failed."""
     from sandboxes import Job, SandboxError
 
     results: dict[bytes, Score | None] = {}
-    missing: dict[bytes, tuple[str, str, str]] = {}
+    missing: dict[bytes, Program] = {}
     keys = [_key(job) for job in jobs]
     for key, job in zip(keys, jobs, strict=True):
         known = _memory.get(key)
@@ -71,14 +81,14 @@ def run_programs(jobs: list[tuple[str, str, str]]) -> list[Score | None]:
             results[key] = known
         else:
             missing.setdefault(key, job)
-    batch = [Job(source=source, entry_point=name, test=test) for source, name, test in missing.values()]
+    batch = [Job(**job._asdict()) for job in missing.values()]
     for key, verdict in zip(missing, sandbox().run_batch(batch) if batch else [], strict=True):
         if isinstance(verdict, SandboxError):
             logger.warning("a program could not be judged: %s", verdict)
             results[key] = None
             continue
         results[key] = _verdict_score(verdict)
-        if str(getattr(verdict.outcome, "value", verdict.outcome)).lower() in REPEATABLE_OUTCOMES:
+        if verdict.outcome.value in REPEATABLE_OUTCOMES:
             _memory.put(key, results[key])
     return [results[key] for key in keys]
 
@@ -119,7 +129,17 @@ _memory = _Memory(MEMORY_SIZE)
 _totals: Counter[str] = Counter()
 
 
-def _key(job: tuple[str, str, str]) -> bytes:
+@functools.lru_cache(maxsize=4096)
+def _compiles(head: str) -> bool:
+    """True if a problem's own text (trusted) is Python by itself: the tests may then use what it defines."""
+    try:
+        ast.parse(head)
+    except (SyntaxError, ValueError):  # a prompt in prose, or a head that ends in the middle of a function
+        return False
+    return True
+
+
+def _key(job: Program) -> bytes:
     return hashlib.sha256("\0".join(job).encode("utf-8", "surrogatepass")).digest()
 
 

@@ -18,30 +18,10 @@ RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|approx|sim|equiv|in|notin|subset)(?![
 ASSIGNED = re.compile(r"(?:[A-Za-z](?:_\{?\w{1,6}\}?|'|\([a-z0-9]\))?|[A-Za-z]{2,12})\s*=(?!=)\s*")
 MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![a-zA-Z])\s*")
 WORDS = re.compile(r"[A-Za-z]{3,}")
-FUNCTIONS = frozenset(
-    [
-        "sqrt",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "log",
-        "exp",
-        "frac",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "lim",
-        "max",
-        "min",
-        "det",
-    ]
-)
+FUNCTIONS = frozenset([
+    "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "frac", "arcsin", "arccos", "arctan", "sinh",
+    "cosh", "tanh", "lim", "max", "min", "det",
+])  # fmt: skip
 SYMBOLIC = re.compile(r"\\[a-zA-Z]+|\^|!|[A-Za-z]|sqrt")
 OPENING, CLOSING = "([{", ")]}"
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
@@ -92,7 +72,7 @@ def _compare_rest(left: str, right: str, left_number: Quantity | None, right_num
         return False
     if not (_is_symbolic(left) and _is_symbolic(right)) and not _closed_form(left, left_number, right, right_number):
         return _same_words(left, right)
-    return [(left, right)]
+    return False if _differ_in_case_only(left, right) else [(left, right)]
 
 
 def _closed_form(left: str, left_number: Quantity | None, right: str, right_number: Quantity | None) -> bool:
@@ -287,6 +267,12 @@ def _same_words(left: str, right: str) -> bool:
     if not (_has_words(left) and _has_words(right)):
         return False
     return _letters(left) == _letters(right) != ""
+
+
+def _differ_in_case_only(left: str, right: str) -> bool:
+    """True if the variables are the same letters in another case: 2X is not 2x (math-verify says it is)."""
+    names = [set(re.findall("[A-Za-z]", re.sub(r"\\[a-zA-Z]+", " ", text))) for text in (left, right)]
+    return names[0] != names[1] and {n.lower() for n in names[0]} == {n.lower() for n in names[1]}
 
 
 def _letters(text: str) -> str:

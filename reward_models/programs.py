@@ -33,6 +33,18 @@ def assemble(head: str, completion: str, entry_point: str) -> str:
     return f"{head}{body.rstrip()}\n"
 
 
+def program_head(code_prompt: str | None, prompt: str, entry_point: str) -> str:
+    """The text that the program begins with: `code_prompt` if the problem has one, else what the prompt shows of it
+    (a fenced block that defines `entry_point`, or the prompt itself).
+    """
+    if code_prompt is not None:
+        return code_prompt
+    for block in reversed(_fenced_blocks(prompt)):
+        if defines(block, entry_point):
+            return block
+    return prompt
+
+
 def find_code(completion: str, entry_point: str) -> tuple[str, bool]:
     """The code in a completion, and whether it stood in a fence: the last Python block, if possible one that defines
     `entry_point`; without a fence the whole text. Everything up to the last `</think>` is left out.
