@@ -1,0 +1,123 @@
+"""The nouns of the sandbox: what goes in (Job, Limits) and what comes out (Verdict, Outcome, SandboxError).
+
+Pure data, standard library only; shared by the trainer's side and the judge's side.
+Nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+MEBIBYTE = 1 << 20
+
+
+class SandboxError(RuntimeError):
+    """Trouble of the sandbox itself: the job is unscored. It is never evidence about the program."""
+
+
+class JobError(SandboxError):
+    """The trusted half of a job is unusable (test text that does not compile, names it lacks, arguments that are not data)."""
+
+
+class Outcome(Enum):
+    """How one job ended. Only `PASSED` is success; every other member is the program's own doing."""
+
+    PASSED = "passed"
+    WRONG_ANSWER = "wrong_answer"
+    EXCEPTION = "exception"  # the function raised
+    LOAD_ERROR = "load_error"  # the text did not compile, raised at import, or lacks the function
+    EXITED = "exited"  # left (sys.exit, os._exit) before it had answered
+    TIMEOUT_CPU = "timeout_cpu"
+    TIMEOUT_WALL = "timeout_wall"  # wall clock, or idle for too long
+    MEMORY = "memory"
+    OUTPUT_LIMIT = "output_limit"
+    CRASHED = "crashed"  # killed by a signal it caused
+    PROTOCOL = "protocol"  # answered with something that is not a well-formed answer
+    REJECTED = "rejected"  # never run: too large or not encodable
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one job. A job's own limits replace the sandbox's as a whole.
+
+    Times are seconds, sizes are bytes. CPU time is the measure that counts; the wall limit is a multiple of it because
+    a loaded machine stretches wall time only.
+    """
+
+    cpu_seconds: float = 4.0
+    wall_seconds: float = 12.0
+    idle_seconds: float = 5.0  # neither running nor waiting for a CPU
+    memory_bytes: int = 1024 * MEBIBYTE  # address space of the program
+    num_processes: int = 0  # child processes
+    num_threads: int = 32
+    num_open_files: int = 64
+    file_bytes: int = 8 * MEBIBYTE  # size of one file
+    disk_bytes: int = 16 * MEBIBYTE  # all files together
+    num_inodes: int = 256
+    output_bytes: int = 64 * 1024  # stdout and stderr together
+    source_bytes: int = 256 * 1024
+    result_bytes: int = MEBIBYTE  # one encoded answer
+    result_depth: int = 60  # nesting of one answer
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"Limits.{spec.name} must be a number >= 0, not {value!r}")
+        if self.cpu_seconds <= 0 or self.wall_seconds <= 0:
+            raise ValueError("Limits.cpu_seconds and Limits.wall_seconds must be above 0")
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The limits as plain data, for the wire and for run records."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One untrusted program and the trusted means to judge it.
+
+    Give either `test` (text that defines `check(candidate)`, executed on the judge's side against a proxy of the
+    function) or `calls` (data only: positional arguments, keyword arguments, expected result). The test text and
+    `prelude` are trusted; `source` is not, and meets neither. `prelude` is trusted text whose definitions the test may
+    use (for HumanEval: the prompt, which defines helpers such as `poly`).
+    """
+
+    source: str
+    entry_point: str
+    test: str | None = None
+    calls: Sequence[tuple[Sequence[Any], dict[str, Any], Any]] | None = None
+    limits: Limits | None = None
+    prelude: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.test is None) == (self.calls is None):
+            raise ValueError("a Job needs exactly one of test= and calls=")
+        if self.calls is not None and not self.calls:
+            raise ValueError("Job.calls is empty: nothing would be tested")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge found. Times are seconds of the program alone; stdout and stderr are cut at the output limit.
+
+    `tests_passed` counts the asserts (or calls) before the first failure; `exit_status` is the program's exit code,
+    negative for a signal, None if it was still alive when it had answered everything.
+    """
+
+    outcome: Outcome
+    tests_passed: int = 0
+    tests_total: int = 0
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    exit_status: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    detail: str = field(default="", compare=False)
+
+    @property
+    def passed(self) -> bool:
+        """True if every test passed."""
+        return self.outcome is Outcome.PASSED

@@ -1,0 +1,196 @@
+"""The trusted half of a job: runs the test against a proxy of the candidate and counts what held.
+
+The test text is trusted and executed here; the program's text never is. The proxy returns decoded data only.
+Raises JobError if the test itself is unusable, BoxEnded if the program can answer no more.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import types
+from dataclasses import dataclass
+from typing import Any
+
+from sandboxes import box, codec
+from sandboxes.cell import Box, BoxEnded
+from sandboxes.contract import JobError, Outcome
+
+_MAX_ARGUMENT_DEPTH = 200
+
+
+class CandidateError(Exception):
+    """The candidate raised an exception of a type the judge does not know."""
+
+
+class Gone(BaseException):
+    """Ends the test body when the program can answer no more; `except Exception` in a test does not catch it."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Outcome and counts of one judged program."""
+
+    outcome: Outcome
+    tests_passed: int
+    tests_total: int
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class PreparedTest:
+    """A compiled test: its code, the prelude's code and the lines of its asserts."""
+
+    code: types.CodeType
+    prelude: types.CodeType | None
+    assert_lines: tuple[int, ...]
+
+
+class Candidate:
+    """What `check(candidate)` gets: a function that asks the box. Remembers how the program failed."""
+
+    def __init__(self, cell_box: Box, result_depth: int):
+        self._box, self._depth = cell_box, result_depth
+        self.num_answers = 0
+        self.failure: BaseException | None = None
+        self.ended: BoxEnded | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._box.send(encode_call(args, kwargs))
+        try:
+            return self._answer(*self._box.receive())
+        except BoxEnded as end:
+            self.ended = end
+            raise Gone from None
+
+    def _answer(self, tag: bytes, body: bytes) -> Any:
+        value = read_answer(tag, body, self._depth)
+        self.num_answers += 1
+        if tag == box.RAISED:
+            self.failure = value
+            raise value
+        return value
+
+
+def encode_call(args: Any, kwargs: dict[str, Any]) -> bytes:
+    """One call as a frame. Raises JobError for arguments that are not data."""
+    try:
+        return codec.encode((tuple(args), dict(kwargs)), _MAX_ARGUMENT_DEPTH)
+    except ValueError as error:
+        raise JobError(f"an argument of a test cannot be sent: {error}") from None
+
+
+def read_answer(tag: bytes, body: bytes, max_depth: int) -> Any:
+    """The value in an answer, or the exception the candidate raised. Raises BoxEnded for every other frame."""
+    try:
+        if tag == box.VALUE:
+            return codec.decode(body, max_depth)
+        if tag == box.RAISED:
+            return _exception(*codec.decode(body, 4))
+        if tag == box.LOAD_FAILED:
+            raise BoxEnded(Outcome.LOAD_ERROR, str(_exception(*codec.decode(body, 4)).__class__.__name__))
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        raise BoxEnded(Outcome.PROTOCOL, "malformed answer") from None
+    if tag == box.EXITED:
+        raise BoxEnded(Outcome.EXITED, "SystemExit")
+    if tag == box.OUT_OF_MEMORY:
+        raise BoxEnded(Outcome.MEMORY, "MemoryError")
+    raise BoxEnded(Outcome.PROTOCOL, "answer too large or too deep" if tag == box.TOO_LARGE else "unknown frame")
+
+
+def _exception(names: list[str], message: str) -> Exception:
+    """A built-in exception of the first class we know by name, so that tests may expect it."""
+    for name in names:
+        kind = getattr(builtins, name, None)
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
+            try:
+                return kind(str(message))
+            except TypeError:  # UnicodeDecodeError and its like want more arguments
+                continue
+    return CandidateError(f"{names[0] if names else 'Exception'}: {message}")
+
+
+@functools.lru_cache(maxsize=512)
+def prepare(test: str, prelude: str) -> PreparedTest:
+    """Compile a trusted test. Raises JobError if it does not compile or does not define `check`."""
+    try:
+        tree = ast.parse(test)
+        code = compile(tree, "<test>", "exec", dont_inherit=True)
+        prelude_code = compile(prelude, "<prelude>", "exec", dont_inherit=True) if prelude else None
+    except (SyntaxError, ValueError) as error:
+        raise JobError(f"the test does not compile: {error}") from None
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body):
+        raise JobError("the test does not define check(candidate)")
+    lines = sorted(node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert))
+    return PreparedTest(code, prelude_code, tuple(lines))
+
+
+def run_test(prepared: PreparedTest, entry_point: str, candidate: Candidate) -> Score:
+    """Execute the test body against the proxy."""
+    total = len(prepared.assert_lines)
+    namespace: dict[str, Any] = {"__name__": "test"}
+    try:
+        if prepared.prelude is not None:
+            exec(prepared.prelude, namespace)  # trusted text
+        namespace[entry_point] = candidate
+        exec(prepared.code, namespace)  # trusted text
+        namespace["check"](candidate)
+    except Gone:
+        pass
+    except JobError:
+        raise
+    except BaseException as error:
+        if candidate.ended is None:
+            return _failed_score(error, candidate, prepared)
+    if candidate.ended is not None:
+        raise candidate.ended
+    if candidate.num_answers == 0:
+        raise JobError("the test never called the candidate")
+    return Score(Outcome.PASSED, total, total)
+
+
+def _failed_score(error: BaseException, candidate: Candidate, prepared: PreparedTest) -> Score:
+    line = _test_line(error)
+    passed = sum(assert_line < line for assert_line in prepared.assert_lines)
+    total = max(len(prepared.assert_lines), 1)
+    if isinstance(error, NameError) and error is not candidate.failure:
+        raise JobError(f"the test uses a name it does not define ({error}); pass its definition as Job.prelude")
+    if error is candidate.failure:
+        return Score(Outcome.EXCEPTION, passed, total, f"{type(error).__name__}: {error}"[:300])
+    return Score(Outcome.WRONG_ANSWER, passed, total, f"{type(error).__name__}: {error}"[:300])
+
+
+def _test_line(error: BaseException) -> int:
+    """Line of the test's own code where `error` passed."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<test>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def run_calls(calls: list, cell_box: Box, result_depth: int) -> Score:
+    """Send all calls at once and compare the answers as they come. `calls` holds (args, kwargs, expected)."""
+    for args, kwargs, _ in calls:
+        cell_box.send(encode_call(args, kwargs))
+    for index, (_, _, expected) in enumerate(calls):
+        try:
+            tag, body = cell_box.receive()
+            answer = read_answer(tag, body, result_depth)
+        except BoxEnded as end:
+            end.tests_passed = index
+            raise
+        if tag == box.RAISED:
+            return Score(Outcome.EXCEPTION, index, len(calls), f"{type(answer).__name__}: {answer}"[:300])
+        if not _equal(answer, expected):
+            return Score(Outcome.WRONG_ANSWER, index, len(calls), "")
+    return Score(Outcome.PASSED, len(calls), len(calls))
+
+
+def _equal(answer: Any, expected: Any) -> bool:
+    try:
+        return bool(answer == expected)
+    except (TypeError, RecursionError):  # an Opaque somewhere inside
+        return False

@@ -1,0 +1,155 @@
+"""The judge of one slot: takes jobs from the trainer, asks the box, compares, and gives the verdict.
+
+It holds tests and expected answers and never executes the program's text. One process per slot; ends with the trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import time
+from typing import Any
+
+from sandboxes import codec, frames, grading
+from sandboxes.cell import Box, BoxEnded, Cell, ZygoteLost, signal_name
+from sandboxes.contract import JobError, Outcome
+
+_OWN_PATIENCE_SECONDS = 2.0  # for the test's own work, on top of the program's wall limit
+_ARGUMENT_DEPTH = 1000
+
+
+class TestOverran(BaseException):
+    """The trusted test itself took too long."""
+
+
+def main(descriptor: int, config_text: str) -> None:
+    """Serve the trainer on `descriptor` until it closes."""
+    config = json.loads(config_text)
+    signal.signal(signal.SIGALRM, _on_alarm)
+    link = socket.socket(fileno=descriptor)
+    judge = Judge(config)
+    try:
+        judge.start_cell()
+        frames.send(link, {"ready": judge.cell.tier})
+    except ZygoteLost as error:
+        frames.send(link, {"failed": str(error)})
+        return
+    try:
+        while True:
+            frames.send(link, judge.handle(frames.receive(link)))
+    except frames.Closed:
+        judge.close()
+
+
+def _on_alarm(_number: int, _frame: Any) -> None:
+    raise TestOverran
+
+
+class Judge:
+    """Judges one job at a time; owns the slot's zygote and replaces it when it is lost."""
+
+    def __init__(self, config: dict[str, Any]):
+        self.config = config
+        self.cell: Cell | None = None
+
+    def start_cell(self) -> None:
+        """Start the zygote of the configured tier. Raises ZygoteLost."""
+        self.cell = Cell(self.config["tier"], self.config["packages"])
+
+    def close(self) -> None:
+        """End the zygote."""
+        if self.cell is not None:
+            self.cell.close()
+            self.cell = None
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to one request: a verdict, or trouble (`retry` says whether another try makes sense)."""
+        _guard_own_cpu()
+        try:
+            if self.cell is None:
+                self.start_cell()
+            return {"verdict": self._judge(request)}
+        except JobError as error:
+            return {"trouble": str(error), "retry": False}
+        except (ZygoteLost, OSError) as error:
+            self.close()
+            return {"trouble": f"{type(error).__name__}: {error}", "retry": True}
+
+    def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
+        calls = codec.decode(request["calls"].encode(), _ARGUMENT_DEPTH) if "calls" in request else None
+        prepared = None if calls is not None else grading.prepare(request["test"], request["prelude"])
+        total = len(calls) if calls is not None else max(len(prepared.assert_lines), 1)
+        limits = request["limits"]
+        program = self.cell.open_box(limits)
+        facts = None
+        try:
+            score, end = self._score(request, calls, prepared, program, total)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            facts = program.close()
+        status, cpu_seconds, wall_seconds, out, err = facts
+        exit_status = None if end is None else _exit_status(status)
+        if end is not None:
+            outcome = _outcome_of_end(end, status, cpu_seconds, limits)
+            score = grading.Score(outcome, getattr(end, "tests_passed", 0), total, end.detail or _describe(status))
+        return {
+            "outcome": score.outcome.value,
+            "tests_passed": score.tests_passed,
+            "tests_total": score.tests_total,
+            "cpu_seconds": cpu_seconds,
+            "wall_seconds": wall_seconds,
+            "exit_status": exit_status,
+            "stdout": out,
+            "stderr": err,
+            "detail": score.detail,
+        }
+
+    def _score(
+        self, request: dict, calls: list | None, prepared: grading.PreparedTest | None, program: Box, total: int
+    ) -> tuple[grading.Score | None, BoxEnded | None]:
+        """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
+        limits = request["limits"]
+        signal.setitimer(signal.ITIMER_REAL, limits["wall_seconds"] + _OWN_PATIENCE_SECONDS)
+        program.send(codec.encode([request["source"], request["entry_point"]], 2))
+        try:
+            if calls is not None:
+                return grading.run_calls(calls, program, limits["result_depth"]), None
+            candidate = grading.Candidate(program, limits["result_depth"])
+            return grading.run_test(prepared, request["entry_point"], candidate), None
+        except BoxEnded as end:
+            return None, end
+        except TestOverran:
+            return None, BoxEnded(Outcome.TIMEOUT_WALL, "the test overran on the program's answers")
+
+
+def _outcome_of_end(end: BoxEnded, status: int, cpu_seconds: float, limits: dict[str, Any]) -> Outcome:
+    """What the kernel's facts say about a program that stopped answering."""
+    if cpu_seconds >= limits["cpu_seconds"] and end.outcome in (None, Outcome.TIMEOUT_WALL):
+        return Outcome.TIMEOUT_CPU
+    if end.outcome is not None:
+        return end.outcome
+    if os.WIFEXITED(status):
+        return Outcome.EXITED
+    number = os.WTERMSIG(status)
+    if number == signal.SIGXCPU:
+        return Outcome.TIMEOUT_CPU
+    if number == signal.SIGKILL:  # by us: it had closed its channel and gone on
+        return Outcome.PROTOCOL
+    return Outcome.CRASHED
+
+
+def _exit_status(status: int) -> int:
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
+def _describe(status: int) -> str:
+    return f"exit {os.WEXITSTATUS(status)}" if os.WIFEXITED(status) else signal_name(os.WTERMSIG(status))
+
+
+def _guard_own_cpu() -> None:
+    """The kernel ends a judge that is stuck in C code, even if the trainer is gone."""
+    soft = int(time.process_time()) + 120
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))

@@ -1,0 +1,240 @@
+"""The trainer's side: `Sandbox` hands jobs to the slots and collects verdicts.
+
+Never forks the calling process and never runs a program's or a test's text. Thread-safe.
+Trouble of the sandbox is retried once on a fresh slot and then surfaces as SandboxError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import os
+import queue
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sandboxes import codec, frames
+from sandboxes.cell import python_command
+from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
+
+_START_SECONDS = 30.0
+_GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is replaced
+
+
+class _SlotLost(Exception):
+    """The judge of a slot died or fell silent."""
+
+
+class _Slot:
+    """One judge process. Used by one thread at a time."""
+
+    def __init__(self, config: dict[str, Any]):
+        ours, theirs = socket.socketpair()
+        command = [*python_command(), "judge", str(theirs.fileno()), json.dumps(config)]
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.link = ours
+        self.link.settimeout(_START_SECONDS)
+        try:
+            hello = frames.receive(self.link)
+        except (frames.Closed, TimeoutError) as error:
+            self.close()
+            raise SandboxError(f"the judge did not start: {error!r}") from error
+        if "failed" in hello:
+            self.close()
+            raise SandboxError(hello["failed"])
+        self.tier: str = hello["ready"]
+
+    def execute(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The judge's reply. Raises _SlotLost."""
+        self.link.settimeout(request["limits"]["wall_seconds"] + _GRACE_SECONDS)
+        try:
+            frames.send(self.link, request)
+            return frames.receive(self.link)
+        except (frames.Closed, OSError) as error:
+            raise _SlotLost(f"the judge was lost: {error!r}") from error
+
+    def close(self) -> None:
+        self.link.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class Sandbox:
+    """Runs untrusted Python programs against trusted tests. A context manager; starts on first use.
+
+    `num_slots` (default: the CPUs this process may use, at most 16) programs run at a time. `tier` is "auto", "A", "B"
+    or "C"; C must also be allowed by `allow_weak_sandbox`. Raises SandboxError if the machine offers no allowed tier.
+    """
+
+    def __init__(
+        self,
+        num_slots: int | None = None,
+        limits: Limits | None = None,
+        *,
+        tier: str = "auto",
+        allow_weak_sandbox: bool = False,
+        packages: Sequence[str] = (),
+    ):
+        if num_slots is not None and num_slots < 1:
+            raise ValueError("num_slots must be at least 1")
+        self.num_slots = num_slots or min(len(os.sched_getaffinity(0)), 16)
+        self.limits = limits or Limits()
+        self._wanted_tier, self._allow_weak = tier, allow_weak_sandbox
+        self._packages = tuple(packages)
+        self._lock = threading.Lock()
+        self._owner_pid = 0
+        self._idle: queue.LifoQueue[_Slot | None] = queue.LifoQueue()
+        self._slots: set[_Slot] = set()
+        self._threads: ThreadPoolExecutor | None = None
+        self._tier = ""
+
+    def start(self) -> Sandbox:
+        """Start all slots now. Idempotent. Raises SandboxError."""
+        with self._lock:
+            if self._owner_pid == os.getpid():
+                return self
+            self._idle = queue.LifoQueue()
+            self._slots, self._threads = set(), None
+            first = self._first_slot()
+            self._tier = first.tier
+            for _ in range(self.num_slots - 1):
+                self._idle.put(None)  # started when first needed
+            self._idle.put(first)
+            self._owner_pid = os.getpid()
+            atexit.register(self.close)
+        return self
+
+    @property
+    def tier(self) -> str:
+        """The isolation tier in use: A, B or C. Starts the sandbox if needed."""
+        return self.start()._tier
+
+    def run(self, job: Job) -> Verdict:
+        """The verdict on one job. Raises SandboxError if the sandbox itself failed twice, or the test is unusable."""
+        result = self._run(job)
+        if isinstance(result, SandboxError):
+            raise result
+        return result
+
+    def run_batch(self, jobs: Sequence[Job]) -> list[Verdict | SandboxError]:
+        """Results in the order of `jobs`, every slot kept busy. A SandboxError stands in the list for an unscored job."""
+        jobs = list(jobs)
+        if min(self.num_slots, len(jobs)) <= 1:
+            return [self._run(job) for job in jobs]
+        self.start()
+        return list(self._executor().map(self._run, jobs))
+
+    async def run_async(self, job: Job) -> Verdict:
+        """`run` for an event loop; any number may be awaited together."""
+        self.start()
+        return await asyncio.get_running_loop().run_in_executor(self._executor(), self.run, job)
+
+    def close(self) -> None:
+        """End all helper processes. The sandbox starts again if it is used again."""
+        with self._lock:
+            if self._owner_pid != os.getpid():
+                return
+            self._owner_pid = 0
+            slots, self._slots = self._slots, set()
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
+        for slot in slots:
+            slot.close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _executor(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self.num_slots, thread_name_prefix="sandbox")
+            return self._threads
+
+    def _run(self, job: Job) -> Verdict | SandboxError:
+        request = self._request(job)
+        if isinstance(request, Verdict | SandboxError):
+            return request
+        self.start()
+        trouble = ""
+        for _ in range(2):
+            try:
+                reply = self._execute(request)
+            except (_SlotLost, SandboxError, OSError) as error:
+                trouble = str(error)
+                continue
+            if "verdict" in reply:
+                verdict = reply["verdict"]
+                return Verdict(**{**verdict, "outcome": Outcome(verdict["outcome"])})
+            trouble = reply["trouble"]
+            if not reply["retry"]:
+                return JobError(trouble)
+        return SandboxError(trouble)
+
+    def _execute(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run `request` on a free slot; a lost slot is thrown away and its place kept."""
+        slot = self._idle.get()
+        try:
+            if slot is None:
+                slot = self._new_slot(self._tier)
+            reply = slot.execute(request)
+        except BaseException:
+            if slot is not None:
+                self._slots.discard(slot)
+                slot.close()
+            self._idle.put(None)
+            raise
+        self._idle.put(slot)
+        return reply
+
+    def _first_slot(self) -> _Slot:
+        tiers = ["A", "B", "C"] if self._wanted_tier == "auto" else [self._wanted_tier]
+        if not self._allow_weak:
+            tiers = [tier for tier in tiers if tier != "C"]
+        reasons = []
+        for tier in tiers:
+            try:
+                return self._new_slot(tier)
+            except SandboxError as error:
+                reasons.append(str(error))
+        raise SandboxError("this machine offers no allowed tier: " + "; ".join(reasons))
+
+    def _new_slot(self, tier: str) -> _Slot:
+        slot = _Slot({"tier": tier, "packages": {}})
+        self._slots.add(slot)
+        return slot
+
+    def _request(self, job: Job) -> dict[str, Any] | Verdict | SandboxError:
+        """The wire form of `job`; a REJECTED verdict for a program that cannot even be sent."""
+        limits = job.limits or self.limits
+        try:
+            num_bytes = len(job.source) if len(job.source) > limits.source_bytes else len(job.source.encode())
+        except UnicodeEncodeError:
+            return Verdict(Outcome.REJECTED, detail="the source is not valid Unicode")
+        if num_bytes > limits.source_bytes:
+            return Verdict(Outcome.REJECTED, detail=f"the source exceeds {limits.source_bytes} bytes")
+        request = {"source": job.source, "entry_point": job.entry_point, "limits": limits.as_dict()}
+        if job.calls is None:
+            return {**request, "test": job.test, "prelude": job.prelude}
+        try:
+            return {**request, "calls": codec.encode([tuple(call) for call in job.calls], 1000).decode()}
+        except ValueError as error:
+            return JobError(f"a call or an expected value is not data: {error}")

@@ -1,0 +1,120 @@
+"""The private root of tier A: a read-only tmpfs that shows the standard library, shared libraries and three devices.
+
+Runs in the zygote before any model text. Assumes a mount namespace of its own with the right to mount.
+Shows no /proc, no /sys, no /etc beyond the linker's cache, no home, no site-packages.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from sandboxes import kernel
+
+SCRATCH = "/tmp"
+PACKAGES = "/packages"
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+_LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+_MOUNT_SETATTR, _AT_RECURSIVE = 442, 0x8000
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+
+
+def readable_dirs() -> list[str]:
+    """Directories an honest program needs to read: standard library and shared libraries, without links among them."""
+    prefix = os.path.realpath(sys.base_prefix)
+    wanted = [os.path.dirname(os.path.realpath(os.__file__))]
+    if prefix not in ("/usr", "/"):
+        wanted.append(os.path.join(prefix, "lib"))
+    wanted += _LIBRARY_DIRS
+    real = sorted({os.path.realpath(path) for path in wanted if os.path.isdir(path)})
+    return [path for path in real if not any(path.startswith(other + "/") for other in real)]
+
+
+def hidden_dirs(parents: list[str]) -> list[str]:
+    """Third-party package directories below `parents`: they may hold data sets, so they are covered up."""
+    found = []
+    for parent in parents:
+        candidates = [parent, os.path.join(parent, "python3"), *_versioned(parent)]
+        found += [os.path.join(c, name) for c in candidates for name in ("site-packages", "dist-packages")]
+    return [path for path in found if os.path.isdir(path) and not os.path.islink(path)]
+
+
+def enter(packages: dict[str, str]) -> None:
+    """Build the private root and make it this process's root. `packages` maps names below /packages to host paths."""
+    shown = readable_dirs()
+    stage = _staging_dir([*shown, *packages.values()])
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", stage, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,nr_inodes=1k,mode=755")
+    for path in shown:
+        _bind(path, stage + path)
+    for path in hidden_dirs(shown):
+        kernel.mount("tmpfs", stage + path, "tmpfs", kernel.MS_RDONLY, "size=4k,nr_inodes=2,mode=0")
+    for name, path in packages.items():
+        _bind(path, f"{stage}{PACKAGES}/{name}")
+    for link in _LIBRARY_DIRS:
+        if os.path.islink(link):
+            os.symlink(os.readlink(link), stage + link)
+    for device in _DEVICES:
+        _bind_file(device, stage + device, 0)
+    if os.path.exists("/etc/ld.so.cache"):
+        _bind_file("/etc/ld.so.cache", stage + "/etc/ld.so.cache", _ATTR_RDONLY)
+    os.makedirs(stage + SCRATCH, exist_ok=True)
+    os.chdir(stage)
+    kernel.pivot_root(".", ".")
+    kernel.umount(".")
+    os.chdir("/")
+    _set_attributes("/", _ATTR_RDONLY, recursive=False)
+
+
+def mount_scratch(disk_bytes: int, num_inodes: int) -> None:
+    """A fresh, empty, writable tmpfs at /tmp, visible in this namespace only."""
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOATIME
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={max(disk_bytes, 4096)},nr_inodes={num_inodes + 1},mode=1777")
+    os.utime(SCRATCH, (0, 0))
+
+
+def scratch_state() -> tuple[int, ...]:
+    """Changes whenever anything was created, deleted or changed in /tmp, even if it was put back afterwards."""
+    stat, space = os.stat(SCRATCH), os.statvfs(SCRATCH)
+    return (
+        stat.st_mtime_ns,
+        stat.st_ctime_ns,
+        stat.st_mode,
+        stat.st_nlink,
+        stat.st_atime_ns,
+        space.f_bfree,
+        space.f_ffree,
+    )
+
+
+def _versioned(parent: str) -> list[str]:
+    return [os.path.join(parent, name) for name in os.listdir(parent) if name.startswith("python3")]
+
+
+def _staging_dir(used: list[str]) -> str:
+    """An existing directory to mount on, which no shown path lies below."""
+    for path in ("/mnt", "/media", "/srv", "/opt", "/home", "/tmp"):
+        if os.path.isdir(path) and not any((other + "/").startswith(path + "/") for other in used):
+            return path
+    raise OSError("no directory to build the private root on")
+
+
+def _bind(source: str, target: str) -> None:
+    os.makedirs(target, exist_ok=True)
+    kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
+    _set_attributes(target, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, recursive=True)
+
+
+def _bind_file(source: str, target: str, attributes: int) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    kernel.mount(source, target, None, kernel.MS_BIND)
+    _set_attributes(target, attributes | _ATTR_NOSUID, recursive=False)
+
+
+def _set_attributes(path: str, attributes: int, recursive: bool) -> None:
+    """mount_setattr(2): adds flags to a mount and keeps the ones it has."""
+    request = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    flags = _AT_RECURSIVE if recursive else 0
+    kernel.syscall(_MOUNT_SETATTR, -100, os.fsencode(path), flags, request, 32, what=f"mount_setattr {path}")
