@@ -43,7 +43,8 @@ def _canonical(answer: str) -> str:
 
 
 def _spelling(text: str) -> str:
-    return re.sub(r"\s+", "", text)
+    """The text without what does not change its meaning: spaces (not between digits), braces around one character."""
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", re.sub(r"([_^])\s*\{(\w)\}", r"\1\2", text))
 
 
 def _compare(left: str, right: str) -> Decision:
@@ -95,10 +96,15 @@ def _without_names(left: str, right: str) -> tuple[str, str]:
     if "," in left or "," in right or RELATION.search(left + right):
         strip_left, strip_right = left_name and "=" not in right, right_name and "=" not in left
         return left[left_name.end() :] if strip_left else left, right[right_name.end() :] if strip_right else right
-    left_last, right_last = (text.rpartition("=")[2].strip() for text in (left, right))
+    left_last, right_last = (_last_side(text) for text in (left, right))
     if ("=" in left) != ("=" in right):
         return left_last or left, right_last or right
     return left, right
+
+
+def _last_side(text: str) -> str:
+    before, _, last = text.rpartition("=")
+    return before.strip() if re.fullmatch(r"\s*[A-Za-z]\s*", last) and "=" not in before else last.strip()
 
 
 Parts = tuple[str, list[str]]  # what kind of structure ("()", "{}", "", "matrix 2x2", ...), and its elements
@@ -162,6 +168,8 @@ def _as_collection(text: str) -> Parts | None:
     items = split_list(text, words=kind == "")
     if items is None:
         return None
+    if kind == "" and len(items) == 1 and text.count("\\pm") == 1:
+        items = [text.replace("\\pm", sign).strip().removeprefix("+ ") for sign in "+-"]
     return (kind, items) if len(items) > 1 or kind == "{}" else None
 
 

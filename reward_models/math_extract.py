@@ -10,7 +10,7 @@ MODES = ("strict", "flexible")
 MAX_ANSWER_CHARACTERS = 2_000
 TAIL_CHARACTERS = 4_000  # a spoken answer ("the answer is") and a last number are looked for in the end of the text
 
-BRACES = re.compile(r"(?P<box>\\{1,2}f?boxed(?![a-zA-Z])\s*\{?)|\\.|[{}]", re.DOTALL)
+BRACES = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox)(?![a-zA-Z])\s*\{?)|\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"-?\d[\d,.]*\d|-?\d|[A-Za-z]")
 SPOKEN = re.compile(
     r"(?:\banswer(?:\s+to\s[^.\n:]{1,80})?\s*\**\s*(?:is\b|=|:)(?:\s+equal\s+to\b|\s*:)?|^[ \t>*#]*A(?:ns)?\s*\**:)"
@@ -29,7 +29,8 @@ NUMBER = re.compile(
     r"(?![\d^]|\.\d|,\d|(?:st|nd|rd|th)\b|(?![mgkshlKMBL])[A-Za-z](?![A-Za-z]))"
     r"(?:\s?\\?%|\s?percent\b|\s(?:thousand|million|billion|trillion|hundred|dozen)\b)?"
 )
-NOT_A_VALUE_BEFORE = re.compile(r"(?:[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d\s?:|\bnot|\bthan)\s*$")
+NOT_A_VALUE_BEFORE = re.compile(r"(?:[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d\s?:|\bnot|\bthan|\bor)\s*$")
+NOT_A_VALUE_AFTER = re.compile(r"\s*(?:or\b|\\pm|\u00b1|\?)")
 HEDGE = re.compile(r"\b(?:not|either|neither|n?or|between|than|at least|at most)\b", re.IGNORECASE)
 
 
@@ -105,23 +106,24 @@ def _spoken_answer(tail: str) -> str | None:
 
 
 def _unmarked_answer(text: str) -> str | None:
+    if "boxed" in text or "\\fbox" in text:  # a box that was never closed: the text was cut in the middle of its answer
+        return None
     stripped = text.strip()
     if len(stripped) <= 200 and "\n" not in stripped and not _looks_like_prose(stripped):
         return stripped
     tail = text[-TAIL_CHARACTERS:]
-    if "boxed" in tail or "\\fbox" in tail:  # a box that was never closed: the text was cut in the middle of its answer
-        return None
     formula, number = _last(MATH_SPAN, tail), _last(NUMBER, tail)
     if formula and (number is None or number.start() < formula.end()):
         return _formula(formula)
     if number is None or (number.start() == 0 and len(text) > len(tail)):  # the number may begin before the tail
         return None
-    return None if NOT_A_VALUE_BEFORE.search(tail[max(0, number.start() - 20) : number.start()]) else number[0]
+    before, after = tail[max(0, number.start() - 20) : number.start()], tail[number.end() :]
+    return None if NOT_A_VALUE_BEFORE.search(before) or NOT_A_VALUE_AFTER.match(after) else number[0]
 
 
 def _looks_like_prose(text: str) -> bool:
     """True if the text has a word that LaTeX commands, units and short names do not explain: at least two in a row."""
-    bare = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+", " ", text)
+    bare = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+|\b(?:and|or)(?=\s+[-+$\d\\(])", " ", text)
     return re.search(r"[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|[^\sA-Za-z])", bare) is not None
 
 

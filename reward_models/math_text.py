@@ -36,19 +36,23 @@ WRAPPING_COMMAND = re.compile(
     r"\\(?:boxed|fbox|text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
 )
 SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])")
-PREFIX = re.compile(r"(?:so |thus |therefore,? |hence )?(?:the )?(?:final )?answer(?: is|:)?:? *", re.IGNORECASE)
+PREFIX = re.compile(
+    r"(?:(?:so |thus |therefore,? |hence )?(?:the )?(?:final )?answer(?: is|:)?:? *)?"
+    r"(?:\\(?:approx|sim)(?![a-zA-Z])|approximately\b|approx\.|about\b|roughly\b)? *",
+    re.IGNORECASE,
+)
 REWRITES = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\{,\}|(?<=\d)\\[,!](?=\d{3}(?!\d))"), ","),
-    (re.compile(r"\\!"), ""),
-    (re.compile(r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~"), " "),
+    (re.compile(r"(?<!\\)\\!"), ""),
+    (re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~"), " "),
     (re.compile(r"\^\s*\{?\\(?:circ|degree)\s*\}?|\\degree(?![a-zA-Z])"), " degrees"),
     (re.compile(r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>="), r"\\ge "),
     (re.compile(r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<="), r"\\le "),
     (re.compile(r"\\(?:neq|ne)(?![a-zA-Z])|!="), r"\\ne "),
     (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
     (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
-    (re.compile(r"\\([%$#&])"), r"\1"),
+    (re.compile(r"(?<!\\)\\([%$#&])"), r"\1"),
     (re.compile(r"\\lbrace(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
     (re.compile(r" +"), " "),
@@ -68,7 +72,7 @@ def normalize(answer: str) -> str:
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
     text = _unwrap(text)
-    return _unwrap(text[PREFIX.match(text).end() :]) if PREFIX.match(text) else text
+    return _unwrap(text[PREFIX.match(text).end() :])
 
 
 def _unwrap(text: str) -> str:
