@@ -132,7 +132,8 @@ class AnnealedCoefficient(FixedCoefficient):
 class AdaptiveKLController(FixedCoefficient):
     """Raises the coefficient while the observed KL is above `target`, lowers it while below.
 
-        error = clamp((kl - target) / target, -0.2, 0.2)        coefficient *= 1 + error * min(num_completions / horizon, 1)
+        error = clamp((kl - target) / target, -0.2, 0.2)
+        coefficient *= 1 + error * min(num_completions / horizon, 1)
 
     `kl` must be in the target's unit: here the mean per token. `horizon` is in completions: large is slow.
     Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", section 2.2.

@@ -2,50 +2,37 @@
 
 Assumes the final hidden states (after the last norm) of exactly the positions that predict the targets, flattened to
 one dimension: the caller selects real tokens and shifts. Logits live for one chunk of tokens at a time and are
-recomputed in backward, except where all of them are small enough to keep.
+recomputed in backward, except where all of them are few enough to keep.
 Knows nothing of models, masks or configs.
 
-Shapes: N tokens, n tokens of one chunk, V vocabulary, D student width, E teacher width.
+Shapes: N tokens, n tokens of one chunk, V vocabulary, D student width, E teacher width, K targets per token.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 KEEP_FLOATS = 2**22
-"""Up to this many logits are kept for backward instead of being recomputed (16 MiB per kept tensor)."""
-CHUNK_FLOATS = {"cpu": 2**22, "cuda": 2**27}
-"""Logits per chunk."""
+"""Up to this many logits (and twice or three times that in all) are kept for backward, which saves 10-15 % of time."""
+CHUNKS = {"cpu": (2**20, 64, 1024), "cuda": (2**27, 512, 16384)}
+"""Logits per chunk, and the fewest and most tokens, which come first. On a CPU a chunk should fit the cache, but the
+product with the weight needs some 64 rows to be efficient (measured at V = 448, 8,192 and 151,936)."""
 
 
 class TokenStats(NamedTuple):
     """Per token. The first three carry gradients to the student; the teacher's never do."""
 
     logprobs_N: Tensor
-    """log-probability of the target"""
+    """log-probability of the target, in the shape of the targets"""
     entropy_N: Tensor
     kl_N: Tensor | None
     """exact KL(student || teacher) over the vocabulary; None without a teacher"""
     teacher_logprobs_N: Tensor | None
     """the teacher's log-probability of the target"""
     teacher_entropy_N: Tensor | None
-
-
-class _Head(NamedTuple):
-    """What turns hidden states into logits; vocabulary already sliced, dtypes already one."""
-
-    hidden_ND: Tensor
-    weight_VD: Tensor
-    bias_V: Tensor | None
-
-    def logprobs(self, chunk: slice, temperature: float) -> Tensor:
-        """log_softmax(logits / temperature) of a chunk of tokens, in at least float32."""
-        bias = self.weight_VD.new_zeros(1) if self.bias_V is None else self.bias_V
-        beta = 0.0 if self.bias_V is None else 1 / temperature
-        logits_nV = torch.addmm(bias, self.hidden_ND[chunk], self.weight_VD.t(), beta=beta, alpha=1 / temperature)
-        return logits_nV.log_softmax(dim=-1, dtype=torch.promote_types(logits_nV.dtype, torch.float32))
 
 
 def token_statistics(
@@ -61,42 +48,124 @@ def token_statistics(
     chunk_tokens: int | None = None,
     num_tokens_vocab: int | None = None,
 ) -> TokenStats:
-    """TokenStats of `targets_N` under softmax(hidden @ weight.T / temperature), in float32 (float64 from float64).
+    """TokenStats of `targets_N` under softmax((hidden @ weight.T + bias) / temperature).
 
+    Targets may be N x K, several ids per token (a teacher's top k): their log-probabilities come back as N x K.
     The temperature divides the teacher's logits too, so that equal models have KL 0 at every temperature. Both
     vocabularies are cut to their first `num_tokens_vocab` rows, or to the smaller of the two: padding differs between
     model sizes. Products are taken in the autocast dtype, if on, else in that of the hidden states; softmax and sums in
-    float32. `chunk_tokens` None picks a size for the device.
+    float32 (float64 if those are). Without gradients nothing is kept: score a teacher alone by passing it as the student under no_grad().
     """
-    assert hidden_ND.ndim == 2 and targets_N.shape == hidden_ND.shape[:1], (hidden_ND.shape, targets_N.shape)
+    assert hidden_ND.ndim == 2, hidden_ND.shape
+    assert len(targets_N) == len(hidden_ND), (hidden_ND.shape, targets_N.shape)
     assert (teacher_hidden_NE is None) == (teacher_weight_VE is None), "a teacher is hidden states AND a weight"
-    num_vocab = lm_head_weight_VD.shape[0] if num_tokens_vocab is None else num_tokens_vocab
-    if teacher_weight_VE is not None:
-        num_vocab = min(num_vocab, teacher_weight_VE.shape[0])
+    sizes = [len(weight) for weight in (lm_head_weight_VD, teacher_weight_VE) if weight is not None]
+    num_vocab = min(sizes if num_tokens_vocab is None else [*sizes, num_tokens_vocab])
     student = _head(hidden_ND, lm_head_weight_VD, bias, num_vocab)
     teacher = None
-    if teacher_hidden_NE is not None:
-        assert teacher_hidden_NE.shape[0] == hidden_ND.shape[0], (teacher_hidden_NE.shape, hidden_ND.shape)
-        tensors = (teacher_hidden_NE, teacher_weight_VE, teacher_bias)
-        teacher = _head(*(None if x is None else x.detach() for x in tensors), num_vocab)
+    if teacher_hidden_NE is not None and teacher_weight_VE is not None:
+        assert len(teacher_hidden_NE) == len(hidden_ND), (teacher_hidden_NE.shape, hidden_ND.shape)
+        with torch.no_grad():
+            teacher = _head(teacher_hidden_NE, teacher_weight_VE, teacher_bias, num_vocab)
     if chunk_tokens is None:
-        chunk_tokens = max(1, CHUNK_FLOATS.get(hidden_ND.device.type, CHUNK_FLOATS["cuda"]) // num_vocab)
-    return TokenStats(*_TokenStatistics.apply(*student, targets_N, teacher, temperature, chunk_tokens))
+        budget, fewest, most = CHUNKS.get(hidden_ND.device.type, CHUNKS["cuda"])
+        chunk_tokens = min(max(budget // num_vocab, fewest), most)
+
+    targets_NK = targets_N if targets_N.ndim == 2 else targets_N[:, None]
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in student):
+        stats = TokenStats(*_TokenStatistics.apply(*student, targets_NK, teacher, temperature, chunk_tokens))
+    else:
+        stats = TokenStats(*_forward(student, teacher, targets_NK, temperature, chunk_tokens, keep=False)[0][:5])
+    logprobs, teacher_logprobs = stats.logprobs_N, stats.teacher_logprobs_N
+    return stats._replace(
+        logprobs_N=logprobs.view_as(targets_N),
+        teacher_logprobs_N=None if teacher_logprobs is None else teacher_logprobs.view_as(targets_N),
+    )
+
+
+class _Head(NamedTuple):
+    """What turns hidden states into logits; vocabulary already cut, dtypes already one."""
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor | None
+
+    def logits(self, chunk: slice, temperature: float, out_nV: Tensor) -> Tensor:
+        """Logits / temperature of a chunk of tokens, written into `out_nV`."""
+        bias, beta = (self.weight_VD.new_zeros(1), 0.0) if self.bias_V is None else (self.bias_V, 1 / temperature)
+        factors = (bias, self.hidden_ND[chunk], self.weight_VD.t())
+        if out_nV.dtype == self.weight_VD.dtype:
+            return torch.addmm(*factors, beta=beta, alpha=1 / temperature, out=out_nV)
+        return out_nV.copy_(torch.addmm(*factors, beta=beta, alpha=1 / temperature))
+
+    def buffers(self, num_rows: int, count: int) -> list[Tensor]:
+        """`count` tensors of num_rows x V, to be reused by all chunks: fresh pages cost more than the sums in them."""
+        dtype = torch.promote_types(self.weight_VD.dtype, torch.float32)
+        return [self.weight_VD.new_empty(num_rows, len(self.weight_VD), dtype=dtype) for _ in range(count)]
 
 
 def _head(hidden: Tensor, weight: Tensor, bias: Tensor | None, num_vocab: int) -> _Head:
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    bias = None if bias is None else bias[:num_vocab].to(dtype)
-    return _Head(hidden.to(dtype), weight[:num_vocab].to(dtype), bias)
+    if num_vocab < len(weight):  # a whole weight is not sliced: the gradient of a slice is one more copy of it
+        weight, bias = weight[:num_vocab], None if bias is None else bias[:num_vocab]
+    return _Head(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+
+class _Chunk(NamedTuple):
+    """The tensors of n x V that both directions need."""
+
+    logp_nV: Tensor
+    p_nV: Tensor
+    log_ratio_nV: Tensor | None
+    """log p - log q, with q the teacher's probabilities"""
 
 
 def _chunks(num_tokens: int, chunk_tokens: int) -> Iterator[slice]:
-    return (slice(start, start + chunk_tokens) for start in range(0, max(num_tokens, 1), chunk_tokens))
+    return (slice(i, min(i + chunk_tokens, num_tokens)) for i in range(0, max(num_tokens, 1), chunk_tokens))
+
+
+def _normalize(logits_nV: Tensor, p_nV: Tensor) -> Tensor:
+    """logsumexp_n1; logits become log-probabilities in place, the probabilities are written into `p_nV`.
+
+    One exponential per logit: logsumexp = largest logit - log of its probability, which is at least 1/V.
+    """
+    torch.softmax(logits_nV, dim=-1, out=p_nV)
+    logsumexp_n1 = logits_nV.amax(dim=-1, keepdim=True) - p_nV.amax(dim=-1, keepdim=True).log()
+    logits_nV.sub_(logsumexp_n1)
+    return logsumexp_n1
+
+
+def _forward(
+    student: _Head, teacher: _Head | None, targets_NK: Tensor, temperature: float, chunk_tokens: int, keep: bool
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """(the columns of TokenStats and both logsumexps, the tensors of all _Chunks in turn if they are to be kept)."""
+    columns, kept, buffers = [], [], []
+    for chunk in _chunks(len(targets_NK), chunk_tokens):
+        if keep or not buffers:
+            buffers = student.buffers(chunk.stop - chunk.start, 2 if teacher is None else 3)
+        logp_nV, p_nV, *rest = (buffer[: chunk.stop - chunk.start] for buffer in buffers)
+        targets_nK = targets_NK[chunk]
+        log_ratio_nV = kl_n = teacher_logprobs_nK = teacher_entropy_n = teacher_logsumexp_n1 = None
+        if teacher is not None:
+            logq_nV = teacher.logits(chunk, temperature, rest[0])
+            teacher_logsumexp_n1 = _normalize(logq_nV, p_nV)
+            teacher_logprobs_nK = logq_nV.gather(1, targets_nK)
+            teacher_entropy_n = -p_nV.mul_(logq_nV).sum(dim=1)
+        logsumexp_n1 = _normalize(student.logits(chunk, temperature, logp_nV), p_nV)
+        logprobs_nK = logp_nV.gather(1, targets_nK)
+        if teacher is not None:
+            log_ratio_nV = torch.sub(logp_nV, logq_nV, out=logq_nV)
+            kl_n = torch.mul(p_nV, log_ratio_nV, out=None if keep else log_ratio_nV).sum(dim=1)
+        entropy_n = -torch.mul(p_nV, logp_nV, out=None if keep else p_nV).sum(dim=1)
+        teacher_columns = (teacher_logprobs_nK, teacher_entropy_n, logsumexp_n1, teacher_logsumexp_n1)
+        columns.append((logprobs_nK, entropy_n, kl_n, *teacher_columns))
+        kept += _Chunk(logp_nV, p_nV, log_ratio_nV) if keep else ()
+    return [None if column[0] is None else torch.cat(column) for column in zip(*columns, strict=True)], kept
 
 
 class _TokenStatistics(torch.autograd.Function):
-    """Saves inputs and per-token scalars; d logits is formed chunk by chunk in backward."""
+    """Saves inputs and per-token numbers; the gradient of the logits is formed chunk by chunk in backward."""
 
     @staticmethod
     def forward(
@@ -104,103 +173,109 @@ class _TokenStatistics(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        targets_N: Tensor,
+        targets_NK: Tensor,
         teacher: _Head | None,
         temperature: float,
         chunk_tokens: int,
     ) -> tuple[Tensor | None, ...]:
+        keep = len(hidden_ND) * len(weight_VD) <= KEEP_FLOATS
         student = _Head(hidden_ND, weight_VD, bias_V)
-        needs_grad = any(ctx.needs_input_grad)
-        keep = needs_grad and hidden_ND.shape[0] * weight_VD.shape[0] <= KEEP_FLOATS
-        columns, kept = [], []
-        for chunk in _chunks(len(hidden_ND), chunk_tokens):
-            logp_nV = student.logprobs(chunk, temperature)
-            logq_nV = None if teacher is None else teacher.logprobs(chunk, temperature)
-            columns.append(_statistics(logp_nV, logq_nV, targets_N[chunk]))
-            if keep:
-                kept.append((logp_nV, logq_nV))
-        outputs = [None if column[0] is None else torch.cat(column) for column in zip(*columns, strict=True)]
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, outputs[1], outputs[2])
-        ctx.teacher, ctx.temperature, ctx.chunk_tokens, ctx.kept = teacher, temperature, chunk_tokens, kept
-        ctx.mark_non_differentiable(*(x for x in outputs[3:] if x is not None))
+        columns, kept = _forward(student, teacher, targets_NK, temperature, chunk_tokens, keep)
+        entropy_N, kl_N, *teacher_columns = columns[1:5]
+        ctx.save_for_backward(*student, targets_NK, entropy_N, kl_N, *columns[5:], *kept)
+        ctx.teacher, ctx.temperature, ctx.chunk_tokens = teacher, temperature, chunk_tokens
+        ctx.mark_non_differentiable(*(column for column in teacher_columns if column is not None))
         ctx.set_materialize_grads(False)
-        return tuple(outputs)
+        return tuple(columns[:5])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, bias_V, targets_N, entropy_N, kl_N = ctx.saved_tensors
-        student = _Head(hidden_ND, weight_VD, bias_V)
-        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight = (
-            torch.zeros_like(weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32))
-            if needs_weight
-            else None
-        )
-        grad_bias = torch.zeros_like(grad_weight[:, 0]) if needs_bias else None
-        for index, chunk in enumerate(_chunks(len(hidden_ND), ctx.chunk_tokens)):
-            if ctx.kept:
-                logp_nV, logq_nV = ctx.kept[index]
+        """With p the student's and q the teacher's probabilities, d loss / d (logits / temperature) is
+
+            g_logp * (onehot - p)  -  g_H * p * (log p + H)  +  g_KL * p * (log p - log q - KL)
+
+        = p * (slope * log p + ratio_slope * (log p - log q) + offset)  +  g_logp * onehot.
+        """
+        student = _Head(*ctx.saved_tensors[:3])
+        targets_NK, entropy_N, kl_N, logsumexp_N1, teacher_logsumexp_N1, *kept = ctx.saved_tensors[3:]
+        g_logp_NK, g_entropy_N, g_kl_N = (None if g is None else g / ctx.temperature for g in grads[:3])
+        offset_N = torch.zeros_like(entropy_N) if g_logp_NK is None else -g_logp_NK.sum(dim=1)
+        offset_N = offset_N if g_entropy_N is None else offset_N - g_entropy_N * entropy_N
+        offset_N = offset_N if g_kl_N is None else offset_N - g_kl_N * kl_N
+
+        teacher = None if g_kl_N is None else ctx.teacher
+        buffers = [] if kept else student.buffers(min(ctx.chunk_tokens, len(targets_NK)), 2 if teacher is None else 3)
+        gradients = _Gradients(student, *ctx.needs_input_grad[:3])
+        for index, chunk in enumerate(_chunks(len(targets_NK), ctx.chunk_tokens)):
+            if kept:
+                parts = _Chunk(*kept[3 * index : 3 * index + 3])
             else:
-                logp_nV = student.logprobs(chunk, ctx.temperature)
-                logq_nV = (
-                    None if ctx.teacher is None or grads[2] is None else ctx.teacher.logprobs(chunk, ctx.temperature)
-                )
-            grads_n = [None if g is None else g[chunk, None] for g in grads[:3]]
-            kl_n = None if kl_N is None else kl_N[chunk, None]
-            d = _grad_logits(logp_nV, logq_nV, targets_N[chunk, None], entropy_N[chunk, None], kl_n, *grads_n)
-            d = d.div_(ctx.temperature) if ctx.temperature != 1 else d
-            if grad_bias is not None:
-                grad_bias += d.sum(dim=0)
-            d = d.to(weight_VD.dtype)
-            if grad_hidden is not None:
-                torch.mm(d, weight_VD, out=grad_hidden[chunk])
-            if grad_weight is not None:
-                if grad_weight.dtype == d.dtype:
-                    grad_weight.addmm_(d.t(), hidden_ND[chunk])
-                else:
-                    grad_weight += d.t() @ hidden_ND[chunk]
-        grad_weight = None if grad_weight is None else grad_weight.to(weight_VD.dtype)
-        grad_bias = None if grad_bias is None else grad_bias.to(bias_V.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+                logsumexps = (logsumexp_N1[chunk], None if teacher is None else teacher_logsumexp_N1[chunk])
+                parts = _rebuild(student, teacher, chunk, ctx.temperature, *logsumexps, buffers)
+            slopes = (None if x is None else x[chunk, None] for x in (offset_N, g_entropy_N, g_kl_N))
+            d_logits_nV = _grad_logits(parts, *slopes, in_place=not kept)
+            if g_logp_NK is not None:
+                d_logits_nV.scatter_add_(1, targets_NK[chunk], g_logp_NK[chunk])
+            gradients.add(chunk, d_logits_nV)
+        return *gradients.in_own_dtypes(), None, None, None, None
 
 
-def _statistics(logp_nV: Tensor, logq_nV: Tensor | None, targets_n: Tensor) -> tuple[Tensor | None, ...]:
-    """The five columns of TokenStats for one chunk."""
-    p_nV = logp_nV.exp()
-    logprobs_n = logp_nV.gather(1, targets_n[:, None])[:, 0]
-    entropy_n = -(p_nV * logp_nV).sum(dim=1)
-    if logq_nV is None:
-        return logprobs_n, entropy_n, None, None, None
-    kl_n = (logp_nV - logq_nV).mul_(p_nV).sum(dim=1)
-    teacher_logprobs_n = logq_nV.gather(1, targets_n[:, None])[:, 0]
-    teacher_entropy_n = -torch.exp(logq_nV, out=p_nV).mul_(logq_nV).sum(dim=1)
-    return logprobs_n, entropy_n, kl_n, teacher_logprobs_n, teacher_entropy_n
+def _rebuild(
+    student: _Head,
+    teacher: _Head | None,
+    chunk: slice,
+    temperature: float,
+    logsumexp_n1: Tensor,
+    teacher_logsumexp_n1: Tensor | None,
+    buffers: Sequence[Tensor],
+) -> _Chunk:
+    """What forward computed for this chunk, once more, into the buffers."""
+    logp_nV, p_nV, *rest = (buffer[: len(logsumexp_n1)] for buffer in buffers)
+    torch.softmax(student.logits(chunk, temperature, logp_nV), dim=-1, out=p_nV)
+    logp_nV.sub_(logsumexp_n1)
+    if teacher is None:
+        return _Chunk(logp_nV, p_nV, None)
+    logq_nV = teacher.logits(chunk, temperature, rest[0]).sub_(teacher_logsumexp_n1)
+    return _Chunk(logp_nV, p_nV, torch.sub(logp_nV, logq_nV, out=logq_nV))
 
 
 def _grad_logits(
-    logp_nV: Tensor,
-    logq_nV: Tensor | None,
-    targets_n1: Tensor,
-    entropy_n1: Tensor,
-    kl_n1: Tensor | None,
-    grad_logprobs_n1: Tensor | None,
-    grad_entropy_n1: Tensor | None,
-    grad_kl_n1: Tensor | None,
+    parts: _Chunk, offset_n1: Tensor, g_entropy_n1: Tensor | None, g_kl_n1: Tensor | None, *, in_place: bool
 ) -> Tensor:
-    """d loss / d (logits / temperature), with p the student's and q the teacher's probabilities:
+    """p * (-g_H * log p + g_KL * (log p - log q) + offset); overwrites `parts` if in place."""
+    logp_nV, p_nV, log_ratio_nV = parts
+    terms = [(logp_nV, None if g_entropy_n1 is None else -g_entropy_n1), (log_ratio_nV, g_kl_n1)]
+    scaled = [torch.mul(x, slope, out=x if in_place else None) for x, slope in terms if slope is not None]
+    if not scaled:
+        return torch.mul(p_nV, offset_n1, out=p_nV if in_place else None)
+    total_nV = scaled[0] if len(scaled) == 1 else scaled[0].add_(scaled[1])
+    return total_nV.add_(offset_n1).mul_(p_nV)
 
-        g_logp * (onehot - p)  -  g_H * p * (log p + H)  +  g_KL * p * (log p - log q - KL)
 
-    = p * (slope_p * log p + slope_q * log q + offset) + g_logp * onehot.
-    """
-    zero = torch.zeros_like(entropy_n1)
-    g_logp, g_entropy, g_kl = (zero if g is None else g for g in (grad_logprobs_n1, grad_entropy_n1, grad_kl_n1))
-    offset_n1 = -g_logp - g_entropy * entropy_n1
-    if grad_kl_n1 is not None:
-        offset_n1 = offset_n1 - g_kl * kl_n1
-    d_nV = torch.addcmul(offset_n1, logp_nV, g_kl - g_entropy)
-    if grad_kl_n1 is not None:
-        d_nV.addcmul_(logq_nV, g_kl, value=-1)
-    d_nV.mul_(logp_nV.exp())
-    return d_nV.scatter_add_(1, targets_n1, g_logp.to(d_nV.dtype))
+class _Gradients:
+    """Sums of the student's gradients over chunks; those of weight and bias in at least float32."""
+
+    def __init__(self, student: _Head, needs_hidden: bool, needs_weight: bool, needs_bias: bool) -> None:
+        self.student = student
+        dtype = torch.promote_types(student.weight_VD.dtype, torch.float32)
+        self.hidden_ND = torch.empty_like(student.hidden_ND) if needs_hidden else None
+        self.weight_VD = torch.zeros_like(student.weight_VD, dtype=dtype) if needs_weight else None
+        self.bias_V = (
+            torch.zeros_like(student.bias_V, dtype=dtype) if needs_bias and student.bias_V is not None else None
+        )
+
+    def add(self, chunk: slice, d_logits_nV: Tensor) -> None:
+        if self.bias_V is not None:
+            self.bias_V += d_logits_nV.sum(dim=0)
+        d_nV = d_logits_nV.to(self.student.weight_VD.dtype)
+        if self.hidden_ND is not None:
+            torch.mm(d_nV, self.student.weight_VD, out=self.hidden_ND[chunk])
+        if self.weight_VD is not None and self.weight_VD.dtype == d_nV.dtype:
+            self.weight_VD.addmm_(d_nV.t(), self.student.hidden_ND[chunk])
+        elif self.weight_VD is not None:
+            self.weight_VD += d_nV.t() @ self.student.hidden_ND[chunk]
+
+    def in_own_dtypes(self) -> list[Tensor | None]:
+        sums = (self.hidden_ND, self.weight_VD, self.bias_V)
+        return [None if x is None else x.to(own.dtype) for x, own in zip(sums, self.student, strict=True)]
