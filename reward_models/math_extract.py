@@ -56,6 +56,8 @@ def extract_answer(text: str, mode: str = "flexible") -> str | None:
 
 def last_box(text: str) -> str | None:
     """What stands in the last balanced `\\boxed{...}` or `\\fbox{...}` (or `\\boxed 5`), or None; one linear scan."""
+    if "box" not in text:
+        return None
     answer, open_braces = None, []
     for token in BRACES.finditer(text):
         if token["box"] is not None and not token[0].endswith("{"):
