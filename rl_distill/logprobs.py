@@ -54,7 +54,8 @@ def token_statistics(
     The temperature divides the teacher's logits too, so that equal models have KL 0 at every temperature. Both
     vocabularies are cut to their first `num_tokens_vocab` rows, or to the smaller of the two: padding differs between
     model sizes. Products are taken in the autocast dtype, if on, else in that of the hidden states; softmax and sums in
-    float32 (float64 if those are). Without gradients nothing is kept: score a teacher alone by passing it as the student under no_grad().
+    float32 (float64 if those are). Without gradients nothing is kept: score a teacher alone by passing it as the
+    student under no_grad().
     """
     assert hidden_ND.ndim == 2, hidden_ND.shape
     assert len(targets_N) == len(hidden_ND), (hidden_ND.shape, targets_N.shape)
@@ -75,10 +76,10 @@ def token_statistics(
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in student):
         stats = TokenStats(*_TokenStatistics.apply(*student, targets_NK, teacher, temperature, chunk_tokens))
     else:
-        stats = TokenStats(*_forward(student, teacher, targets_NK, temperature, chunk_tokens, keep=False)[0][:5])
-    logprobs, teacher_logprobs = stats.logprobs_N, stats.teacher_logprobs_N
+        stats = _forward(student, teacher, targets_NK, temperature, chunk_tokens, keep=False)[0]
+    teacher_logprobs = stats.teacher_logprobs_N
     return stats._replace(
-        logprobs_N=logprobs.view_as(targets_N),
+        logprobs_N=stats.logprobs_N.view_as(targets_N),
         teacher_logprobs_N=None if teacher_logprobs is None else teacher_logprobs.view_as(targets_N),
     )
 
@@ -121,6 +122,11 @@ class _Chunk(NamedTuple):
     """log p - log q, with q the teacher's probabilities"""
 
 
+class _LogSumExps(NamedTuple):
+    student_N1: Tensor
+    teacher_N1: Tensor | None
+
+
 def _chunks(num_tokens: int, chunk_tokens: int) -> Iterator[slice]:
     return (slice(i, min(i + chunk_tokens, num_tokens)) for i in range(0, max(num_tokens, 1), chunk_tokens))
 
@@ -138,9 +144,11 @@ def _normalize(logits_nV: Tensor, p_nV: Tensor) -> Tensor:
 
 def _forward(
     student: _Head, teacher: _Head | None, targets_NK: Tensor, temperature: float, chunk_tokens: int, keep: bool
-) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """(the columns of TokenStats and both logsumexps, the tensors of all _Chunks in turn if they are to be kept)."""
-    columns, kept, buffers = [], [], []
+) -> tuple[TokenStats, _LogSumExps, list[Tensor | None]]:
+    """(stats, what backward needs to normalise again, the tensors of all _Chunks in turn if they are to be kept)."""
+    columns: list[tuple[Tensor | None, ...]] = []
+    kept: list[Tensor | None] = []
+    buffers: list[Tensor] = []
     for chunk in _chunks(len(targets_NK), chunk_tokens):
         if keep or not buffers:
             buffers = student.buffers(chunk.stop - chunk.start, 2 if teacher is None else 3)
@@ -158,10 +166,11 @@ def _forward(
             log_ratio_nV = torch.sub(logp_nV, logq_nV, out=logq_nV)
             kl_n = torch.mul(p_nV, log_ratio_nV, out=None if keep else log_ratio_nV).sum(dim=1)
         entropy_n = -torch.mul(p_nV, logp_nV, out=None if keep else p_nV).sum(dim=1)
-        teacher_columns = (teacher_logprobs_nK, teacher_entropy_n, logsumexp_n1, teacher_logsumexp_n1)
-        columns.append((logprobs_nK, entropy_n, kl_n, *teacher_columns))
+        stats = TokenStats(logprobs_nK, entropy_n, kl_n, teacher_logprobs_nK, teacher_entropy_n)
+        columns.append((*stats, logsumexp_n1, teacher_logsumexp_n1))
         kept += _Chunk(logp_nV, p_nV, log_ratio_nV) if keep else ()
-    return [None if column[0] is None else torch.cat(column) for column in zip(*columns, strict=True)], kept
+    joined: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*columns, strict=True)]
+    return TokenStats(*joined[:5]), _LogSumExps(*joined[5:]), kept
 
 
 class _TokenStatistics(torch.autograd.Function):
@@ -180,13 +189,12 @@ class _TokenStatistics(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         keep = len(hidden_ND) * len(weight_VD) <= KEEP_FLOATS
         student = _Head(hidden_ND, weight_VD, bias_V)
-        columns, kept = _forward(student, teacher, targets_NK, temperature, chunk_tokens, keep)
-        entropy_N, kl_N, *teacher_columns = columns[1:5]
-        ctx.save_for_backward(*student, targets_NK, entropy_N, kl_N, *columns[5:], *kept)
+        stats, logsumexps, kept = _forward(student, teacher, targets_NK, temperature, chunk_tokens, keep)
+        ctx.save_for_backward(*student, targets_NK, stats.entropy_N, stats.kl_N, *logsumexps, *kept)
         ctx.teacher, ctx.temperature, ctx.chunk_tokens = teacher, temperature, chunk_tokens
-        ctx.mark_non_differentiable(*(column for column in teacher_columns if column is not None))
+        ctx.mark_non_differentiable(*(x for x in stats[3:] if x is not None))
         ctx.set_materialize_grads(False)
-        return tuple(columns[:5])
+        return tuple(stats)
 
     @staticmethod
     @once_differentiable
@@ -198,7 +206,8 @@ class _TokenStatistics(torch.autograd.Function):
         = p * (slope * log p + ratio_slope * (log p - log q) + offset)  +  g_logp * onehot.
         """
         student = _Head(*ctx.saved_tensors[:3])
-        targets_NK, entropy_N, kl_N, logsumexp_N1, teacher_logsumexp_N1, *kept = ctx.saved_tensors[3:]
+        targets_NK, entropy_N, kl_N, student_N1, teacher_N1, *kept = ctx.saved_tensors[3:]
+        logsumexps = _LogSumExps(student_N1, teacher_N1)
         g_logp_NK, g_entropy_N, g_kl_N = (None if g is None else g / ctx.temperature for g in grads[:3])
         offset_N = torch.zeros_like(entropy_N) if g_logp_NK is None else -g_logp_NK.sum(dim=1)
         offset_N = offset_N if g_entropy_N is None else offset_N - g_entropy_N * entropy_N
@@ -211,10 +220,9 @@ class _TokenStatistics(torch.autograd.Function):
             if kept:
                 parts = _Chunk(*kept[3 * index : 3 * index + 3])
             else:
-                logsumexps = (logsumexp_N1[chunk], None if teacher is None else teacher_logsumexp_N1[chunk])
-                parts = _rebuild(student, teacher, chunk, ctx.temperature, *logsumexps, buffers)
-            slopes = (None if x is None else x[chunk, None] for x in (offset_N, g_entropy_N, g_kl_N))
-            d_logits_nV = _grad_logits(parts, *slopes, in_place=not kept)
+                parts = _rebuild(student, teacher, chunk, ctx.temperature, logsumexps, buffers)
+            g_entropy_n1, g_kl_n1 = (None if g is None else g[chunk, None] for g in (g_entropy_N, g_kl_N))
+            d_logits_nV = _grad_logits(parts, offset_N[chunk, None], g_entropy_n1, g_kl_n1, in_place=not kept)
             if g_logp_NK is not None:
                 d_logits_nV.scatter_add_(1, targets_NK[chunk], g_logp_NK[chunk])
             gradients.add(chunk, d_logits_nV)
@@ -226,17 +234,16 @@ def _rebuild(
     teacher: _Head | None,
     chunk: slice,
     temperature: float,
-    logsumexp_n1: Tensor,
-    teacher_logsumexp_n1: Tensor | None,
+    logsumexps: _LogSumExps,
     buffers: Sequence[Tensor],
 ) -> _Chunk:
     """What forward computed for this chunk, once more, into the buffers."""
-    logp_nV, p_nV, *rest = (buffer[: len(logsumexp_n1)] for buffer in buffers)
+    logp_nV, p_nV, *rest = (buffer[: chunk.stop - chunk.start] for buffer in buffers)
     torch.softmax(student.logits(chunk, temperature, logp_nV), dim=-1, out=p_nV)
-    logp_nV.sub_(logsumexp_n1)
-    if teacher is None:
+    logp_nV.sub_(logsumexps.student_N1[chunk])
+    if teacher is None or logsumexps.teacher_N1 is None:
         return _Chunk(logp_nV, p_nV, None)
-    logq_nV = teacher.logits(chunk, temperature, rest[0]).sub_(teacher_logsumexp_n1)
+    logq_nV = teacher.logits(chunk, temperature, rest[0]).sub_(logsumexps.teacher_N1[chunk])
     return _Chunk(logp_nV, p_nV, torch.sub(logp_nV, logq_nV, out=logq_nV))
 
 
@@ -246,7 +253,9 @@ def _grad_logits(
     """p * (-g_H * log p + g_KL * (log p - log q) + offset); overwrites `parts` if in place."""
     logp_nV, p_nV, log_ratio_nV = parts
     terms = [(logp_nV, None if g_entropy_n1 is None else -g_entropy_n1), (log_ratio_nV, g_kl_n1)]
-    scaled = [torch.mul(x, slope, out=x if in_place else None) for x, slope in terms if slope is not None]
+    scaled = [
+        torch.mul(x, slope, out=x if in_place else None) for x, slope in terms if x is not None and slope is not None
+    ]
     if not scaled:
         return torch.mul(p_nV, offset_n1, out=p_nV if in_place else None)
     total_nV = scaled[0] if len(scaled) == 1 else scaled[0].add_(scaled[1])
@@ -277,5 +286,5 @@ class _Gradients:
             self.weight_VD += d_nV.t() @ self.student.hidden_ND[chunk]
 
     def in_own_dtypes(self) -> list[Tensor | None]:
-        sums = (self.hidden_ND, self.weight_VD, self.bias_V)
-        return [None if x is None else x.to(own.dtype) for x, own in zip(sums, self.student, strict=True)]
+        dtype = self.student.weight_VD.dtype
+        return [None if x is None else x.to(dtype) for x in (self.hidden_ND, self.weight_VD, self.bias_V)]
