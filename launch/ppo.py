@@ -1,0 +1,54 @@
+"""R1-style reward distillation, end to end: `accelerate launch launch/ppo.py [--config FILE] [--ppo.num_steps 200 ...]`.
+
+settings      rl_distill/config.py, rl_distill/arguments.py     (no torch until they are right)
+problems      rl_distill/tasks/                                 prompts, and what grades an answer to them
+models        rl_distill/models/, rl_distill/sft.py             the teacher's warm-up, the student's cold start
+teacher       rl_distill/teachers/                              scores every token of the student's completions
+rewards       reward_models/, sandboxes/                        similarity and task checks; code runs in a sandbox
+rollouts      rl_distill/generation.py, rl_distill/rollout.py   sample, score, advantages (advantages.py, kl.py)
+PPO           rl_distill/trainer.py, rl_distill/losses.py       on transformers.Trainer
+evaluation    rl_distill/evaluation.py                          greedy, with the graders of training
+report        rl_distill/reporting.py                           results.json, report.md, curves, samples
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from rl_distill.arguments import parse
+
+
+def main() -> None:
+    config = parse()
+
+    from rl_distill import distributed, pipeline
+    from rl_distill.evaluation import evaluate
+    from rl_distill.reporting import Stages
+
+    distributed.set_threads(config.num_threads)
+    stages = Stages()
+    world = pipeline.prepare(config, stages)
+    with stages("before", f"teacher and student solve {len(world.splits.test)} held-out problems"):
+        before = {
+            "teacher": evaluate(world.teacher.model, world.tokenizer, world.splits.test, config),
+            "student": evaluate(world.student, world.tokenizer, world.splits.test, config),
+        }
+    trainer = pipeline.make_trainer(config, world)
+    with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
+        pipeline.train(config, trainer)
+    pipeline.export(config, trainer, world.tokenizer)
+    with stages("after", "the student solves the held-out problems again"):
+        after = evaluate(trainer.model.policy, world.tokenizer, world.splits.test, config)
+    command = shlex.join(["accelerate", "launch", "launch/ppo.py", *sys.argv[1:]])
+    pipeline.compare(config, world, before, after, stages, command)
+
+
+if __name__ == "__main__":
+    main()

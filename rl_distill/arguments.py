@@ -1,0 +1,121 @@
+"""The command line: a config file, overrides, and checks of everything that can be checked before any work.
+
+Imports no torch, so `--help` and a typo answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reward_models import RewardSpec, validate
+
+from .config import ConfigError, RunConfig, load_config, parse_override
+
+DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "embedded.yaml"
+
+
+def default_config() -> Path:
+    """configs/embedded.yaml, of the checkout or of the installed package."""
+    if DEFAULT_CONFIG.is_file():
+        return DEFAULT_CONFIG
+    from importlib import resources
+
+    return Path(str(resources.files("rl_distill.configs"))) / "embedded.yaml"
+
+
+def parse(argv: Sequence[str] | None = None) -> RunConfig:
+    """The run's settings; exits with one clear line on anything wrong."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="accelerate launch launch/ppo.py",
+        description="R1-style reward distillation: PPO with a critic under a KL anchor to a teacher.",
+        epilog="Every setting of the config is an option: --ppo.learning_rate 1e-4, --anchor.schedule fixed, "
+        "--embedded.num_test 500. Settings:\n" + describe(RunConfig),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="a YAML file; the default is configs/embedded.yaml")
+    parser.add_argument("--seed", type=int, help="seed of everything that is drawn")
+    parser.add_argument("--output_dir", help="folder of the run")
+    parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
+    known, rest = parser.parse_known_args(argv)
+    try:
+        overrides = _overrides(rest)
+        named = {name: value for name, value in vars(known).items() if name != "config" and value is not None}
+        config = load_config(known.config or default_config(), overrides | named)
+        validate([RewardSpec.from_config(entry) for entry in config.rewards])
+        _check_evidence(config)
+        _check_writable(Path(config.output_dir))
+    except (ConfigError, ValueError, ImportError) as error:
+        parser.exit(2, f"error: {error}\n")
+    return config
+
+
+def _overrides(words: Sequence[str]) -> dict[str, Any]:
+    overrides: dict[str, Any] = {}
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"unexpected argument {word!r}; settings are given as --name value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not queue or (queue[0].startswith("--") and not _is_number(queue[0])):
+                raise ConfigError(f"--{name} needs a value")
+            value = queue.pop(0)
+        overrides[name] = parse_override(value)
+    return overrides
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_evidence(config: RunConfig) -> None:
+    """An anchor that follows the evidence needs a reward that verifies answers."""
+    verifying = ("task_check", "math_answer", "code_execution", "exact_match")
+    labels = [RewardSpec.from_config(entry).label for entry in config.rewards]
+    if config.anchor.placement != "none" and config.anchor.schedule == "evidence" and not set(labels) & set(verifying):
+        raise ConfigError(
+            f"anchor.schedule: evidence needs one of the rewards {', '.join(verifying)} (weight 0 will do); "
+            "or set anchor.schedule to fixed"
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(f"output_dir {str(folder)!r} cannot be written: {str(existing)!r} is not a writable folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}") from error
+
+
+def describe(cls: type, prefix: str = "") -> str:
+    """One line per setting: its name, type and default."""
+    lines = []
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        inner = next(
+            (a for a in (hints[field.name], *typing.get_args(hints[field.name])) if dataclasses.is_dataclass(a)), None
+        )
+        if inner is not None:
+            lines.append(describe(typing.cast(type, inner), f"{prefix}{field.name}."))
+            continue
+        default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+        lines.append(f"  {prefix}{field.name} = {default!r}")
+    return "\n".join(lines)

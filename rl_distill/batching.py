@@ -1,0 +1,58 @@
+"""From ragged token lists to right-padded batches, with the positions of real completion tokens.
+
+Right padding and a causal model: no attention mask is needed, and nothing computed on padding is ever read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """`state_index_N[n]` is the flattened (B*L) position whose hidden state predicts `targets_N[n]`.
+
+    Tokens run row by row: completion 0's tokens first, in order.
+    """
+
+    input_ids_BL: Tensor
+    state_index_N: Tensor
+    targets_N: Tensor
+
+
+def token_batch(
+    prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]], pad_token_id: int
+) -> TokenBatch:
+    """Prompt and completion of every row joined, right-padded to the longest row of this batch."""
+    length = max(len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True))
+    rows, index, targets = [], [], []
+    for row, (prompt, completion) in enumerate(zip(prompt_ids, completion_ids, strict=True)):
+        rows.append([*prompt, *completion] + [pad_token_id] * (length - len(prompt) - len(completion)))
+        first = row * length + len(prompt) - 1
+        index.append(torch.arange(first, first + len(completion)))
+        targets.extend(completion)
+    return TokenBatch(torch.tensor(rows), torch.cat(index), torch.tensor(targets, dtype=torch.long))
+
+
+def length_sorted(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, the shortest first; every row exactly once."""
+    order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def completion_lengths_mask(lengths: Sequence[int]) -> Tensor:
+    """mask_BT, true on the first lengths[b] tokens of row b."""
+    longest = max(lengths, default=0)
+    return torch.arange(longest)[None, :] < torch.tensor(list(lengths))[:, None]
+
+
+def to_padded(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """values in the order of the real tokens, spread over (B, T, ...) with zeros elsewhere."""
+    padded = values_N.new_zeros((*mask_BT.shape, *values_N.shape[1:]))
+    padded[mask_BT] = values_N
+    return padded

@@ -1,0 +1,78 @@
+"""Checkpoints that are whole or not at all, and the extra state of a run that Trainer does not know.
+
+Trainer writes a checkpoint folder file by file. A marker with the size of every file is written last, after all of them
+have reached the disk; a folder without a true marker is never resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from .reporting import write_atomically
+
+MARKER = "complete.json"
+STATE = "run_state.json"
+
+
+class CompleteCheckpoints(TrainerCallback):
+    """After each save: the run's own state, everything flushed to disk, then the marker."""
+
+    def __init__(self, state_dict: Callable[[], dict[str, Any]]) -> None:
+        self.state_dict = state_dict
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / STATE).write_text(json.dumps(self.state_dict()))
+            complete(folder)
+
+
+def complete(folder: Path) -> None:
+    """Flushes every file of the folder and writes its marker."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    write_atomically(folder / MARKER, json.dumps(sizes, indent=1))
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def is_complete(folder: Path) -> bool:
+    """True where the marker is there and every file has the size it says."""
+    try:
+        sizes = json.loads((folder / MARKER).read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+
+
+def find(output_dir: Path, wanted: str | None) -> Path | None:
+    """The checkpoint to resume from: None if none is wanted, or if `latest` finds none yet (the run starts anew).
+
+    Raises FileNotFoundError where a named folder is missing or half-written.
+    """
+    if wanted is None:
+        return None
+    if wanted == "latest":
+        folders = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        return next((folder for folder in reversed(folders) if is_complete(folder)), None)
+    folder = Path(wanted)
+    if not is_complete(folder):
+        raise FileNotFoundError(
+            f"{folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks the newest complete one"
+        )
+    return folder
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What CompleteCheckpoints stored."""
+    return json.loads((folder / STATE).read_text())

@@ -1,0 +1,367 @@
+"""The settings of a run: dataclasses, YAML files with a `base`, and overrides such as `--ppo.learning_rate 1e-4`.
+
+Imports without torch, so that a typo is answered before anything heavy starts. A wrong key names the nearest one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+
+@dataclass(frozen=True)
+class TinyModelConfig:
+    """Shape of an embedded Qwen2 model (randomly initialised, tied embeddings)."""
+
+    hidden_size: int = 96
+    intermediate_size: int = 256
+    num_layers: int = 2
+    num_heads: int = 4
+
+
+@dataclass(frozen=True)
+class SFTStageConfig:
+    """One supervised stage on TRL's SFTTrainer: `num_steps` optimizer steps of `batch_size` sequences."""
+
+    num_steps: int = 500
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    warmup_steps: int = 50
+
+
+@dataclass(frozen=True)
+class EmbeddedConfig:
+    """The embedded default: tasks, a teacher and a worse student made here, without a model hub."""
+
+    vocab_size: int = 448
+    math_share: float = 0.7
+    teacher_math_share: float = 0.7
+    num_teacher_problems: int = 20_000
+    num_teacher_outputs: int = 1_000
+    num_train_prompts: int = 12_000
+    num_validation: int = 400
+    num_test: int = 1_000
+    teacher: TinyModelConfig = field(default_factory=lambda: TinyModelConfig(128, 336, 3, 4))
+    teacher_sft: SFTStageConfig = field(default_factory=SFTStageConfig)
+    student: TinyModelConfig = field(default_factory=TinyModelConfig)
+    student_sft: SFTStageConfig = field(default_factory=SFTStageConfig)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """LoRA through peft for the policy; the value head is always trained in full."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str = "all-linear"
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """`model`: a folder or hub id; None takes the embedded student."""
+
+    model: str | None = None
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    lora: LoraSettings | None = None
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """`model`: a folder or hub id; None takes the embedded teacher. `autocast`: bf16 scoring; auto = where it is fast."""
+
+    model: str | None = None
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    autocast: Literal["auto", "on", "off"] = "auto"
+    micro_batch_size: int = 64
+    num_outputs_per_prompt: int = 0
+    """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Your own prompts: a hub id or a .jsonl/.parquet file with a `prompt` column; other columns reach the rewards."""
+
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    config_name: str | None = None
+    prompt_column: str = "prompt"
+    prompt_template: str | None = None
+    """Python format string over the columns, for example "Q: {question}\\nA:"; used in place of `prompt_column`."""
+    task: str = "default"
+    max_prompt_length: int | None = None
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """The pull towards the teacher: KL(student || teacher) per token, times a coefficient.
+
+    `schedule`: `fixed` (coef); `anneal` (coef to coef_end between anneal_start and anneal_end of the run);
+    `adaptive` (aims at target_kl); `evidence` (per task, strong where the teacher's success is ahead of the student's).
+    """
+
+    placement: Literal["loss", "reward", "none"] = "loss"
+    estimator: Literal["exact", "k1", "k2", "k3"] = "exact"
+    schedule: Literal["fixed", "anneal", "adaptive", "evidence"] = "evidence"
+    coef: float = 1.0
+    coef_end: float = 0.05
+    anneal_start: float = 0.25
+    anneal_end: float = 0.7
+    target_kl: float = 0.1
+    horizon: int = 10_000
+    evidence_floor: float = 0.05
+    evidence_scale: float = 0.15
+    evidence_decay: float = 0.9
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """One step = one rollout of `batch_size` completions (all processes together), then its updates.
+
+    A step does exactly num_epochs x num_minibatches optimizer steps. `micro_batch_size` only bounds memory:
+    it changes how gradients are accumulated, never the result.
+    """
+
+    num_steps: int = 400
+    batch_size: int = 128
+    group_size: int = 1
+    num_epochs: int = 1
+    num_minibatches: int = 4
+    micro_batch_size: int = 32
+    advantage: Literal["gae", "group_mean"] = "gae"
+    critic: Literal["teacher_informed", "shared", "separate"] = "teacher_informed"
+    critic_warmup_steps: int = 5
+    policy_coef: float = 1.0
+    value_coef: float = 0.5
+    entropy_coef: float = 0.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float | None = None
+    value_clip: float | None = 0.2
+    normalize_advantages: Literal["none", "center", "standardize"] = "standardize"
+    learning_rate: float = 7e-4
+    value_learning_rate: float = 3e-3
+    final_learning_rate_fraction: float = 0.3
+    warmup_steps: int = 10
+    weight_decay: float = 0.0
+    adam_beta2: float = 0.95
+    max_grad_norm: float = 1.0
+    bf16: bool = False
+    stop_at_kl: float | None = 50.0
+    """Stop with an error when the mean KL to the teacher of a rollout exceeds this; the last checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Sampling of rollouts; evaluation is greedy with the same length limit."""
+
+    max_completion_length: int = 48
+    temperature: float = 1.0
+    top_p: float = 1.0
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Counted in PPO steps. `keep_last` older checkpoints are removed, the best by validation never."""
+
+    every_steps: int = 1000
+    keep_last: int = 2
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """`every_steps` PPO steps the validation problems are solved greedily; `patience` evaluations without progress stop."""
+
+    every_steps: int = 50
+    patience: int | None = None
+    batch_size: int = 128
+    num_samples_shown: int = 8
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run needs. `embedded: null` in a config of your own needs student.model, teacher.model and data."""
+
+    seed: int = 0
+    output_dir: str = "runs/embedded"
+    cache_dir: str | None = None
+    """Where models and teacher outputs made once are kept; None is `cache` under output_dir."""
+    resume_from_checkpoint: str | None = None
+    """"latest" or the path of a checkpoint folder."""
+    report_to: tuple[str, ...] = ("tensorboard",)
+    num_threads: int | None = None
+    """torch threads on CPU; None chooses from cores, processes and load."""
+    embedded: EmbeddedConfig | None = field(default_factory=EmbeddedConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    rewards: tuple[dict[str, Any], ...] = ({"fn": "task_check", "weight": 1.0},)
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and numbers: what `results.json` records and what `load_config` reads back."""
+        return _plain(dataclasses.asdict(self))
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one line that says which and what to do."""
+
+
+def load_config(path: str | Path | None, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """The run's settings: the file (and its `base` files) under the overrides, dotted keys such as "ppo.num_steps".
+
+    Raises ConfigError on a missing file, an unknown key (naming the nearest) or a value of the wrong type.
+    """
+    settings = _read(Path(path)) if path is not None else {}
+    for key, value in (overrides or {}).items():
+        _set_dotted(settings, key, value)
+    config = _build(RunConfig, settings, "")
+    check(config)
+    return config
+
+
+def parse_override(text: str) -> Any:
+    """A command-line value read as YAML, so that 1e-4, true, null and [a, b] mean what they say."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as text
+        except ValueError:
+            return value
+    return value
+
+
+def check(config: RunConfig) -> None:
+    """Raises ConfigError where settings contradict each other."""
+    ppo = config.ppo
+    if ppo.batch_size % ppo.group_size:
+        raise ConfigError(f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.group_size ({ppo.group_size})")
+    if ppo.advantage == "group_mean" and ppo.group_size < 2:
+        raise ConfigError(
+            "ppo.advantage: group_mean compares completions of one prompt: set ppo.group_size to 2 or more"
+        )
+    if ppo.num_minibatches > ppo.batch_size:
+        raise ConfigError(f"ppo.num_minibatches ({ppo.num_minibatches}) exceeds ppo.batch_size ({ppo.batch_size})")
+    if config.anchor.placement == "reward" and config.anchor.estimator == "k3":
+        raise ConfigError("anchor.estimator: k3 is unbounded as a reward; use exact or k1, or anchor.placement: loss")
+    if config.embedded is None:
+        missing = [
+            name
+            for name, value in (
+                ("student.model", config.student.model),
+                ("teacher.model", config.teacher.model),
+                ("data.train", config.data.train),
+            )
+            if value is None
+        ]
+        if missing:
+            raise ConfigError(f"embedded is null, so {', '.join(missing)} must be set")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"config file {str(path)!r} does not exist")
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+    base = settings.pop("base", None)
+    return _merge(_read(path.parent / base), settings) if base else settings
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _set_dotted(settings: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = settings.get(parent)
+        settings[parent] = dict(child) if isinstance(child, dict) else {}
+        settings = settings[parent]
+    settings[last] = value
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """A hint for a wrong name: the nearest known one, or the list of all."""
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"
+
+
+def _build(cls: type, settings: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    for key in settings:
+        if key not in hints:
+            raise ConfigError(f"unknown setting {prefix + str(key)!r}; {nearest(str(key), hints)}")
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in settings.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        return _convert(next(arm for arm in typing.get_args(hint) if arm is not type(None)), value, name)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise ConfigError(f"{name}: expected a list, got {value!r}")
+        return tuple(_convert(typing.get_args(hint)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name}: expected settings (key: value lines), got {value!r}")
+        return _build(typing.cast(type, hint), value, name + ".")
+    return _scalar(hint, value, name)
+
+
+def _scalar(hint: Any, value: Any, name: str) -> Any:
+    kind = origin if (origin := typing.get_origin(hint)) else hint
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{name}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,103 @@
+"""The only file that knows how many processes there are, and how many threads each should take.
+
+Functions work unchanged in one process. Gathered lists come back in rank order on every process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+MAX_LANES = 8
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """The sum of a small tensor over all processes (a new tensor)."""
+    if world_size() == 1:
+        return x
+    total = x.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_list(items: Sequence[Any]) -> list[Any]:
+    """The lists of all processes joined in rank order, on every process."""
+    if world_size() == 1:
+        return list(items)
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def my_rows(num_rows: int) -> range:
+    """This process's contiguous share of `num_rows` rows; raises ValueError where they do not divide evenly."""
+    if num_rows % world_size():
+        raise ValueError(f"{num_rows} rows do not divide over {world_size()} processes: change ppo.batch_size")
+    share = num_rows // world_size()
+    return range(rank() * share, (rank() + 1) * share)
+
+
+def num_lanes(rows_per_minibatch: int) -> int:
+    """In how many contiguous lanes a batch is shuffled, so that every number of processes that divides it trains on
+    the same minibatches: each minibatch takes the same number of rows from every lane.
+    """
+    lanes = math.gcd(rows_per_minibatch, MAX_LANES)
+    if lanes % world_size():
+        raise ValueError(
+            f"ppo.batch_size / ppo.num_minibatches = {rows_per_minibatch} does not divide over {world_size()} processes"
+        )
+    return lanes
+
+
+def choose_threads(wanted: int | None) -> int:
+    """Torch threads on a CPU machine: the wanted number, else the free cores shared by the processes of this machine.
+
+    Spinning on a core that somebody else uses makes two threads slower than one, so busy cores are left alone.
+    """
+    if wanted is not None:
+        return max(1, wanted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, (cores - min(busy, cores - 1)) // processes)
+
+
+def set_threads(wanted: int | None) -> int:
+    """Sets torch's threads (accelerate launch starts programs with one) and returns their number."""
+    num_threads = choose_threads(wanted)
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """True where bf16 products are faster than fp32: CUDA since Ampere, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return (
+        device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.cpu._is_avx512_bf16_supported()
+    )

@@ -1,0 +1,86 @@
+"""Solve problems greedily and grade the answers with the very functions that reward training.
+
+An answer that could not be graded (trouble of the sandbox itself) is not counted as wrong: it is left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from reward_models import RewardBlend, RewardSpec
+
+from .config import RunConfig
+from .generation import Sampling, generate
+from .rollout import columns_of
+from .types import Completion, Problem
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per problem, in order: the completion and its grade, 1.0 right, 0.0 wrong, None not graded."""
+
+    problems: list[Problem]
+    completions: list[Completion]
+    grades: list[float | None]
+
+    def accuracy(self) -> dict[str, float]:
+        """By task, and "overall" over all graded problems; NaN where nothing was graded."""
+        by_task: dict[str, list[float]] = {}
+        for problem, grade in zip(self.problems, self.grades, strict=True):
+            if grade is not None:
+                by_task.setdefault(problem.task, []).append(grade)
+        every = [grade for grades in by_task.values() for grade in grades]
+        result = {task: sum(grades) / len(grades) for task, grades in sorted(by_task.items())}
+        return result | {"overall": sum(every) / len(every) if every else float("nan")}
+
+
+def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float | None]:
+    """The verdict of `task_check` on each completion: math by value, code by running the tests in a sandbox."""
+    with RewardBlend([RewardSpec("task_check", 1.0)]) as blend:
+        scores = blend.score(
+            prompts=[problem.prompt for problem in problems],
+            completions=[completion.text for completion in completions],
+            completion_ids=[completion.token_ids for completion in completions],
+            columns=columns_of(problems, completions),
+        )
+    return scores.total
+
+
+@torch.no_grad()
+def evaluate(model: Any, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
+    """Greedy answers of `model` (a causal LM) to every problem, graded."""
+    was_training = model.training
+    model.eval()
+    prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
+    generated = generate(
+        model,
+        prompt_ids,
+        Sampling(config.generation.max_completion_length, temperature=0.0),
+        eos_token_ids=[tokenizer.eos_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+        batch_size=config.evaluation.batch_size,
+        vocab_size=len(tokenizer),
+    )
+    model.train(was_training)
+    completions = [
+        Completion(tokenizer.decode(item.token_ids, skip_special_tokens=True), item.token_ids, item.finish)
+        for item in generated
+    ]
+    return Evaluation(list(problems), completions, grade(problems, completions))
+
+
+def gap_recovered(
+    teacher: dict[str, float], before: dict[str, float], after: dict[str, float]
+) -> dict[str, float | None]:
+    """(after - before) / (teacher - before) by task and overall; above 1 the student passed its teacher.
+
+    None where the student was at least as good as the teacher from the start: there was no gap.
+    """
+    return {
+        name: (after[name] - before[name]) / (teacher[name] - before[name]) if teacher[name] > before[name] else None
+        for name in teacher
+    }

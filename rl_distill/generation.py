@@ -1,0 +1,164 @@
+"""Sampling completions with a KV cache; finished rows leave the batch, so short answers do not wait for long ones.
+
+Draws come from one uniform number per row and token, fixed by (seed, row) before generation starts. So a completion
+does not depend on the batch it was sampled in, on the number of processes or on torch's global random state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from .types import Finish
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """`temperature` 0 is greedy. `top_p` keeps the smallest set of tokens with at least that probability mass."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Token ids of one completion, EOS included where it was emitted, and why it ended."""
+
+    token_ids: list[int]
+    finish: Finish
+
+
+def row_uniforms(seeds: Sequence[int], num_tokens: int) -> Tensor:
+    """(rows, num_tokens) numbers in [0, 1); row i depends on seeds[i] alone."""
+    generator = torch.Generator()
+    rows = []
+    for seed in seeds:
+        generator.manual_seed(seed)
+        rows.append(torch.rand(num_tokens, generator=generator))
+    return torch.stack(rows) if rows else torch.empty(0, num_tokens)
+
+
+def _keep_top_p(probs_BV: Tensor, top_p: float) -> Tensor:
+    sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True)
+    outside_BV = sorted_BV.cumsum(-1) - sorted_BV >= top_p
+    return probs_BV.masked_fill(outside_BV.scatter(-1, order_BV, outside_BV), 0.0)
+
+
+def choose(logits_BV: Tensor, sampling: Sampling, uniforms_B: Tensor) -> Tensor:
+    """The next token of each row: the argmax at temperature 0, else the inverse of the distribution function at u."""
+    if sampling.temperature == 0:
+        return logits_BV.argmax(-1)
+    probs_BV = torch.softmax(logits_BV.float() / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        probs_BV = _keep_top_p(probs_BV, sampling.top_p)
+    cumulative_BV = probs_BV.cumsum(-1)
+    target_B1 = (uniforms_B * cumulative_BV[:, -1]).unsqueeze(-1)
+    tokens_B = torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)
+    return tokens_B.clamp_max(logits_BV.shape[-1] - 1)
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    eos_token_ids: Sequence[int],
+    pad_token_id: int,
+    seeds: Sequence[int] | None = None,
+    batch_size: int = 64,
+    vocab_size: int | None = None,
+) -> list[Generated]:
+    """One completion per prompt, in order. Prompts of similar length share a batch, so little padding is computed.
+
+    `vocab_size` hides padding rows of the language-model head (ids the tokenizer does not have) from sampling.
+    Raises ValueError on an empty prompt.
+    """
+    if any(len(ids) == 0 for ids in prompt_ids):
+        raise ValueError("an empty prompt cannot be continued: give the model at least one token")
+    device = next(model.parameters()).device
+    if seeds is None:
+        seeds = range(len(prompt_ids))
+    uniforms = row_uniforms(seeds, sampling.max_new_tokens).to(device) if sampling.temperature > 0 else None
+    order = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), i))
+    results: list[Generated | None] = [None] * len(prompt_ids)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        tokens = _generate_batch(
+            model,
+            [prompt_ids[i] for i in rows],
+            sampling,
+            eos=torch.tensor(list(eos_token_ids), device=device),
+            pad_token_id=pad_token_id,
+            uniforms_BT=None if uniforms is None else uniforms[torch.tensor(rows, device=device)],
+            vocab_size=vocab_size,
+        )
+        for row, generated in zip(rows, tokens, strict=True):
+            results[row] = generated
+    return [result for result in results if result is not None]
+
+
+def _left_pad(prompt_ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    length = max(len(ids) for ids in prompt_ids)
+    input_ids = torch.full((len(prompt_ids), length), pad_token_id, dtype=torch.long)
+    mask = torch.zeros((len(prompt_ids), length), dtype=torch.long)
+    for row, ids in enumerate(prompt_ids):
+        input_ids[row, length - len(ids) :] = torch.tensor(ids, dtype=torch.long)
+        mask[row, length - len(ids) :] = 1
+    return input_ids.to(device), mask.to(device)
+
+
+def _generate_batch(
+    model: PreTrainedModel,
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    eos: Tensor,
+    pad_token_id: int,
+    uniforms_BT: Tensor | None,
+    vocab_size: int | None,
+) -> list[Generated]:
+    device = eos.device
+    input_ids, mask = _left_pad(prompt_ids, pad_token_id, device)
+    position_ids = (mask.cumsum(-1) - 1).clamp_min(0)
+    cache = DynamicCache(config=model.config)
+    alive = torch.arange(len(prompt_ids), device=device)
+    tokens_BT = torch.full((len(prompt_ids), sampling.max_new_tokens), pad_token_id, dtype=torch.long, device=device)
+    lengths_B = torch.full((len(prompt_ids),), sampling.max_new_tokens, dtype=torch.long, device=device)
+    stopped_B = torch.zeros(len(prompt_ids), dtype=torch.bool, device=device)
+    no_padding = bool(mask.all())
+    for t in range(sampling.max_new_tokens):
+        output = model(
+            input_ids=input_ids,
+            attention_mask=None if no_padding else mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits_BV = output.logits[:, -1, :vocab_size]
+        uniforms_B = uniforms_BT[alive, t] if uniforms_BT is not None else logits_BV.new_empty(0)
+        next_B = choose(logits_BV, sampling, uniforms_B)
+        tokens_BT[alive, t] = next_B
+        ended = torch.isin(next_B, eos)
+        position_ids = position_ids[:, -1:] + 1
+        if ended.any():
+            stopped_B[alive[ended]] = True
+            lengths_B[alive[ended]] = t + 1
+            keep = (~ended).nonzero().squeeze(-1)
+            if keep.numel() == 0:
+                break
+            cache.batch_select_indices(keep)
+            alive, next_B, mask, position_ids = alive[keep], next_B[keep], mask[keep], position_ids[keep]
+        input_ids = next_B.unsqueeze(-1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+    rows, lengths, stopped = tokens_BT.tolist(), lengths_B.tolist(), stopped_B.tolist()
+    return [
+        Generated(row[:length], Finish.STOP if stop else Finish.LENGTH)
+        for row, length, stop in zip(rows, lengths, stopped, strict=True)
+    ]

@@ -1,0 +1,137 @@
+"""Policy and critic as one PreTrainedModel: one engine under DDP or DeepSpeed, one checkpoint.
+
+One pass of the policy's trunk gives the hidden states; log-probabilities, entropy, exact KL and values are read off
+the states of real completion tokens only. Nothing of size batch x length x vocabulary is ever held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..logprobs import token_statistics
+from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
+
+
+@dataclass
+class ActorCriticOutput:
+    """Row n is about one completion token: its log-probability etc., and the value of the state before it."""
+
+    logprobs_N: Tensor
+    entropy_N: Tensor
+    kl_N: Tensor | None
+    values_N: Tensor | None
+
+
+class ActorCritic(PreTrainedModel):
+    """`policy` (any causal LM of transformers, or a peft wrapper of one) and `critic` (None: policy only)."""
+
+    base_model_prefix = "policy"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, policy: Any, critic: Critic | None, num_tokens_vocab: int | None = None) -> None:
+        super().__init__(policy.config)
+        self.policy = policy
+        self.critic = critic
+        self.num_tokens_vocab = num_tokens_vocab
+        self._tied_weights_keys = _prefixed(getattr(policy, "all_tied_weights_keys", None))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: policy and critic arrive initialised."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.policy.get_input_embeddings()
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        self.policy.gradient_checkpointing_enable(*args, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.policy.gradient_checkpointing_disable()
+
+    def forward(
+        self,
+        input_ids_BL: Tensor,
+        state_index_N: Tensor,
+        targets_N: Tensor,
+        *,
+        temperature: float = 1.0,
+        teacher_hidden_NE: Tensor | None = None,
+        teacher_weight_VE: Tensor | None = None,
+        teacher_scalars_NK: Tensor | None = None,
+    ) -> ActorCriticOutput:
+        """ActorCriticOutput of `targets_N`, where state_index_N points into the flattened (B*L) positions that predict
+        them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing.
+        With `teacher_weight_VE` the exact KL(student || teacher) comes along.
+        """
+        trunk = self.policy.get_decoder()
+        hidden_BLD = trunk(input_ids=input_ids_BL, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[state_index_N]
+        head = self.policy.get_output_embeddings()
+        stats = token_statistics(
+            hidden_ND,
+            head.weight,
+            targets_N,
+            bias=head.bias,
+            teacher_hidden_NE=None if teacher_weight_VE is None else teacher_hidden_NE,
+            teacher_weight_VE=teacher_weight_VE,
+            temperature=temperature,
+            num_tokens_vocab=self.num_tokens_vocab,
+        )
+        values_N = None
+        if self.critic is not None:
+            inputs = CriticInputs(hidden_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
+            values_N = self.critic(inputs)
+        return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N)
+
+
+def _prefixed(keys: Any) -> dict[str, str]:
+    """The policy's tied weights under their names in the wrapper, so that saving stores each once."""
+    return {f"policy.{tied}": f"policy.{source}" for tied, source in dict(keys or {}).items()}
+
+
+def make_critic(kind: str, policy: Any, teacher_hidden_size: int) -> Critic:
+    """The critic variant by its name in the config; its weights come from torch's random state."""
+    hidden_size = policy.config.hidden_size
+    if kind == "shared":
+        return SharedTrunkCritic(hidden_size)
+    if kind == "separate":
+        return SeparateCritic(policy.get_decoder(), hidden_size)
+    assert kind == "teacher_informed", kind
+    return TeacherInformedCritic(hidden_size, teacher_hidden_size)
+
+
+def parameter_groups(model: ActorCritic, learning_rate: float, value_learning_rate: float, weight_decay: float) -> list:
+    """Optimizer groups: the policy with and without weight decay (none on biases and norms), and the critic."""
+    policy = [(name, p) for name, p in model.policy.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for _, p in policy if p.ndim >= 2], "lr": learning_rate, "weight_decay": weight_decay},
+        {"params": [p for _, p in policy if p.ndim < 2], "lr": learning_rate, "weight_decay": 0.0},
+    ]
+    if model.critic is not None:
+        groups.append({"params": list(model.critic.parameters()), "lr": value_learning_rate, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def clip_gradients(model: ActorCritic, max_norm: float) -> dict[str, float]:
+    """Clips the policy's and the critic's gradients to `max_norm` each, apart: a large KL gradient would starve the
+    value head under a shared norm. Returns the norms before clipping.
+    """
+    norms = {"grad_norm": float(nn.utils.clip_grad_norm_(model.policy.parameters(), max_norm))}
+    if model.critic is not None:
+        norms["grad_norm_critic"] = float(nn.utils.clip_grad_norm_(model.critic.parameters(), max_norm))
+    return norms
+
+
+def freeze(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in evaluation mode, without gradients."""
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model

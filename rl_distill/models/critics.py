@@ -1,0 +1,106 @@
+"""Critics behind one interface: each maps what is known just before a completion token to the value of that state.
+
+A critic sees only the prompt and the tokens before t, so the baseline stays unbiased.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+NUM_TEACHER_SCALARS = 4
+
+
+@dataclass(frozen=True)
+class CriticInputs:
+    """Row n is the state before one completion token. `teacher_*` come from the forward that the anchor needs anyway."""
+
+    student_hidden_ND: Tensor
+    input_ids_BL: Tensor
+    state_index_N: Tensor
+    teacher_hidden_NE: Tensor | None = None
+    teacher_scalars_NK: Tensor | None = None
+
+
+class Critic(nn.Module):
+    """values_N = critic(CriticInputs). The last layer starts at zero: an untrained critic says 0."""
+
+    def forward(self, inputs: CriticInputs) -> Tensor:
+        raise NotImplementedError
+
+
+def _value_mlp(num_inputs: int, width: int) -> nn.Sequential:
+    mlp = nn.Sequential(nn.Linear(num_inputs, width), nn.Tanh(), nn.Linear(width, 1))
+    nn.init.zeros_(mlp[-1].weight)
+    nn.init.zeros_(mlp[-1].bias)
+    return mlp
+
+
+class SharedTrunkCritic(Critic):
+    """A linear value head on the policy's own hidden state; its gradient reaches the trunk."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, inputs: CriticInputs) -> Tensor:
+        return self.head(inputs.student_hidden_ND).squeeze(-1).float()
+
+
+class SeparateCritic(Critic):
+    """A trunk of its own, started as a copy of the policy's, with a linear head."""
+
+    def __init__(self, trunk: nn.Module, hidden_size: int) -> None:
+        super().__init__()
+        self.trunk = copy.deepcopy(trunk)
+        self.head = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, inputs: CriticInputs) -> Tensor:
+        hidden_BLD = self.trunk(input_ids=inputs.input_ids_BL, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[inputs.state_index_N]
+        return self.head(hidden_ND).squeeze(-1).float()
+
+
+class TeacherInformedCritic(Critic):
+    """Reads the teacher's hidden state and running log-probabilities of the prefix, and the student's detached state.
+
+    The teacher knows where a solution stands better than a small student does; measured explained variance is about
+    twice that of a head on the student alone.
+    """
+
+    def __init__(self, hidden_size: int, teacher_hidden_size: int, width: int = 64) -> None:
+        super().__init__()
+        self.student_norm = nn.LayerNorm(hidden_size)
+        self.teacher_norm = nn.LayerNorm(teacher_hidden_size)
+        self.mlp = _value_mlp(hidden_size + teacher_hidden_size + NUM_TEACHER_SCALARS, width)
+
+    def forward(self, inputs: CriticInputs) -> Tensor:
+        assert inputs.teacher_hidden_NE is not None
+        assert inputs.teacher_scalars_NK is not None
+        features = [
+            self.student_norm(inputs.student_hidden_ND.detach().float()),
+            self.teacher_norm(inputs.teacher_hidden_NE.float()),
+            inputs.teacher_scalars_NK,
+        ]
+        return self.mlp(torch.cat(features, dim=-1)).squeeze(-1).float()
+
+
+def teacher_scalars(logprobs_BT: Tensor, entropy_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """(B, T, 4) of what the teacher thinks of the prefix before token t, each scaled to about one.
+
+    The previous token's log-probability, the lowest so far, the sum so far (all 0 at t = 0), and the entropy of the
+    teacher's distribution over token t itself, which does not depend on token t.
+    """
+    logprobs_BT = torch.where(mask_BT, logprobs_BT, 0.0)
+    previous_BT = torch.nn.functional.pad(logprobs_BT[:, :-1], (1, 0))
+    lowest_BT = previous_BT.cummin(dim=1).values
+    total_BT = previous_BT.cumsum(dim=1)
+    scalars = [previous_BT / 4, lowest_BT / 8, total_BT / 16, torch.where(mask_BT, entropy_BT, 0.0)]
+    return torch.stack([scalar.clamp(-4, 4) for scalar in scalars], dim=-1)

@@ -1,0 +1,268 @@
+"""What a run leaves for people: lines on the terminal, metrics.jsonl, results.json, report.md with curves, samples.
+
+Only the main process writes. Wall-clock numbers go to timing.jsonl, apart from metrics.jsonl, so that the metrics of a
+resumed run equal those of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from .evaluation import Evaluation
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "math-verify")
+EPHEMERAL = ("epoch", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """`path` holds the old text or the new one, never a part of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+class Stages:
+    """Announces each stage on the terminal and keeps its wall seconds."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.seconds: dict[str, float] = {}
+        self.quiet = quiet
+
+    @contextlib.contextmanager
+    def __call__(self, name: str, words: str) -> Iterator[None]:
+        if not self.quiet:
+            print(f"[{name}] {words} ...", flush=True)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        if not self.quiet:
+            print(f"[{name}] done in {self.seconds[name]:.1f} s", flush=True)
+
+
+class StageProgress(TrainerCallback):
+    """A progress bar over the optimizer steps of a supervised stage."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, desc=self.words, unit="step", file=sys.stderr, mininterval=0.5)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
+
+
+class PPOProgress(TrainerCallback):
+    """A progress bar over PPO steps, with the numbers that matter."""
+
+    def __init__(self, num_steps: int, updates_per_step: int) -> None:
+        self.num_steps, self.updates = num_steps, updates_per_step
+        self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        done = state.global_step // self.updates
+        self.bar = tqdm(total=self.num_steps, initial=done, desc="ppo", unit="step", file=sys.stderr, mininterval=0.5)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        names = {"reward": "reward", "kl": "kl", "explained_variance": "ev", "eval_accuracy": "val"}
+        self.shown |= {short: f"{logs[name]:.3f}" for name, short in names.items() if name in logs}
+        self.bar.set_postfix(self.shown, refresh=False)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.updates == 0:
+            self.bar.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
+
+
+class MetricsWriter(TrainerCallback):
+    """Appends each record to metrics.jsonl and, where a timer is given, wall-clock numbers to timing.jsonl.
+
+    On a resumed run it first drops records after the checkpoint's step, so nothing is counted twice.
+    """
+
+    def __init__(self, folder: Path, updates_per_step: int, timing: Any = None) -> None:
+        self.metrics_path, self.timing_path = folder / "metrics.jsonl", folder / "timing.jsonl"
+        self.updates, self.timing = updates_per_step, timing
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            for path in (self.metrics_path, self.timing_path):
+                keep = [r for r in read_jsonl(path) if r["step"] * self.updates <= state.global_step]
+                keep = keep if state.global_step else []
+                write_atomically(path, "".join(json.dumps(record) + "\n" for record in keep))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        step = state.global_step / self.updates
+        record = {"step": int(step) if step.is_integer() else step}
+        record |= {key: value for key, value in logs.items() if key not in EPHEMERAL}
+        self._append(self.metrics_path, record)
+        if self.timing is not None and "loss" in logs:
+            self._append(self.timing_path, {"step": record["step"], **self.timing()})
+
+    @staticmethod
+    def _append(path: Path, record: dict[str, Any]) -> None:
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a file; none where it is absent. A torn last line (a crash while writing) is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide the numbers."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def table(teacher: dict[str, float], before: dict[str, float], after: dict[str, float], gap: dict[str, Any]) -> str:
+    """The final table in Markdown: accuracy by task and the share of the gap to the teacher that was recovered."""
+    lines = [
+        "| task | teacher | student before | student after | gap recovered |",
+        "|---|---|---|---|---|",
+    ]
+    for name in teacher:
+        share = "-" if gap.get(name) is None else f"{100 * gap[name]:.0f} %"
+        lines.append(f"| {name} | {teacher[name]:.3f} | {before[name]:.3f} | {after[name]:.3f} | {share} |")
+    return "\n".join(lines)
+
+
+def sample_text(evaluation: Evaluation, num_samples: int) -> str:
+    """Readable completions: prompt, answer and verdict, the same problems in every run."""
+    blocks = []
+    for problem, completion, verdict in list(
+        zip(evaluation.problems, evaluation.completions, evaluation.grades, strict=True)
+    )[:num_samples]:
+        word = {1.0: "right", 0.0: "wrong", None: "not graded"}.get(verdict, str(verdict))
+        blocks.append(f"--- {problem.task}: {word} ({completion.finish.value})\n{problem.prompt}{completion.text}\n")
+    return "\n".join(blocks)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Which metrics one picture shows: by full name, by prefix, or by prefix and suffix."""
+
+    title: str
+    names: tuple[str, ...] = ()
+    prefixes: tuple[tuple[str, str], ...] = ()
+
+    def shows(self, name: str) -> bool:
+        return name in self.names or any(name.startswith(p) and name.endswith(s) for p, s in self.prefixes)
+
+
+CURVES = {
+    "accuracy.png": Curve("greedy accuracy on the validation problems", prefixes=(("eval_", ""),)),
+    "rewards.png": Curve("reward parts, mean of the rollout", ("reward",), (("success/", ""), ("rewards/", "/mean"))),
+    "kl.png": Curve("KL(student || teacher) per token, and the anchor's coefficient", ("kl",), (("anchor/coef", ""),)),
+    "length.png": Curve("tokens per completion", ("completions/mean_length",)),
+    "critic.png": Curve("explained variance of the critic", ("explained_variance",)),
+}
+
+
+def draw_curves(records: Sequence[dict[str, Any]], folder: Path, teacher: dict[str, float]) -> list[str]:
+    """PNG curves over PPO steps; returns the names of the files drawn."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawn = []
+    for name, curve in CURVES.items():
+        series = _series(records, curve)
+        if not series:
+            continue
+        figure, axes = pyplot.subplots(figsize=(7, 4))
+        for label, (steps, values) in series.items():
+            line = axes.plot(steps, values, label=label, linewidth=1.5)[0]
+            task = label.removeprefix("eval_")
+            if name == "accuracy.png" and task in teacher:
+                axes.axhline(teacher[task], color=line.get_color(), linestyle=":", linewidth=1)
+        axes.set_title(curve.title + (" (dotted: teacher on test)" if name == "accuracy.png" else ""), fontsize=10)
+        axes.set_xlabel("PPO step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+        if name == "critic.png":
+            axes.set_ylim(-1, 1)
+        figure.tight_layout()
+        figure.savefig(folder / name, dpi=110)
+        pyplot.close(figure)
+        drawn.append(name)
+    return drawn
+
+
+def _series(records: Sequence[dict[str, Any]], curve: Curve) -> dict[str, tuple[list[float], list[float]]]:
+    """(steps, values) of each metric that the curve shows; NaN is left out."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for record in records:
+        for name, value in record.items():
+            if curve.shows(name) and name != "eval_accuracy" and isinstance(value, int | float) and value == value:
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(record["step"])
+                values.append(value)
+    return series
+
+
+def write_report(
+    folder: Path, results: dict[str, Any], records: Sequence[dict[str, Any]], samples: str, command: str
+) -> None:
+    """report.md with the table, the curves beside it, and readable samples; results.json for programs."""
+    write_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(folder / "samples.txt", samples)
+    drawn = draw_curves(records, folder, results["teacher"])
+    seconds = "\n".join(f"| {name} | {value:.1f} |" for name, value in results["wall_seconds"].items())
+    pictures = "\n\n".join(f"![{CURVES[name].title}]({name})" for name in drawn)
+    text = f"""# Run report
+
+Seed {results["seed"]}. Accuracy on {results["num_test"]} held-out problems, greedy; one standard error is about
+{100 * results["standard_error"]:.1f} points overall. Reproduce with `{command}`.
+
+{table(results["teacher"], results["student_before"], results["student_after"], results["gap_recovered"])}
+
+Gap recovered = (after - before) / (teacher - before); above 100 % the student passed its teacher.
+
+## Curves
+
+{pictures}
+
+## Where the time went
+
+| stage | wall seconds |
+|---|---|
+{seconds}
+
+## Sample completions
+
+```
+{samples.strip()}
+```
+"""
+    write_atomically(folder / "report.md", text)

@@ -1,0 +1,380 @@
+"""One rollout: sample completions, score them, and turn scores into advantages and returns.
+
+Everything is fixed by (seed, step): the prompts, the sampled tokens and the order of minibatches. A resumed run, or one
+with another number of processes, therefore collects the same rollouts. What is read here never carries a gradient.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reward_models import BlendedScores, RewardBlend
+
+from . import distributed
+from .advantages import anchored_rewards, explained_variance, gae, group_mean_advantages, scores_to_rewards
+from .batching import completion_lengths_mask, length_sorted, to_padded, token_batch
+from .config import RunConfig
+from .generation import Generated, Sampling, generate
+from .kl import Coefficient, kl_k1
+from .masking import center, masked_mean, moments, standardize
+from .models.actor_critic import ActorCritic
+from .models.critics import teacher_scalars
+from .teachers import Teacher
+from .timing import Phases
+from .types import Completion, Finish, Problem
+
+VERIFIED_PARTS = ("task_check", "math_answer", "code_execution", "exact_match")
+
+
+class TrainingStopped(RuntimeError):
+    """Numbers left the sane range; the message names the step and the cause, and the last checkpoint is whole."""
+
+
+@dataclass
+class Rollout:
+    """This process's rows of one step. `mask_BT` is true on real tokens; tensors may hold one more state per row, the
+    one after a completion that was cut by length, which only the bootstrap value reads.
+    """
+
+    step: int
+    problems: list[Problem]
+    prompt_ids: list[list[int]]
+    completions: list[Completion]
+    mask_BT: Tensor
+    logprobs_BT: Tensor
+    values_BT: Tensor
+    kl_BT: Tensor
+    entropy_BT: Tensor
+    teacher_hidden_BTE: Tensor
+    teacher_logprobs_BT: Tensor
+    teacher_scalars_BTK: Tensor
+    scores: BlendedScores
+    anchor_B: Tensor
+    advantages_BT: Tensor
+    returns_BT: Tensor
+
+    @property
+    def scored_B(self) -> Tensor:
+        return torch.tensor([score is not None for score in self.scores.total])
+
+
+class RolloutCollector:
+    """Collects rollouts with the policy as it is now. Holds no state but the reward blend's and the anchor's."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        problems: Sequence[Problem],
+        tokenizer: Any,
+        teacher: Teacher,
+        blend: RewardBlend,
+        coefficient: Coefficient,
+        phases: Phases,
+    ) -> None:
+        self.config, self.problems, self.tokenizer = config, list(problems), tokenizer
+        self.teacher, self.blend, self.coefficient, self.phases = teacher, blend, coefficient, phases
+        self.prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
+        settings = config.generation
+        self.sampling = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
+
+    def collect(self, model: ActorCritic, step: int) -> Rollout:
+        """The rollout of `step` (counted from 0). Raises TrainingStopped on NaN or a KL explosion."""
+        self.blend.set_progress(step / self.config.ppo.num_steps)
+        rows = self._rows(step)
+        problems = [self.problems[row] for row in rows]
+        prompt_ids = [self.prompt_ids[row] for row in rows]
+        model.eval()
+        with self.phases("generate"):
+            generated = self._generate(model, prompt_ids, step)
+        completions = [self._completion(item) for item in generated]
+        pending = self.blend.start(
+            prompts=[problem.prompt for problem in problems],
+            completions=[completion.text for completion in completions],
+            completion_ids=[completion.token_ids for completion in completions],
+            columns=columns_of(problems, completions),
+        )
+        with self.phases("teacher"):
+            states = self._teacher_states(prompt_ids, completions)
+        with self.phases("prepare"):
+            states |= self._policy_states(model, prompt_ids, completions, states)
+        with self.phases("reward"):
+            lengths = [len(completion.token_ids) for completion in completions]
+            scored = [row[:n] for row, n in zip(states["teacher_logprobs_BT"].tolist(), lengths, strict=True)]
+            scores = pending.finish({"teacher_logprobs": scored})
+        with self.phases("prepare"):
+            rollout = self._assemble(step, problems, prompt_ids, completions, states, scores)
+        self._observe(rollout)
+        return rollout
+
+    def _rows(self, step: int) -> list[int]:
+        """Indices into the training problems: walks through one shuffled pass after another, this process's share."""
+        ppo = self.config.ppo
+        prompts_per_step = ppo.batch_size // ppo.group_size
+        wanted = [step * prompts_per_step + row // ppo.group_size for row in distributed.my_rows(ppo.batch_size)]
+        orders: dict[int, list[int]] = {}
+        rows = []
+        for position in wanted:
+            epoch, offset = divmod(position, len(self.problems))
+            if epoch not in orders:
+                orders[epoch] = list(range(len(self.problems)))
+                random.Random(f"{self.config.seed}:prompts:{epoch}").shuffle(orders[epoch])
+            rows.append(orders[epoch][offset])
+        return rows
+
+    def _generate(self, model: ActorCritic, prompt_ids: list[list[int]], step: int) -> list[Generated]:
+        rng = random.Random(f"{self.config.seed}:sampling:{step}")
+        seeds = [rng.getrandbits(62) for _ in range(self.config.ppo.batch_size)]
+        mine = distributed.my_rows(self.config.ppo.batch_size)
+        return generate(
+            model.policy,
+            prompt_ids,
+            self.sampling,
+            eos_token_ids=[self.tokenizer.eos_token_id],
+            pad_token_id=self.tokenizer.pad_token_id,
+            seeds=[seeds[row] for row in mine],
+            batch_size=self.config.generation.batch_size,
+            vocab_size=len(self.tokenizer),
+        )
+
+    def _completion(self, generated: Generated) -> Completion:
+        text = self.tokenizer.decode(generated.token_ids, skip_special_tokens=True)
+        return Completion(text, generated.token_ids, generated.finish)
+
+    def _with_final_state(self, completions: Sequence[Completion]) -> list[list[int]]:
+        """Token ids, with one more id after a completion cut by length: its state gives the bootstrap value."""
+        extra = [self.tokenizer.eos_token_id]
+        return [c.token_ids + (extra if c.finish is Finish.LENGTH else []) for c in completions]
+
+    def _teacher_states(self, prompt_ids: list[list[int]], completions: list[Completion]) -> dict[str, Tensor]:
+        ids = self._with_final_state(completions)
+        mask_BT = completion_lengths_mask([len(row) for row in ids])
+        scores = self.teacher.score(prompt_ids, ids)
+        mask_BT = mask_BT.to(scores.logprobs_N.device)
+        logprobs_BT, entropy_BT = to_padded(scores.logprobs_N, mask_BT), to_padded(scores.entropy_N, mask_BT)
+        return {
+            "teacher_hidden_BTE": to_padded(scores.hidden_NE, mask_BT),
+            "teacher_logprobs_BT": logprobs_BT,
+            "teacher_scalars_BTK": teacher_scalars(logprobs_BT, entropy_BT, mask_BT),
+        }
+
+    @torch.no_grad()
+    def _policy_states(
+        self, model: ActorCritic, prompt_ids: list[list[int]], completions: list[Completion], states: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Old log-probs, entropy, exact KL and old values, by the forward that training uses."""
+        ids = self._with_final_state(completions)
+        sizes = [len(row) for row in ids]
+        mask_BT = completion_lengths_mask(sizes).to(states["teacher_logprobs_BT"].device)
+        names = ("logprobs_BT", "entropy_BT", "kl_BT", "values_BT")
+        padded = {name: torch.zeros_like(states["teacher_logprobs_BT"]) for name in names}
+        lengths = [len(p) + n for p, n in zip(prompt_ids, sizes, strict=True)]
+        for rows in length_sorted(lengths, self.config.generation.batch_size):
+            batch = token_batch([prompt_ids[r] for r in rows], [ids[r] for r in rows], self.tokenizer.pad_token_id)
+            index = torch.tensor(rows, device=mask_BT.device)
+            row_mask = mask_BT[index]
+            output = model(
+                batch.input_ids_BL.to(mask_BT.device),
+                batch.state_index_N.to(mask_BT.device),
+                batch.targets_N.to(mask_BT.device),
+                temperature=self.sampling.temperature,
+                teacher_hidden_NE=states["teacher_hidden_BTE"][index][row_mask],
+                teacher_weight_VE=self.teacher.lm_head_weight_VE,
+                teacher_scalars_NK=states["teacher_scalars_BTK"][index][row_mask],
+            )
+            values_N = torch.zeros_like(output.logprobs_N) if output.values_N is None else output.values_N
+            for name, column in zip(names, (output.logprobs_N, output.entropy_N, output.kl_N, values_N), strict=True):
+                padded[name][index] = to_padded(column, row_mask)
+        return padded
+
+    def _assemble(
+        self,
+        step: int,
+        problems: list[Problem],
+        prompt_ids: list[list[int]],
+        completions: list[Completion],
+        states: dict[str, Tensor],
+        scores: BlendedScores,
+    ) -> Rollout:
+        ppo, anchor = self.config.ppo, self.config.anchor
+        width = states["logprobs_BT"].shape[1]
+        mask_BT = torch.nn.functional.pad(
+            completion_lengths_mask([len(c.token_ids) for c in completions]),
+            (0, width - max(len(c.token_ids) for c in completions)),
+        ).to(states["logprobs_BT"].device)
+        scores_B = torch.tensor([float("nan") if s is None else s for s in scores.total], device=mask_BT.device)
+        scored_B = ~scores_B.isnan()
+        strengths = self.coefficient.coefficients([p.task for p in problems], step / ppo.num_steps)
+        anchor_B = torch.tensor(strengths, device=mask_BT.device)
+        rewards_BT = scores_to_rewards(scores_B.nan_to_num(0.0), mask_BT)
+        if anchor.placement == "reward":
+            kl_BT = states["kl_BT"]
+            if anchor.estimator == "k1":
+                kl_BT = kl_k1(states["logprobs_BT"], states["teacher_logprobs_BT"])
+            rewards_BT = anchored_rewards(rewards_BT, kl_BT, anchor_B, mask_BT)
+        last_B = torch.tensor([min(len(c.token_ids), width - 1) for c in completions], device=mask_BT.device)
+        cut_B = torch.tensor([c.finish is Finish.LENGTH for c in completions], device=mask_BT.device)
+        bootstrap_B = torch.where(cut_B, states["values_BT"].gather(1, last_B[:, None]).squeeze(1), 0.0)
+        advantages_BT, returns_BT = gae(
+            rewards_BT, states["values_BT"], mask_BT, bootstrap_B, gamma=ppo.gamma, lam=ppo.lam
+        )
+        if ppo.advantage == "group_mean":
+            groups_B = torch.arange(len(problems), device=mask_BT.device) // ppo.group_size
+            advantages_BT = group_mean_advantages(scores_B, groups_B, mask_BT)
+        advantages_BT = self._normalized(advantages_BT, mask_BT & scored_B[:, None])
+        return Rollout(
+            step=step,
+            problems=problems,
+            prompt_ids=prompt_ids,
+            completions=completions,
+            mask_BT=mask_BT,
+            scores=scores,
+            anchor_B=anchor_B,
+            advantages_BT=advantages_BT,
+            returns_BT=returns_BT,
+            **states,
+        )
+
+    def _normalized(self, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Advantages over all processes, 0 outside the mask (unscored completions included)."""
+        reduce = distributed.sum_over_processes
+        kind = self.config.ppo.normalize_advantages
+        if kind == "standardize":
+            advantages_BT = standardize(advantages_BT, mask_BT, reduce)
+        elif kind == "center":
+            advantages_BT = center(advantages_BT, mask_BT, reduce)
+        return torch.where(mask_BT, advantages_BT, 0.0).float()
+
+    def _observe(self, rollout: Rollout) -> None:
+        """Checks the numbers and lets the anchor's coefficient follow the evidence of all processes."""
+        count = distributed.sum_over_processes(rollout.mask_BT.sum().double())
+        kl = float(distributed.sum_over_processes(masked_mean(rollout.kl_BT.double(), rollout.mask_BT, count)))
+        limit = self.config.ppo.stop_at_kl
+        if not kl == kl or (limit is not None and kl > limit):
+            worst = int(torch.where(rollout.mask_BT, rollout.kl_BT, 0.0).sum(1).nan_to_num(float("inf")).argmax())
+            raise TrainingStopped(
+                f"step {rollout.step}: KL to the teacher is {kl:.4g} per token (limit ppo.stop_at_kl: {limit}); worst "
+                f"prompt {rollout.problems[worst].prompt[:80]!r}. The last checkpoint is kept: resume from it with a "
+                "lower ppo.learning_rate or a stronger anchor"
+            )
+        tasks = distributed.gather_list([problem.task for problem in rollout.problems])
+        self.coefficient.observe(tasks=tasks, successes=distributed.gather_list(successes(rollout.scores)), kl=kl)
+
+    @torch.no_grad()
+    def metrics(self, rollout: Rollout) -> dict[str, float]:
+        """The numbers of one rollout, over all processes."""
+        reduce = distributed.sum_over_processes
+
+        def mean(x_BT: Tensor, mask_BT: Tensor = rollout.mask_BT) -> float:
+            return float(moments(x_BT, mask_BT, reduce)[0])
+
+        lengths = torch.tensor([[float(len(c.token_ids))] for c in rollout.completions])
+        cut = torch.tensor([[float(c.finish is Finish.LENGTH)] for c in rollout.completions])
+        ones = torch.ones_like(lengths, dtype=torch.bool)
+        totals = torch.tensor([[0.0 if s is None else s] for s in rollout.scores.total])
+        total_mean, total_variance, _ = moments(totals, rollout.scored_B[:, None], reduce)
+        return {
+            "reward": float(total_mean),
+            "reward_std": float(total_variance.sqrt()),
+            **{k: v for k, v in rollout.scores.metrics.items() if not k.endswith("/seconds")},
+            **self._success_by_task(rollout),
+            "kl": mean(rollout.kl_BT),
+            "entropy": mean(rollout.entropy_BT),
+            "explained_variance": float(
+                explained_variance(rollout.returns_BT, rollout.values_BT, rollout.mask_BT, reduce)
+            ),
+            "completions/mean_length": mean(lengths, ones),
+            "completions/cut_by_length": mean(cut, ones),
+            **self.coefficient.metrics(),
+        }
+
+    def _success_by_task(self, rollout: Rollout) -> dict[str, float]:
+        tasks = distributed.gather_list([problem.task for problem in rollout.problems])
+        values = distributed.gather_list(successes(rollout.scores))
+        by_task: dict[str, list[float]] = {}
+        for task, value in zip(tasks, values, strict=True):
+            if value is not None:
+                by_task.setdefault(task, []).append(value)
+        return {f"success/{task}": sum(v) / len(v) for task, v in sorted(by_task.items())}
+
+
+def successes(scores: BlendedScores) -> list[float | None]:
+    """The verified part of each score, whichever check applied to it; None where nothing was verified."""
+    parts = [scores.parts[name] for name in VERIFIED_PARTS if name in scores.parts]
+    found = [[value for value in row if value is not None] for row in zip(*parts, strict=True)]
+    return [max(row) if row else None for row in found] if parts else [None] * len(scores.total)
+
+
+def columns_of(problems: Sequence[Problem], completions: Sequence[Completion]) -> dict[str, list]:
+    """The dataset columns as reward functions receive them: one list per column, None where a problem lacks it."""
+    names = sorted({name for problem in problems for name in problem.columns})
+    columns: dict[str, list] = {name: [problem.columns.get(name) for problem in problems] for name in names}
+    columns["task"] = [problem.task for problem in problems]
+    columns["finished"] = [completion.finish is Finish.STOP for completion in completions]
+    return columns
+
+
+def minibatches(rollout: Rollout, config: RunConfig, epoch: int) -> Iterator[list[int]]:
+    """This process's rows of each minibatch, reshuffled per epoch; every row once.
+
+    Rows are shuffled within contiguous lanes, so that any number of processes forms the same minibatches.
+    """
+    ppo = config.ppo
+    size = ppo.batch_size // ppo.num_minibatches
+    lanes = distributed.num_lanes(size)
+    lane_rows = ppo.batch_size // lanes
+    orders = []
+    for lane in range(lanes):
+        order = list(range(lane * lane_rows, (lane + 1) * lane_rows))
+        random.Random(f"{config.seed}:minibatch:{rollout.step}:{epoch}:{lane}").shuffle(order)
+        orders.append(order)
+    mine = distributed.my_rows(ppo.batch_size)
+    per_lane = size // lanes
+    for start in range(0, lane_rows, per_lane):
+        rows = [row for order in orders for row in order[start : start + per_lane] if row in mine]
+        yield [row - mine.start for row in rows]
+
+
+def micro_batches(
+    rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_token_id: int
+) -> list[dict[str, Tensor]]:
+    """The minibatch in pieces of micro_batch_size rows of similar length, as tensors over their real tokens.
+
+    `count` is the number of real tokens of the whole minibatch over all processes: what every sum is divided by.
+    """
+    lengths = [len(rollout.prompt_ids[row]) + len(rollout.completions[row].token_ids) for row in rows]
+    count = distributed.sum_over_processes(rollout.mask_BT[torch.tensor(rows)].sum().double()).float()
+    pieces = []
+    for picks in length_sorted(lengths, config.ppo.micro_batch_size):
+        chosen = [rows[pick] for pick in picks]
+        batch = token_batch(
+            [rollout.prompt_ids[row] for row in chosen],
+            [rollout.completions[row].token_ids for row in chosen],
+            pad_token_id,
+        )
+        index = torch.tensor(chosen, device=rollout.mask_BT.device)
+        mask_BT = rollout.mask_BT[index]
+        spread = mask_BT.new_ones(mask_BT.shape[1], dtype=torch.float32)[None, :]
+        pieces.append(
+            {
+                "input_ids_BL": batch.input_ids_BL,
+                "state_index_N": batch.state_index_N,
+                "targets_N": batch.targets_N,
+                "old_logprobs_N": rollout.logprobs_BT[index][mask_BT],
+                "old_values_N": rollout.values_BT[index][mask_BT],
+                "advantages_N": rollout.advantages_BT[index][mask_BT],
+                "returns_N": rollout.returns_BT[index][mask_BT],
+                "teacher_logprobs_N": rollout.teacher_logprobs_BT[index][mask_BT],
+                "anchor_N": (rollout.anchor_B[index][:, None] * spread)[mask_BT],
+                "scored_N": (rollout.scored_B.to(index.device)[index][:, None] * spread)[mask_BT].bool(),
+                "teacher_hidden_NE": rollout.teacher_hidden_BTE[index][mask_BT],
+                "teacher_scalars_NK": rollout.teacher_scalars_BTK[index][mask_BT],
+                "count": count,
+            }
+        )
+    return pieces

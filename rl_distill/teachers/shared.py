@@ -1,0 +1,106 @@
+"""The teacher in the student's own processes: frozen, scored in micro-batches of similar length.
+
+Assumes the student's tokenizer. bf16 autocast is used for scoring where the hardware makes it faster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..batching import length_sorted, token_batch
+from ..generation import Generated, Sampling, generate
+from ..logprobs import token_statistics
+from ..models.actor_critic import freeze
+from . import TeacherScores
+
+
+class SharedTeacher:
+    """A causal LM of transformers on the student's device."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        eos_token_ids: Sequence[int],
+        pad_token_id: int,
+        temperature: float = 1.0,
+        micro_batch_size: int = 64,
+        autocast: bool = False,
+        num_tokens_vocab: int | None = None,
+    ) -> None:
+        self.model = freeze(model)
+        self.hidden_size: int = model.config.hidden_size
+        self.eos_token_ids, self.pad_token_id = list(eos_token_ids), pad_token_id
+        self.temperature = temperature
+        self.micro_batch_size = micro_batch_size
+        self.autocast = autocast
+        self.num_tokens_vocab = num_tokens_vocab
+        self.fingerprint = fingerprint(model)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def lm_head_weight_VE(self) -> Tensor:
+        return self.model.get_output_embeddings().weight
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+    @torch.no_grad()
+    def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores:
+        """TeacherScores of every completion token, in the order of the completions."""
+        lengths = [len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]
+        pieces: dict[int, tuple[Tensor, ...]] = {}
+        for rows in length_sorted(lengths, self.micro_batch_size):
+            sizes = [len(completion_ids[row]) for row in rows]
+            scores = self._score_batch([prompt_ids[row] for row in rows], [completion_ids[row] for row in rows])
+            for row, *parts in zip(rows, *(part.split(sizes) for part in scores), strict=True):
+                pieces[row] = tuple(parts)
+        columns = zip(*(pieces[row] for row in range(len(lengths))), strict=True)
+        return TeacherScores(*(torch.cat(column) for column in columns))
+
+    def _score_batch(self, prompts: list, completions: list) -> tuple[Tensor, Tensor, Tensor]:
+        batch = token_batch(prompts, completions, self.pad_token_id)
+        with self._precision():
+            input_ids = batch.input_ids_BL.to(self.device)
+            hidden_BLE = self.model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+        hidden_NE = hidden_BLE.reshape(-1, hidden_BLE.shape[-1])[batch.state_index_N.to(self.device)]
+        head = self.model.get_output_embeddings()
+        stats = token_statistics(
+            hidden_NE.to(head.weight.dtype),
+            head.weight,
+            batch.targets_N.to(self.device),
+            bias=head.bias,
+            temperature=self.temperature,
+            num_tokens_vocab=self.num_tokens_vocab,
+        )
+        return hidden_NE.to(head.weight.dtype), stats.logprobs_N, stats.entropy_N
+
+    def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling) -> list[Generated]:
+        """The teacher's own completions; seeded by row, so a resumed run gets the same."""
+        return generate(
+            self.model,
+            prompt_ids,
+            sampling,
+            eos_token_ids=self.eos_token_ids,
+            pad_token_id=self.pad_token_id,
+            vocab_size=self.num_tokens_vocab,
+        )
+
+
+@torch.no_grad()
+def fingerprint(model: Any) -> str:
+    """A short hash of the weights: the config, and every parameter's name, shape and sums."""
+    digest = hashlib.sha256(str(sorted(model.config.to_diff_dict().items())).encode())
+    for name, parameter in model.named_parameters():
+        sums = parameter.double().sum().item(), parameter.double().abs().sum().item()
+        digest.update(f"{name}{tuple(parameter.shape)}{sums}".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,289 @@
+"""PPO on transformers.Trainer: the train dataloader IS the rollout stream, compute_loss is the PPO loss.
+
+Trainer owns Accelerate, DeepSpeed, precision, schedules, logging and checkpoints; only its documented hooks are
+overridden. One PPO step = one rollout, then num_epochs x num_minibatches optimizer steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from . import distributed
+from .config import RunConfig
+from .kl import (
+    AdaptiveKLController,
+    AnnealedCoefficient,
+    Coefficient,
+    EvidenceCoefficient,
+    FixedCoefficient,
+    kl_k1,
+    kl_k2,
+    kl_k3,
+)
+from .losses import policy_loss, value_loss
+from .masking import masked_mean
+from .models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
+from .rollout import RolloutCollector, TrainingStopped, micro_batches, minibatches
+from .timing import Phases, peak_memory_mib
+
+ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
+
+
+def make_coefficient(config: RunConfig, teacher_success: dict[str, float]) -> Coefficient:
+    """The anchor's strength by its name in the config; `teacher_success` per task is what `evidence` compares with."""
+    anchor = config.anchor
+    if anchor.placement == "none":
+        return FixedCoefficient(0.0)
+    if anchor.schedule == "anneal":
+        return AnnealedCoefficient(anchor.coef, anchor.coef_end, begin=anchor.anneal_start, finish=anchor.anneal_end)
+    if anchor.schedule == "adaptive":
+        return AdaptiveKLController(anchor.coef, anchor.target_kl, anchor.horizon)
+    if anchor.schedule == "evidence":
+        return EvidenceCoefficient(
+            teacher_success,
+            floor=anchor.evidence_floor,
+            ceiling=anchor.coef,
+            scale=anchor.evidence_scale,
+            decay=anchor.evidence_decay,
+        )
+    return FixedCoefficient(anchor.coef)
+
+
+def updates_per_step(config: RunConfig) -> int:
+    """Optimizer steps of one PPO step."""
+    return config.ppo.num_epochs * config.ppo.num_minibatches
+
+
+def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
+    """What the config means to transformers.Trainer; its steps are optimizer steps, the config's are PPO steps."""
+    ppo, updates = config.ppo, updates_per_step(config)
+    rows = ppo.batch_size // ppo.num_minibatches // distributed.world_size()
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=ppo.num_steps * updates,
+        per_device_train_batch_size=min(ppo.micro_batch_size, rows),
+        gradient_accumulation_steps=math.ceil(rows / ppo.micro_batch_size),
+        learning_rate=ppo.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": ppo.final_learning_rate_fraction},
+        warmup_steps=ppo.warmup_steps * updates,
+        weight_decay=ppo.weight_decay,
+        adam_beta2=ppo.adam_beta2,
+        max_grad_norm=ppo.max_grad_norm if _deepspeed() else 0.0,
+        bf16=ppo.bf16,
+        use_cpu=ppo.bf16 and not torch.cuda.is_available(),
+        gradient_checkpointing=config.student.gradient_checkpointing,
+        logging_strategy="steps",
+        logging_steps=updates,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=config.evaluation.every_steps * updates,
+        metric_for_best_model="eval_accuracy",
+        greater_is_better=True,
+        save_strategy="steps",
+        save_steps=config.checkpoint.every_steps * updates,
+        save_total_limit=max(2, config.checkpoint.keep_last),
+        report_to=list(config.report_to),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ignore_data_skip=True,
+        seed=config.seed,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _deepspeed() -> bool:
+    import os
+
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+class RolloutStream:
+    """An endless stream of micro-batches: collects a rollout whenever the last one is used up."""
+
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        trainer, config = self.trainer, self.trainer.config
+        step = trainer.state.global_step // updates_per_step(config)
+        while True:
+            rollout = trainer.collector.collect(trainer.model, step)
+            trainer.last_rollout = rollout
+            for epoch in range(config.ppo.num_epochs):
+                for rows in minibatches(rollout, config, epoch):
+                    yield from micro_batches(rollout, rows, config, trainer.collector.tokenizer.pad_token_id)
+            step += 1
+
+
+class PPOTrainer(Trainer):
+    """Trains an ActorCritic from a RolloutCollector. `validate` returns accuracies by task, named "overall" and so on."""
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        config: RunConfig,
+        collector: RolloutCollector,
+        validate: Callable[[Any], dict[str, float]],
+        output_dir: Path,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.config, self.collector, self.validate = config, collector, validate
+        self.phases: Phases = collector.phases
+        self.last_rollout: Any = None
+        self.step_stats: list[dict[str, Tensor]] = []
+        self.grad_norms: list[dict[str, float]] = []
+        super().__init__(
+            model=model,
+            args=training_arguments(config, output_dir),
+            train_dataset=collector.problems,
+            eval_dataset=collector.problems,
+            data_collator=lambda rows: rows,
+            processing_class=collector.tokenizer,
+            callbacks=[ClipApart(self), *callbacks],
+        )
+        self.loss_is_scaled_for_ga = True
+
+    def get_train_dataloader(self) -> Any:
+        return RolloutStream(self)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW (or `args.optim`) over the policy's and the critic's parameter groups, each with its learning rate."""
+        if self.optimizer is None:
+            ppo = self.config.ppo
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups = parameter_groups(self.model, ppo.learning_rate, ppo.value_learning_rate, ppo.weight_decay)
+            self.optimizer = cls(groups, **kwargs)
+        return self.optimizer
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        with self.phases("update"):
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum over this micro-batch's tokens / tokens of the whole minibatch: micro-batches and processes add up."""
+        exact = self.config.anchor.placement == "loss" and self.config.anchor.estimator == "exact"
+        output = model(
+            inputs["input_ids_BL"],
+            inputs["state_index_N"],
+            inputs["targets_N"],
+            temperature=self.config.generation.temperature,
+            teacher_hidden_NE=inputs["teacher_hidden_NE"],
+            teacher_weight_VE=self.collector.teacher.lm_head_weight_VE if exact else None,
+            teacher_scalars_NK=inputs["teacher_scalars_NK"],
+        )
+        loss, stats = self._loss(output, inputs)
+        if not torch.isfinite(loss):
+            step = self.state.global_step // updates_per_step(self.config)
+            raise TrainingStopped(
+                f"step {step}: the loss is {loss.item()} ({ {name: x.item() for name, x in stats.items()} }). The last "
+                "checkpoint is kept: resume from it with a lower ppo.learning_rate"
+            )
+        self.step_stats.append({name: value.detach() for name, value in stats.items()})
+        return loss * distributed.world_size()  # DDP averages gradients over processes
+
+    def _loss(self, output: ActorCriticOutput, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        ppo, count = self.config.ppo, inputs["count"]
+        scored_N = inputs["scored_N"]
+        warming_up = self.state.global_step < ppo.critic_warmup_steps * updates_per_step(self.config)
+        trains_critic = output.values_N is not None and ppo.advantage == "gae"
+        surrogate, policy_stats = policy_loss(
+            output.logprobs_N,
+            inputs["old_logprobs_N"],
+            inputs["advantages_N"],
+            scored_N,
+            clip_low=ppo.clip_low,
+            clip_high=ppo.clip_high,
+            dual_clip=ppo.dual_clip,
+            count=count,
+        )
+        everything_N = torch.ones_like(scored_N)
+        entropy = masked_mean(output.entropy_N, everything_N, count)
+        anchor = self._anchor(output, inputs)
+        loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
+        stats = {"loss/policy": surrogate, "loss/anchor": anchor}
+        stats |= {f"policy/{name}": value for name, value in asdict(policy_stats).items()}
+        if trains_critic:
+            loss = loss * 0.0 if warming_up else loss
+            critic, value_stats = value_loss(
+                output.values_N,
+                inputs["old_values_N"],
+                inputs["returns_N"],
+                scored_N,
+                clip=ppo.value_clip,
+                count=count,
+            )
+            loss = loss + ppo.value_coef * critic
+            stats |= {"loss/value": critic} | {f"value/{name}": value for name, value in asdict(value_stats).items()}
+        return loss, stats
+
+    def _anchor(self, output: ActorCriticOutput, inputs: dict[str, Any]) -> Tensor:
+        """coefficient x KL(student || teacher), added to the loss; 0 where the anchor is in the reward or absent."""
+        anchor = self.config.anchor
+        if anchor.placement != "loss":
+            return output.logprobs_N.new_zeros(())
+        if anchor.estimator == "exact":
+            kl_N = output.kl_N
+        else:
+            kl_N = ESTIMATORS[anchor.estimator](output.logprobs_N, inputs["teacher_logprobs_N"])
+        return masked_mean(inputs["anchor_N"] * kl_N, torch.ones_like(inputs["scored_N"]), inputs["count"])
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Greedy accuracy on the validation problems, by task and overall, graded as training grades."""
+        with self.phases("evaluate"):
+            accuracies = self.validate(self.model)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in accuracies.items()}
+        metrics[f"{metric_key_prefix}_accuracy"] = accuracies["overall"]
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the rollout's and the updates' numbers to each training record."""
+        if "loss" in logs and self.last_rollout is not None:
+            logs |= self._step_metrics()
+        super().log(logs, start_time)
+
+    def _step_metrics(self) -> dict[str, float]:
+        metrics = self.collector.metrics(self.last_rollout)
+        names = sorted({name for stats in self.step_stats for name in stats})
+        sums = torch.stack([sum(s[name].double() for s in self.step_stats) for name in names])
+        for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
+            metrics[name] = value / updates_per_step(self.config)
+        if self.grad_norms:
+            for name in self.grad_norms[0]:
+                metrics[name] = sum(norms[name] for norms in self.grad_norms) / len(self.grad_norms)
+        self.step_stats, self.grad_norms = [], []
+        metrics["ppo_step"] = self.last_rollout.step + 1
+        return metrics
+
+    def timing(self) -> dict[str, float]:
+        """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""
+        tokens = sum(len(completion.token_ids) for completion in self.last_rollout.completions)
+        seconds = {f"seconds/{name}": value for name, value in self.phases.take().items()}
+        return seconds | {"peak_memory_mib": peak_memory_mib(), "completion_tokens": float(tokens)}
+
+
+class ClipApart(TrainerCallback):
+    """Clips the policy's and the critic's gradients apart, right before the optimizer steps (DeepSpeed clips itself)."""
+
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not _deepspeed():
+            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            self.trainer.grad_norms.append(clip_gradients(model, self.trainer.config.ppo.max_grad_norm))

@@ -1,0 +1,44 @@
+"""The nouns every part shares, and the one place where alignment is said.
+
+ALIGNMENT  index t of every *_BT tensor is about completion token t: its log-probability, the value just before it,
+           the reward that arrives after it. The mask is true through EOS inclusive. A completion cut by length
+           bootstraps from a value; a finished one bootstraps from 0.
+SHAPES     B completions, T completion tokens, L prompt + completion tokens, V vocabulary, E hidden size, N real tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Finish(Enum):
+    """Why a completion ended: it emitted EOS (or a stop string), or it was cut at the length limit."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One prompt with what is needed to grade an answer to it.
+
+    `key` identifies the problem whatever its wording; splits are disjoint in keys. `solution` is a reference answer
+    in the form a completion should take (empty when unknown). `columns` reach reward functions by name.
+    """
+
+    task: str
+    key: str
+    prompt: str
+    solution: str = ""
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated answer. `token_ids` ends with EOS exactly when `finish` is STOP by EOS."""
+
+    text: str
+    token_ids: list[int]
+    finish: Finish
