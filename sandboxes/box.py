@@ -6,53 +6,61 @@ judge. It knows no expected answer. Standard library only; never returns to the 
 
 from __future__ import annotations
 
+import marshal
 import os
-import struct
 import sys
 import types
+from collections.abc import Iterator
 
 from sandboxes import codec
 
-READY = b"R"
 VALUE, RAISED, LOAD_FAILED, EXITED, OUT_OF_MEMORY, TOO_LARGE = b"V", b"E", b"L", b"X", b"M", b"Z"
 MODULE_NAME = "solution"
-_HEADER = struct.Struct("<I")
 
 
 def serve(descriptor: int, result_bytes: int, result_depth: int) -> None:
-    """Answer the frames on `descriptor`: the first holds source and entry point, each later one the arguments of a call."""
-    pending = bytearray()
-
-    def receive() -> bytes | None:
-        while True:
-            if len(pending) >= 4:
-                end = 4 + _HEADER.unpack_from(pending)[0]
-                if len(pending) >= end:
-                    frame = bytes(pending[4:end])
-                    del pending[:end]
-                    return frame
-            chunk = os.read(descriptor, 1 << 18)
-            if not chunk:
-                return None
-            pending.extend(chunk)
-
-    def send(tag: bytes, body: bytes) -> None:
-        _flush()
-        data = _HEADER.pack(1 + len(body)) + tag + body
-        while data:
-            data = data[os.write(descriptor, data) :]
-
-    first = receive()
-    if first is None:
-        return
-    source, entry_point = codec.decode(first, 2)
-    function, failure = _load(source, entry_point)
+    """Answer the frames on `descriptor`: first the program (see `load_frame`), then the arguments of each call."""
+    frames = _frames(descriptor)
+    entry_point, _, source = next(frames, b"").partition(b"\0")
+    function, failure = _load(source.decode(), entry_point.decode())
     if failure is not None:
-        send(*failure)
+        _send(descriptor, *failure)
         return
-    while (frame := receive()) is not None:
-        args, kwargs = codec.decode(frame, 1 << 10)
-        send(*_call(function, args, kwargs, result_bytes, result_depth))
+    for frame in frames:
+        args, kwargs = marshal.loads(frame)  # from the judge: trusted
+        _send(descriptor, *_call(function, args, kwargs, result_bytes, result_depth))
+
+
+def _frames(descriptor: int) -> Iterator[bytes]:
+    pending = b""
+    while True:
+        start, size = 0, len(pending)
+        while size - start >= 4:
+            end = start + 4 + int.from_bytes(pending[start : start + 4], "little")
+            if end > size:
+                break
+            yield pending[start + 4 : end]
+            start = end
+        chunk = os.read(descriptor, 1 << 18)
+        if not chunk:
+            return
+        pending = pending[start:] + chunk
+
+
+def _send(descriptor: int, tag: bytes, body: bytes) -> None:
+    data = (1 + len(body)).to_bytes(4, "little") + tag + body
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def call_frame(args: tuple, kwargs: dict) -> bytes:
+    """The frame of one call, as the judge sends it. Raises ValueError for arguments that are not data."""
+    return marshal.dumps((args, kwargs))
+
+
+def load_frame(source: str, entry_point: str) -> bytes:
+    """The first frame, as the judge sends it."""
+    return entry_point.encode() + b"\0" + source.encode()
 
 
 def _load(source: str, entry_point: str) -> tuple[object, tuple[bytes, bytes] | None]:
@@ -100,11 +108,3 @@ def _describe(error: BaseException) -> bytes:
         return codec.encode([names, str(error)[:500]], 4)
     except BaseException:
         return b'[["Exception"],""]'
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:  # the program may have closed or replaced it
-            pass

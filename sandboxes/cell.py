@@ -7,22 +7,25 @@ Trusted code on the outside. Bytes from a box are counted and bounded before the
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
-from sandboxes import box
 from sandboxes.contract import Outcome
 
 _HEADER = struct.Struct("<I")
-_CREDENTIALS = struct.Struct("=iII")
-_REPLY = struct.Struct("<iddi")
+_REPLY = struct.Struct("<idd?")
+_REQUEST = struct.Struct("<III")
+_SLOT_LIMITS = "memory_bytes num_processes num_threads num_open_files file_bytes disk_bytes num_inodes".split()
 _ZYGOTE_PATIENCE_SECONDS = 20.0
 _WATCH_SECONDS = 0.25
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
@@ -42,18 +45,27 @@ class BoxEnded(Exception):
 
 def python_command() -> list[str]:
     """The interpreter of the helpers: isolated, without site-packages, the base one rather than a virtual environment's."""
-    return [getattr(sys, "_base_executable", None) or sys.executable, "-I", "-S", "-X", "utf8", BOOT]
+    return [getattr(sys, "_base_executable", None) or sys.executable, "-I", "-S", "-u", "-X", "utf8", BOOT]
 
 
 class Cell:
     """A running zygote. Not thread-safe; one box at a time."""
 
-    def __init__(self, tier: str, packages: dict[str, str]):
-        self.tier = tier
+    def __init__(self, tier: str, packages: dict[str, str], limits: dict[str, Any]):
+        self.tier, self.limits, self.usable = tier, limits, True
+        self.scratch = None if tier == "A" else tempfile.mkdtemp(prefix="sandbox-")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_ZYGOTE_PATIENCE_SECONDS)
         mapping = _id_mapping() if tier == "A" else None
-        config = {"tier": tier, "packages": packages, "map_ids": mapping, "switch_user": mapping is not None}
+        config = {
+            "tier": tier,
+            "packages": packages,
+            "limits": limits,
+            "scratch": self.scratch,
+            "real_root": mapping is not None,
+            "job_uid": self._job_uid(mapping),
+            "num_own_tasks": 2 if mapping else 3,
+        }
         command = [*python_command(), "zygote", str(theirs.fileno()), json.dumps(config)]
         self.process = subprocess.Popen(
             command,
@@ -89,25 +101,38 @@ class Cell:
             raise ZygoteLost(f"tier {self.tier}: the zygote is gone")
         return message
 
+    def serves(self, limits: dict[str, Any]) -> bool:
+        """Whether the limits that hold for the slot as a whole are those of `limits`."""
+        return all(limits[name] == self.limits[name] for name in _SLOT_LIMITS)
+
+    def _job_uid(self, mapping: tuple[int, int] | None) -> int | None:
+        if mapping is not None:
+            return 1000
+        return None
+
     def open_box(self, limits: dict[str, Any]) -> Box:
         """Fork a box under `limits`."""
         return Box(self, limits)
 
-    def end_box(self) -> tuple[int, float, int]:
-        """Kill the box; (wait status, CPU seconds, maximum resident KiB)."""
+    def end_box(self) -> tuple[int, float]:
+        """Kill the box; (wait status, CPU seconds)."""
         try:
             self.control.send(b"K")
         except OSError as error:
             raise ZygoteLost(str(error)) from error
         message = self._reply()
-        status, user, system, resident = _REPLY.unpack(message)
-        return status, user + system, resident
+        if len(message) != _REPLY.size:
+            raise ZygoteLost(message.decode(errors="replace"))
+        status, user, system, self.usable = _REPLY.unpack(message)
+        return status, user + system
 
     def close(self) -> None:
         """End the zygote and with it everything in the slot."""
         self.control.close()
         self.process.kill()
         self.process.wait()
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 class Box:
@@ -118,12 +143,11 @@ class Box:
         self.started = time.monotonic()
         self.deadline = self.started + limits["wall_seconds"]
         self.link, remote = socket.socketpair()
-        self.link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self.output = {out_read: bytearray(), err_read: bytearray()}
         try:
-            socket.send_fds(cell.control, [json.dumps(limits).encode()], [remote.fileno(), out_write, err_write])
+            socket.send_fds(cell.control, [_box_request(limits)], [remote.fileno(), out_write, err_write])
         except OSError as error:
             raise ZygoteLost(str(error)) from error
         finally:
@@ -135,12 +159,13 @@ class Box:
         for descriptor in (self.link.fileno(), *self.output):
             self.poll.register(descriptor, select.POLLIN)
         self.inbox, self.outbox = bytearray(), bytearray()
-        self.pid = 0
+        self.pid, self.writing = 0, False
         self.ended: BoxEnded | None = None
 
-    def send(self, body: bytes) -> None:
-        """Queue a frame; it is written as the program reads."""
-        self.outbox += _HEADER.pack(len(body)) + body
+    def send(self, *bodies: bytes) -> None:
+        """Queue frames; they are written as the program reads."""
+        for body in bodies:
+            self.outbox += _HEADER.pack(len(body)) + body
         self._write()
 
     def receive(self) -> tuple[bytes, bytes]:
@@ -192,18 +217,17 @@ class Box:
                 del self.outbox[:sent]
         except BlockingIOError:
             self.poll.modify(self.link.fileno(), select.POLLIN | select.POLLOUT)
+            self.writing = True
             return
         except OSError:
             self.outbox.clear()  # the reading side will see the end
-        if self.pid:
+        if self.writing:
             self.poll.modify(self.link.fileno(), select.POLLIN)
+            self.writing = False
 
     def _read_link(self) -> None:
         try:
-            if self.pid:
-                data = self.link.recv(1 << 18)
-            else:
-                data = self._first_bytes()
+            data = self.link.recv(1 << 18)
         except BlockingIOError:
             return
         except OSError:
@@ -211,21 +235,6 @@ class Box:
         if not data:
             raise BoxEnded(None, "the program closed its channel")
         self.inbox += data
-
-    def _first_bytes(self) -> bytes:
-        """Read the box's word that it is locked down; the kernel adds the sender's pid."""
-        data, ancillary, _, _ = self.link.recvmsg(1 << 18, 64)
-        if data[:1] != box.READY:
-            raise ZygoteLost(f"box setup failed: {data[:200].decode(errors='replace')}")
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                self.pid = _CREDENTIALS.unpack(payload[:12])[0]
-        if self.pid <= 0:
-            raise ZygoteLost("the kernel named no sender")
-        rest = data[1:]
-        if not rest:
-            raise BlockingIOError
-        return rest
 
     def _read_output(self, descriptor: int) -> None:
         data = os.read(descriptor, 1 << 16)
@@ -238,6 +247,7 @@ class Box:
 
     def _watch(self) -> None:
         """Called while nothing happens: end a program that is idle or has used up its CPU time."""
+        self.pid = self.pid or _child_of(self.cell.process.pid, 1 if self.cell.tier != "A" else 2)
         cpu, waiting = _cpu_and_waiting_seconds(self.pid)
         if cpu > self.limits["cpu_seconds"]:
             raise BoxEnded(Outcome.TIMEOUT_CPU)
@@ -247,7 +257,7 @@ class Box:
     def close(self) -> tuple[int, float, float, str, str]:
         """Kill the program; (wait status, CPU seconds, wall seconds, stdout, stderr)."""
         try:
-            status, cpu_seconds, _ = self.cell.end_box()
+            status, cpu_seconds = self.cell.end_box()
             wall_seconds = time.monotonic() - self.started
             texts = [self._drain(descriptor) for descriptor in self.output]
         finally:
@@ -268,6 +278,10 @@ class Box:
         return bytes(collected[:limit]).decode("utf-8", "replace")
 
 
+def _box_request(limits: dict[str, Any]) -> bytes:
+    return _REQUEST.pack(math.ceil(limits["cpu_seconds"]), limits["result_bytes"], limits["result_depth"])
+
+
 def _cpu_and_waiting_seconds(pid: int) -> tuple[float, float]:
     """CPU seconds of process `pid` and the seconds its threads stood in a run queue; zeros if it is gone."""
     if pid <= 0:
@@ -281,6 +295,21 @@ def _cpu_and_waiting_seconds(pid: int) -> tuple[float, float]:
     except (OSError, ValueError, IndexError):
         pass
     return cpu, waiting
+
+
+def _child_of(pid: int, generations: int) -> int:
+    """A process that descends from `pid` by so many generations, or 0. Reads all of /proc: for the slow path only."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+    for _ in range(generations):
+        pid = next((child for child, parent in parents.items() if parent == pid), 0)
+    return pid
 
 
 def _id_mapping() -> tuple[int, int] | None:

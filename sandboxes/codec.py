@@ -43,14 +43,14 @@ def encode(value: Any, max_depth: int, opaque: bool = False) -> bytes:
     """`value` as typed JSON. Raises NotData for foreign types unless `opaque`, which replaces them by a tag."""
     if type(value) not in _PLAIN:
         value = _wrap(value, max_depth, opaque)
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    return _TO_JSON(value).encode("ascii")
 
 
 def decode(data: bytes, max_depth: int) -> Any:
     """The value in `data`. Raises ValueError for anything malformed or deeper than `max_depth` (tags count double)."""
     _refuse_depth(data, 4 + 3 * max_depth)
     try:
-        return json.loads(data, object_hook=_unwrap)
+        return _FROM_JSON(data.decode("ascii"))
     except (TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"malformed value: {error}") from None
 
@@ -139,3 +139,7 @@ def _refuse_depth(data: bytes, max_depth: int) -> None:
             raise ValueError("unbalanced brackets")
         brackets = stripped
     raise ValueError("nested too deep")
+
+
+_TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
+_FROM_JSON = json.JSONDecoder(object_hook=_unwrap).decode

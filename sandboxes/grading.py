@@ -17,7 +17,9 @@ from sandboxes import box, codec
 from sandboxes.cell import Box, BoxEnded
 from sandboxes.contract import JobError, Outcome
 
-_MAX_ARGUMENT_DEPTH = 200
+
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_CONDITIONAL = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom, *_COMPREHENSIONS)
 
 
 class CandidateError(Exception):
@@ -45,19 +47,24 @@ class PreparedTest:
     code: types.CodeType
     prelude: types.CodeType | None
     assert_lines: tuple[int, ...]
+    ahead: tuple[bytes, ...]  # frames of the calls the test is certain to make, in order
 
 
 class Candidate:
     """What `check(candidate)` gets: a function that asks the box. Remembers how the program failed."""
 
-    def __init__(self, cell_box: Box, result_depth: int):
+    def __init__(self, cell_box: Box, result_depth: int, num_sent_ahead: int):
         self._box, self._depth = cell_box, result_depth
+        self._num_sent_ahead = num_sent_ahead
         self.num_answers = 0
         self.failure: BaseException | None = None
         self.ended: BoxEnded | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._box.send(encode_call(args, kwargs))
+        if self._num_sent_ahead:
+            self._num_sent_ahead -= 1
+        else:
+            self._box.send(encode_call(args, kwargs))
         try:
             return self._answer(*self._box.receive())
         except BoxEnded as end:
@@ -76,7 +83,7 @@ class Candidate:
 def encode_call(args: Any, kwargs: dict[str, Any]) -> bytes:
     """One call as a frame. Raises JobError for arguments that are not data."""
     try:
-        return codec.encode((tuple(args), dict(kwargs)), _MAX_ARGUMENT_DEPTH)
+        return box.call_frame(tuple(args), dict(kwargs))
     except ValueError as error:
         raise JobError(f"an argument of a test cannot be sent: {error}") from None
 
@@ -112,7 +119,7 @@ def _exception(names: list[str], message: str) -> Exception:
 
 
 @functools.lru_cache(maxsize=512)
-def prepare(test: str, prelude: str) -> PreparedTest:
+def prepare(test: str, prelude: str, entry_point: str) -> PreparedTest:
     """Compile a trusted test. Raises JobError if it does not compile or does not define `check`."""
     try:
         tree = ast.parse(test)
@@ -123,7 +130,48 @@ def prepare(test: str, prelude: str) -> PreparedTest:
     if not any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body):
         raise JobError("the test does not define check(candidate)")
     lines = sorted(node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert))
-    return PreparedTest(code, prelude_code, tuple(lines))
+    return PreparedTest(code, prelude_code, tuple(lines), certain_calls(tree, entry_point))
+
+
+def certain_calls(tree: ast.Module, entry_point: str) -> tuple[bytes, ...]:
+    """Frames of the calls that `check` makes, if these can be read off its text: one literal call per plain statement.
+
+    They can then be sent in one go. Empty if the body branches, loops, assigns or computes arguments, or if the test
+    also calls the candidate by its own name.
+    """
+    checks = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
+    by_name = any(isinstance(node, ast.Name) and node.id == entry_point for node in ast.walk(tree))
+    if len(checks) != 1 or not checks[0].args.args or by_name and checks[0].args.args[0].arg != entry_point:
+        return ()
+    name, frames = checks[0].args.args[0].arg, []
+    for statement in checks[0].body:
+        if not isinstance(statement, ast.Assert | ast.Expr | ast.Pass):
+            return ()
+        mentions = [node for node in ast.walk(statement) if isinstance(node, ast.Name) and node.id == name]
+        if not mentions:
+            continue
+        call = _only_call(statement, mentions)
+        if call is None:
+            return ()
+        frames.append(call)
+    return tuple(frames)
+
+
+def _only_call(statement: ast.stmt, mentions: list[ast.Name]) -> bytes | None:
+    """The frame of the statement's one candidate call, or None if it is not certain to be made with literals."""
+    inner = list(ast.walk(statement.test if isinstance(statement, ast.Assert) else statement))
+    calls = [node for node in inner if isinstance(node, ast.Call) and node.func is mentions[0]]
+    conditional = any(
+        isinstance(node, _CONDITIONAL) or (isinstance(node, ast.Compare) and len(node.ops) > 1) for node in inner
+    )
+    if len(mentions) != 1 or len(calls) != 1 or conditional:
+        return None
+    try:
+        args = tuple(ast.literal_eval(node) for node in calls[0].args)
+        kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in calls[0].keywords}
+        return None if None in kwargs else encode_call(args, kwargs)
+    except (ValueError, TypeError, JobError):
+        return None
 
 
 def run_test(prepared: PreparedTest, entry_point: str, candidate: Candidate) -> Score:

@@ -13,12 +13,13 @@ import socket
 import time
 from typing import Any
 
-from sandboxes import codec, frames, grading
+from sandboxes import box, codec, frames, grading
 from sandboxes.cell import Box, BoxEnded, Cell, ZygoteLost, signal_name
 from sandboxes.contract import JobError, Outcome
 
 _OWN_PATIENCE_SECONDS = 2.0  # for the test's own work, on top of the program's wall limit
 _ARGUMENT_DEPTH = 1000
+_OWN_CPU_SECONDS = 120.0
 
 
 class TestOverran(BaseException):
@@ -32,7 +33,7 @@ def main(descriptor: int, config_text: str) -> None:
     link = socket.socket(fileno=descriptor)
     judge = Judge(config)
     try:
-        judge.start_cell()
+        judge.start_cell(config["limits"])
         frames.send(link, {"ready": judge.cell.tier})
     except ZygoteLost as error:
         frames.send(link, {"failed": str(error)})
@@ -53,11 +54,20 @@ class Judge:
 
     def __init__(self, config: dict[str, Any]):
         self.config = config
+        self.limits: dict[str, Any] = config["limits"]
         self.cell: Cell | None = None
+        self.cpu_guard_seconds = 0.0
 
-    def start_cell(self) -> None:
+    def start_cell(self, limits: dict[str, Any]) -> None:
         """Start the zygote of the configured tier. Raises ZygoteLost."""
-        self.cell = Cell(self.config["tier"], self.config["packages"])
+        self.cell = Cell(self.config["tier"], self.config["packages"], limits)
+
+    def _provide_cell(self, limits: dict[str, Any]) -> None:
+        """A usable zygote for `limits`: those that the kernel keeps for the whole slot need a zygote of their own."""
+        if self.cell is not None and not (self.cell.usable and self.cell.serves(limits)):
+            self.close()
+        if self.cell is None:
+            self.start_cell(limits)
 
     def close(self) -> None:
         """End the zygote."""
@@ -67,10 +77,10 @@ class Judge:
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request: a verdict, or trouble (`retry` says whether another try makes sense)."""
-        _guard_own_cpu()
+        self._guard_own_cpu()
         try:
-            if self.cell is None:
-                self.start_cell()
+            self.limits = request.get("limits") or self.limits
+            self._provide_cell(self.limits)
             return {"verdict": self._judge(request)}
         except JobError as error:
             return {"trouble": str(error), "retry": False}
@@ -78,11 +88,20 @@ class Judge:
             self.close()
             return {"trouble": f"{type(error).__name__}: {error}", "retry": True}
 
+    def _guard_own_cpu(self) -> None:
+        """The kernel ends a judge that is stuck in C code, even if the trainer is gone."""
+        used = time.process_time()
+        if used + _OWN_CPU_SECONDS / 2 > self.cpu_guard_seconds:
+            self.cpu_guard_seconds = int(used + _OWN_CPU_SECONDS)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(self.cpu_guard_seconds), resource.RLIM_INFINITY))
+
     def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
         calls = codec.decode(request["calls"].encode(), _ARGUMENT_DEPTH) if "calls" in request else None
-        prepared = None if calls is not None else grading.prepare(request["test"], request["prelude"])
+        prepared = (
+            None if calls is not None else grading.prepare(request["test"], request["prelude"], request["entry_point"])
+        )
         total = len(calls) if calls is not None else max(len(prepared.assert_lines), 1)
-        limits = request["limits"]
+        limits = self.limits
         program = self.cell.open_box(limits)
         facts = None
         try:
@@ -111,13 +130,15 @@ class Judge:
         self, request: dict, calls: list | None, prepared: grading.PreparedTest | None, program: Box, total: int
     ) -> tuple[grading.Score | None, BoxEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
-        limits = request["limits"]
+        limits = self.limits
         signal.setitimer(signal.ITIMER_REAL, limits["wall_seconds"] + _OWN_PATIENCE_SECONDS)
-        program.send(codec.encode([request["source"], request["entry_point"]], 2))
+        program.send(
+            box.load_frame(request["source"], request["entry_point"]), *(() if prepared is None else prepared.ahead)
+        )
         try:
             if calls is not None:
                 return grading.run_calls(calls, program, limits["result_depth"]), None
-            candidate = grading.Candidate(program, limits["result_depth"])
+            candidate = grading.Candidate(program, limits["result_depth"], len(prepared.ahead))
             return grading.run_test(prepared, request["entry_point"], candidate), None
         except BoxEnded as end:
             return None, end
@@ -147,9 +168,3 @@ def _exit_status(status: int) -> int:
 
 def _describe(status: int) -> str:
     return f"exit {os.WEXITSTATUS(status)}" if os.WIFEXITED(status) else signal_name(os.WTERMSIG(status))
-
-
-def _guard_own_cpu() -> None:
-    """The kernel ends a judge that is stuck in C code, even if the trainer is gone."""
-    soft = int(time.process_time()) + 120
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))

@@ -139,9 +139,27 @@ class _Program(ctypes.Structure):
 
 def install_seccomp(program: bytes) -> None:
     """Install a seccomp filter (packed sock_filter instructions) on this thread. Needs no_new_privs."""
+    prepare_seccomp(program, None)
+    install_prepared_seccomp(0)
+
+
+_prepared: list = []
+
+
+def prepare_seccomp(program: bytes, mark: int | None) -> None:
+    """Lay out `program` so that a child can install it in few steps; `mark` is the constant to be replaced then."""
     code = ctypes.create_string_buffer(program, len(program))
     header = _Program(len(program) // 8, ctypes.addressof(code))
-    _check(
-        _libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(header), 0, 0),
-        "seccomp",
-    )
+    arguments = ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(header), 0, 0
+    offsets = []
+    if mark is not None:
+        offsets = [at for at in range(4, len(program), 8) if program[at : at + 4] == mark.to_bytes(4, "little")]
+    _prepared[:] = [code, header, arguments, _libc.prctl, offsets]
+
+
+def install_prepared_seccomp(value: int) -> None:
+    """Install what `prepare_seccomp` laid out, with `value` in the marked places."""
+    code, _, arguments, prctl_call, offsets = _prepared
+    for offset in offsets:
+        struct.pack_into("=I", code, offset, value)
+    _check(prctl_call(*arguments), "seccomp")

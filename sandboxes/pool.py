@@ -57,11 +57,15 @@ class _Slot:
             self.close()
             raise SandboxError(hello["failed"])
         self.tier: str = hello["ready"]
+        self.limits: Limits | None = None  # those the judge was last told
 
-    def execute(self, request: dict[str, Any]) -> dict[str, Any]:
+    def execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         """The judge's reply. Raises _SlotLost."""
-        self.link.settimeout(request["limits"]["wall_seconds"] + _GRACE_SECONDS)
         try:
+            if limits != self.limits:
+                self.limits = limits
+                self.link.settimeout(limits.wall_seconds + _GRACE_SECONDS)
+                request = {**request, "limits": limits.as_dict()}
             frames.send(self.link, request)
             return frames.receive(self.link)
         except (frames.Closed, OSError) as error:
@@ -177,7 +181,7 @@ class Sandbox:
         trouble = ""
         for _ in range(2):
             try:
-                reply = self._execute(request)
+                reply = self._execute(request, job.limits or self.limits)
             except (_SlotLost, SandboxError, OSError) as error:
                 trouble = str(error)
                 continue
@@ -189,13 +193,13 @@ class Sandbox:
                 return JobError(trouble)
         return SandboxError(trouble)
 
-    def _execute(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         """Run `request` on a free slot; a lost slot is thrown away and its place kept."""
         slot = self._idle.get()
         try:
             if slot is None:
                 slot = self._new_slot(self._tier)
-            reply = slot.execute(request)
+            reply = slot.execute(request, limits)
         except BaseException:
             if slot is not None:
                 self._slots.discard(slot)
@@ -218,7 +222,7 @@ class Sandbox:
         raise SandboxError("this machine offers no allowed tier: " + "; ".join(reasons))
 
     def _new_slot(self, tier: str) -> _Slot:
-        slot = _Slot({"tier": tier, "packages": {}})
+        slot = _Slot({"tier": tier, "packages": {}, "limits": self.limits.as_dict()})
         self._slots.add(slot)
         return slot
 
@@ -231,7 +235,7 @@ class Sandbox:
             return Verdict(Outcome.REJECTED, detail="the source is not valid Unicode")
         if num_bytes > limits.source_bytes:
             return Verdict(Outcome.REJECTED, detail=f"the source exceeds {limits.source_bytes} bytes")
-        request = {"source": job.source, "entry_point": job.entry_point, "limits": limits.as_dict()}
+        request = {"source": job.source, "entry_point": job.entry_point}
         if job.calls is None:
             return {**request, "test": job.test, "prelude": job.prelude}
         try:

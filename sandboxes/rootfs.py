@@ -12,7 +12,8 @@ import sys
 
 from sandboxes import kernel
 
-SCRATCH = "/tmp"
+SCRATCH_PARENT = "/scratch"  # Landlock rules on it also cover whatever is mounted below it
+SCRATCH = "/scratch/tmp"  # /tmp is a link to it
 PACKAGES = "/packages"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 _LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
@@ -59,7 +60,8 @@ def enter(packages: dict[str, str]) -> None:
         _bind_file(device, stage + device, 0)
     if os.path.exists("/etc/ld.so.cache"):
         _bind_file("/etc/ld.so.cache", stage + "/etc/ld.so.cache", _ATTR_RDONLY)
-    os.makedirs(stage + SCRATCH, exist_ok=True)
+    os.makedirs(stage + SCRATCH)
+    os.symlink(SCRATCH, stage + "/tmp")
     os.chdir(stage)
     kernel.pivot_root(".", ".")
     kernel.umount(".")
@@ -68,24 +70,9 @@ def enter(packages: dict[str, str]) -> None:
 
 
 def mount_scratch(disk_bytes: int, num_inodes: int) -> None:
-    """A fresh, empty, writable tmpfs at /tmp, visible in this namespace only."""
+    """A fresh, empty, writable tmpfs at /tmp, visible in this namespace only. Its root belongs to the zygote's first user."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOATIME
     kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={max(disk_bytes, 4096)},nr_inodes={num_inodes + 1},mode=1777")
-    os.utime(SCRATCH, (0, 0))
-
-
-def scratch_state() -> tuple[int, ...]:
-    """Changes whenever anything was created, deleted or changed in /tmp, even if it was put back afterwards."""
-    stat, space = os.stat(SCRATCH), os.statvfs(SCRATCH)
-    return (
-        stat.st_mtime_ns,
-        stat.st_ctime_ns,
-        stat.st_mode,
-        stat.st_nlink,
-        stat.st_atime_ns,
-        space.f_bfree,
-        space.f_ffree,
-    )
 
 
 def _versioned(parent: str) -> list[str]:

@@ -20,7 +20,8 @@ CLONE3 = 435  # its flags lie behind a pointer; ENOSYS makes the C library use c
 CLONE_THREAD = 0x00010000
 CLONE_NEW_ANY = 0x7E020000  # every CLONE_NEW* flag that clone takes (NEWTIME is for clone3 only, which is denied)
 AF_UNIX = 1
-RLIMIT_STACK = 3
+LOWERABLE = (0, 3)  # RLIMIT_CPU, RLIMIT_STACK
+PR_SET_PDEATHSIG, PR_SET_SECCOMP = 1, 22
 PRCTL_OPTIONS = (
     3,
     15,
@@ -32,35 +33,50 @@ PRCTL_OPTIONS = (
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)  # isatty, window size, FIO*
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG, leases, notify
 
-PID_MARK = 0x7FABCDEF  # replaced by the program's own pid in `bind_pid`
+PID_MARK = 0x7FABCDEF  # replaced by the program's own pid when the filter is installed
 
 Code = list[tuple[int, int, int, int]]  # (operation, jump if true, jump if false, constant)
+Rules = dict[int, Code | int]  # system call number -> action, or code that ends in one
 
 
-def build(machine: str, num_processes: int) -> bytes:
-    """The filter for `machine` (x86_64 or aarch64), with PID_MARK where the program's pid belongs."""
-    allowed = {number: ALLOW for number in syscalls.numbers(syscalls.ALLOWED, machine).values()}
-    checked = syscalls.numbers(syscalls.CHECKED, machine)
-    rules: dict[int, Code | int] = {CLONE3: ENOSYS, **allowed}
-    rules.update({number: _argument_rule(name, num_processes) for name, number in checked.items()})
+def zygote_filter(machine: str) -> bytes:
+    """What the zygote and everything below it may do: the allow-list, process creation and signals included."""
+    rules: Rules = {CLONE3: ENOSYS}
+    rules.update(dict.fromkeys(syscalls.numbers(syscalls.ALLOWED, machine).values(), ALLOW))
+    for name, number in syscalls.numbers(syscalls.CHECKED, machine).items():
+        rules[number] = _shared_rule(name)
+    return _assemble(machine, rules, otherwise=EPERM)
+
+
+def box_filter(machine: str, num_processes: int) -> bytes:
+    """What a box gives up on top: processes (unless allowed some), and signals to anything but itself.
+
+    PID_MARK stands where the program's pid belongs.
+    """
+    numbers = syscalls.numbers(syscalls.CHECKED, machine)
+    rules: Rules = {}
+    if not num_processes:
+        rules[numbers["clone"]] = _flags_rule(forbidden=0, required=CLONE_THREAD)
+        rules.update({numbers[name]: EPERM for name in ("fork", "vfork") if name in numbers})
+    rules.update({numbers[name]: _one_of(0, (PID_MARK,)) for name in ("kill", "tgkill")})
+    rules[numbers["prctl"]] = _one_of(0, PRCTL_OPTIONS)
+    return _assemble(machine, rules, otherwise=ALLOW)
+
+
+def _assemble(machine: str, rules: Rules, otherwise: int) -> bytes:
     code: Code = [
         (LD_ABS, 0, 0, OFFSET_ARCH),
         (JEQ, 1, 0, syscalls.AUDIT_ARCH[machine]),
         (RET, 0, 0, KILL),
         (LD_ABS, 0, 0, OFFSET_NUMBER),
-        (JGE, 0, 1, syscalls.HIGHEST_KNOWN + 1),
+        (JGE, 0, 1, syscalls.HIGHEST_KNOWN + 1),  # x32 numbers lie there too
         (RET, 0, 0, ENOSYS),
+        *_search(_ranges(rules), otherwise),
     ]
-    code += _search(_ranges(rules))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def bind_pid(program: bytes, pid: int) -> bytes:
-    """The filter with PID_MARK replaced: kill and tgkill reach the program itself and nothing else."""
-    return program.replace(struct.pack("=I", PID_MARK), struct.pack("=I", pid))
-
-
-def _ranges(rules: dict[int, Code | int]) -> list[tuple[int, int, Code | int]]:
+def _ranges(rules: Rules) -> list[tuple[int, int, Code | int]]:
     """Rules as sorted (first, last, rule), neighbours with the same plain action merged."""
     merged: list[tuple[int, int, Code | int]] = []
     for number in sorted(rules):
@@ -72,54 +88,55 @@ def _ranges(rules: dict[int, Code | int]) -> list[tuple[int, int, Code | int]]:
     return merged
 
 
-def _search(ranges: list[tuple[int, int, Code | int]]) -> Code:
-    """Binary search over the ranges; a number in none of them is denied."""
+def _search(ranges: list[tuple[int, int, Code | int]], otherwise: int) -> Code:
+    """Binary search over the ranges; `otherwise` is the action for a number in none of them."""
     if len(ranges) == 1:
         first, last, rule = ranges[0]
         body = [(RET, 0, 0, rule)] if isinstance(rule, int) else rule
-        return [(JGE, 0, 1, first), (JGE, 0, 1, last + 1), (RET, 0, 0, EPERM), *body]
+        return [(JGE, 0, 1, first), (JGE, 0, 1, last + 1), (RET, 0, 0, otherwise), *body]
     middle = len(ranges) // 2
-    left, right = _search(ranges[:middle]), _search(ranges[middle:])
+    left, right = _search(ranges[:middle], otherwise), _search(ranges[middle:], otherwise)
     return [(JGE, 0, 1, ranges[middle][0]), (JA, 0, 0, len(left)), *left, *right]
 
 
-def _argument_rule(name: str, num_processes: int) -> Code | int:
-    """What `name` may do. Each rule ends in RET on every path."""
+def _shared_rule(name: str) -> Code | int:
+    """What `name` may do in the zygote and, unless the box's own filter forbids it, in a box."""
+    if name in ("fork", "vfork", "kill", "tgkill"):
+        return ALLOW
     if name == "clone":
-        if num_processes:
-            return [_low(0), (JSET, 0, 1, CLONE_NEW_ANY), (RET, 0, 0, EPERM), (RET, 0, 0, ALLOW)]
-        return [
-            _low(0),
-            (JSET, 0, 1, CLONE_NEW_ANY),
-            (RET, 0, 0, EPERM),
-            (JSET, 0, 1, CLONE_THREAD),
-            (RET, 0, 0, ALLOW),
-            (RET, 0, 0, EPERM),
-        ]
-    if name in ("fork", "vfork"):
-        return ALLOW if num_processes else EPERM
+        return _flags_rule(forbidden=CLONE_NEW_ANY, required=0)
     if name == "prlimit64":
         return _prlimit_rule()
-    if name == "setrlimit":
-        return _one_of(0, (RLIMIT_STACK,))
-    if name in ("kill", "tgkill"):
-        return _one_of(0, (PID_MARK,))
-    if name == "socketpair":
-        return _one_of(0, (AF_UNIX,))
-    if name == "prctl":
-        return _one_of(0, PRCTL_OPTIONS)
-    argument = {"ioctl": (1, IOCTL_REQUESTS), "fcntl": (1, FCNTL_COMMANDS)}[name]
-    return _one_of(*argument)
+    argument, values = {
+        "setrlimit": (0, LOWERABLE),
+        "socketpair": (0, (AF_UNIX,)),
+        "prctl": (0, (*PRCTL_OPTIONS, PR_SET_PDEATHSIG, PR_SET_SECCOMP)),
+        "ioctl": (1, IOCTL_REQUESTS),
+        "fcntl": (1, FCNTL_COMMANDS),
+    }[name]
+    return _one_of(argument, values)
+
+
+def _flags_rule(forbidden: int, required: int) -> Code:
+    """Allow a clone whose flags have none of `forbidden` and, if not 0, one of `required`."""
+    code: Code = [_low(0)]
+    if forbidden:
+        code += [(JSET, 0, 1, forbidden), (RET, 0, 0, EPERM)]
+    if required:
+        code += [(JSET, 1, 0, required), (RET, 0, 0, EPERM)]
+    return [*code, (RET, 0, 0, ALLOW)]
 
 
 def _prlimit_rule() -> Code:
-    """Reading limits is free; setting only the own stack size (up to the hard limit)."""
+    """Reading limits is free; of the own ones, those in LOWERABLE may be set (never above the hard limit)."""
     return [
         (LD_ABS, 0, 0, OFFSET_ARGS),
         (JEQ, 1, 0, 0),  # pid 0: itself
         (RET, 0, 0, EPERM),
         (LD_ABS, 0, 0, OFFSET_ARGS + 8),
-        (JEQ, 0, 1, RLIMIT_STACK),
+        (JEQ, 0, 1, LOWERABLE[0]),
+        (RET, 0, 0, ALLOW),
+        (JEQ, 0, 1, LOWERABLE[1]),
         (RET, 0, 0, ALLOW),
         (LD_ABS, 0, 0, OFFSET_ARGS + 16),
         (JEQ, 0, 2, 0),

@@ -1,11 +1,12 @@
-"""The zygote of one slot: a slim process that walls itself in once and then forks one box per job.
+"""The zygote of one slot: a slim process that walls itself in completely and then forks one box per job.
 
-It obeys the judge over a socket (file descriptors in, exit status and resource usage out) and reads nothing that a box
-wrote. In tier A it is process 1 of its own pid namespace, so its end is the end of everything in the slot.
+It obeys the judge over a socket (file descriptors in, exit status and CPU time out) and reads nothing that a box wrote.
+All isolation but the last step is done once, here, and inherited. In tier A it is process 1 of its own pid namespace.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -15,17 +16,15 @@ import socket
 import struct
 import sys
 
-from sandboxes import box, kernel, rootfs, seccomp
+from sandboxes import box, kernel, rootfs, scratch, seccomp
 
-for _name in (  # what honest solutions import, paid for once per slot instead of once per job
-    "typing collections itertools functools math heapq bisect string random copy operator re datetime json cmath"
-).split():
-    __import__(_name)
+# What honest solutions import, paid for once per slot instead of once per job.
+import bisect, collections, copy, functools, heapq, itertools, math, operator, re, string, typing  # noqa: E401, F401, I001
 
-REPLY = struct.Struct("<iddi")  # wait status, user seconds, system seconds, maximum resident KiB
-JOB_UID = 1000
+REPLY = struct.Struct("<idd?")  # wait status, user seconds, system seconds, whether the slot is clean
+REQUEST = struct.Struct("<III")  # CPU limit in whole seconds, answer bytes, answer depth
 SETUP_FAILED = 97
-CONTROL, RULESET = 3, 4
+CONTROL, FIRST_PRIVATE = 3, 4
 NAMESPACES = (
     kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWNS
@@ -34,20 +33,22 @@ NAMESPACES = (
     | kernel.CLONE_NEWUTS
     | kernel.CLONE_NEWPID
 )
+_fork = ctypes.PyDLL(None).fork  # os.fork without Python's at-fork work, which a single-threaded process does not need
 
 
 def main(descriptor: int, config_text: str) -> None:
     """Wall this process in as `config` says and serve jobs until the judge goes away."""
     config = json.loads(config_text)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if descriptor != CONTROL:
         os.dup2(descriptor, CONTROL)
         os.close(descriptor)
-    os.dup2(0, RULESET)  # reserves the number, so that received descriptors lie above it
     control = socket.socket(fileno=CONTROL)
     try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if config["tier"] == "A":
             _enter_namespaces(control, config)
+        else:
+            os.chdir(config["scratch"])
         zygote = Zygote(control, config)
     except OSError as error:
         control.send(b"failed " + str(error).encode())
@@ -58,97 +59,123 @@ def main(descriptor: int, config_text: str) -> None:
 
 def _enter_namespaces(control: socket.socket, config: dict) -> None:
     """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in process 1 of the new namespace."""
-    privileged = os.geteuid() == 0 and config["map_ids"] is not None
-    if privileged:  # real root may read what the mapped user may not (a Python below /root)
+    if config["real_root"]:  # real root may read what the mapped user may not (a Python below /root)
         kernel.unshare(kernel.CLONE_NEWNS)
         rootfs.enter(config["packages"])
     kernel.unshare(NAMESPACES)
     control.send(b"map")
     if control.recv(16) != b"mapped":
         raise OSError("the judge could not map user ids")
-    if privileged:
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+    if config["real_root"]:
+        _switch_user(0)
     else:
         rootfs.enter(config["packages"])
+    rootfs.mount_scratch(config["limits"]["disk_bytes"], config["limits"]["num_inodes"])
     child = os.fork()
     if child:
         _wait_for(child)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.chdir(rootfs.SCRATCH)
 
 
 def _wait_for(child: int) -> None:
-    """Stay as the parent of process 1, out of its namespace, and end with it."""
+    """Stay as the parent of process 1, without rights, and end with it."""
     os.closerange(0, 64)
+    kernel.drop_capabilities()
     os.waitpid(child, 0)
     os._exit(0)
 
 
+def _switch_user(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _warm_up() -> None:
+    """Go through a box's work with a trusted sample, so that boxes inherit its memory pages instead of faulting."""
+    calls = ([[1, 2, 3, 4]], {"n": 2}), (["abc"], {}), ([5], {})
+    for _ in range(20):  # enough for the interpreter to specialise its bytecode, which writes to it
+        ours, theirs = socket.socketpair()
+        for body in (box.load_frame(_SAMPLE, "f"), *(box.call_frame(*call) for call in calls)):
+            ours.send(struct.pack("<I", len(body)) + body)
+        ours.shutdown(socket.SHUT_WR)
+        box.serve(theirs.fileno(), 1 << 20, 60)
+        ours.close()
+        theirs.close()
+    del sys.modules[box.MODULE_NAME]
+
+
+_SAMPLE = '''
+from typing import List
+import math
+def f(xs: List[int], n: int = 1) -> list:
+    """A sample of what programs do."""
+    try:
+        return sorted([x * n for x in xs if x % 2 == 0])
+    except (ValueError, KeyError) as error:
+        raise RuntimeError(f"{error!r}") from error
+class A:
+    def g(self, **k):
+        while True:
+            break
+        return {1: (2, 3.5), "a": {4}}
+assert A().g() and f([2])
+'''
+
+
 class Zygote:
-    """Forks one box per request; keeps the scratch directory fresh."""
+    """Forks one box per request; keeps the scratch directory empty between jobs."""
 
     def __init__(self, control: socket.socket, config: dict):
-        self.tier = config["tier"]
-        self.switch_user = config["switch_user"]
-        self.control = control
-        self.scratch_options: tuple[int, int] | None = None
-        self.scratch_state: tuple[int, ...] = ()
-        self.filters: dict[int, bytes] = {}
-        self.limits_text, self.limits = b"", {}
+        self.control, self.tier, limits = control, config["tier"], config["limits"]
+        os.umask(0o077)
+        _warm_up()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         if self.tier == "A":
             kernel.drop_bounding_set()
-        os.umask(0o077)
+        _set_resource_limits(limits, config["num_own_tasks"])
+        ruleset = None if self.tier == "C" else _landlock(config)
+        if config["job_uid"] is not None:
+            _switch_user(config["job_uid"])
+        kernel.drop_capabilities()
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # again: a change of user clears it
+        self.box_filter = b""
+        if ruleset is not None:
+            kernel.landlock_restrict(ruleset)
+            os.close(ruleset)
+            kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE))
+            self.box_filter = seccomp.box_filter(kernel.MACHINE, limits["num_processes"])
+        self.scratch = scratch.Scratch(".")
+        kernel.prepare_seccomp(self.box_filter, seccomp.PID_MARK)
         gc.collect()
         gc.freeze()
 
     def serve(self) -> None:
         """One iteration per job: fork, wait for the judge's word, kill, clean up, report."""
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self.control, 4096, 3)
+            message, descriptors, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
             if not message:
                 os._exit(0)
-            self._prepare(message)
-            pid = os.fork()
+            pid = _fork()
             if pid == 0:
-                self._become_box(descriptors)
+                self._become_box(descriptors, *REQUEST.unpack(message))
             for descriptor in descriptors:
                 os.close(descriptor)
             if not self.control.recv(1):  # the judge says stop when it has what it needs, or sees the box end
                 os._exit(0)
-            self.control.send(REPLY.pack(*self._end(pid)))
+            status, user, system = self._end(pid)
+            self.control.send(REPLY.pack(status, user, system, self.scratch.clean()))
 
-    def _prepare(self, message: bytes) -> None:
-        if message != self.limits_text:
-            self.limits_text, self.limits = message, json.loads(message)
-        if self.tier == "C":
-            return
-        processes = self.limits["num_processes"]
-        if processes not in self.filters:
-            self.filters[processes] = seccomp.build(kernel.MACHINE, processes)
-        options = (self.limits["disk_bytes"], self.limits["num_inodes"])
-        if self.tier == "A" and (options != self.scratch_options or rootfs.scratch_state() != self.scratch_state):
-            self._renew_scratch(options)
-
-    def _renew_scratch(self, options: tuple[int, int]) -> None:
-        if self.scratch_options is not None:
-            kernel.umount(rootfs.SCRATCH)
-        rootfs.mount_scratch(*options)
-        self.scratch_options, self.scratch_state = options, rootfs.scratch_state()
-        rules = [("/", kernel.READ_ONLY), (rootfs.SCRATCH, kernel.READ_WRITE), ("/dev/null", kernel.DEVICE)]
-        ruleset = kernel.landlock_ruleset(rules)
-        if ruleset != RULESET:
-            os.dup2(ruleset, RULESET, inheritable=False)
-            os.close(ruleset)
-
-    def _end(self, pid: int) -> tuple[int, float, float, int]:
-        """Kill the box and whatever else lives in the namespace; (status, user, system, max resident)."""
+    def _end(self, pid: int) -> tuple[int, float, float]:
+        """Kill the box and whatever else lives in the namespace; (wait status, user seconds, system seconds)."""
+        if pid < 0:
+            return SETUP_FAILED, 0.0, 0.0
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         user, system = usage.ru_utime, usage.ru_stime
-        if os.getpid() == 1:
+        if self.tier == "A":
             try:
                 os.kill(-1, signal.SIGKILL)
                 while True:
@@ -156,57 +183,58 @@ class Zygote:
                     user, system = user + more.ru_utime, system + more.ru_stime
             except (ProcessLookupError, ChildProcessError):
                 pass
-        return status, user, system, usage.ru_maxrss
+        return status, user, system
 
-    def _become_box(self, descriptors: list[int]) -> None:
-        """In the child: give up every right, then serve the program. Never returns."""
+    def _become_box(self, descriptors: list[int], cpu_seconds: int, result_bytes: int, result_depth: int) -> None:
+        """In the child: give up the last rights, then serve the program. Never returns."""
         try:
             link, out, err = descriptors
             os.dup2(out, 1)
             os.dup2(err, 2)
-            os.dup2(link, CONTROL)
-            self._lock_down()
-            os.write(CONTROL, box.READY)
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))  # SIGXCPU first: a plain cause
+            if self.tier != "A":
+                kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            if self.box_filter:
+                kernel.install_prepared_seccomp(os.getpid())
+            os.dup2(link, CONTROL)  # the way to the judge's control socket closes here
+            os.closerange(FIRST_PRIVATE, 64)
         except BaseException as error:
-            os.write(CONTROL, b"F" + str(error).encode()[:200])
+            os.write(CONTROL, b"box setup failed: " + str(error).encode()[:200])
             os._exit(SETUP_FAILED)
         try:
-            box.serve(CONTROL, self.limits["result_bytes"], self.limits["result_depth"])
+            box.serve(CONTROL, result_bytes, result_depth)
         finally:
             os._exit(0)
 
-    def _lock_down(self) -> None:
-        limits = self.limits
-        if self.tier == "A":
-            os.chdir(rootfs.SCRATCH)
-        self._set_resource_limits()
-        if self.switch_user:
-            os.setgroups([])
-            os.setresgid(JOB_UID, JOB_UID, JOB_UID)
-            os.setresuid(JOB_UID, JOB_UID, JOB_UID)
-        kernel.drop_capabilities()
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if self.tier == "A":
-            kernel.landlock_restrict(RULESET)
-        os.closerange(RULESET, 256)
-        sys.setrecursionlimit(1000)
-        if self.tier != "C":
-            kernel.install_seccomp(seccomp.bind_pid(self.filters[limits["num_processes"]], os.getpid()))
 
-    def _set_resource_limits(self) -> None:
-        limits = self.limits
-        cpu = int(-(-limits["cpu_seconds"] // 1))
-        num_tasks = limits["num_threads"] + limits["num_processes"] + (1 if self.switch_user else 3)
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # SIGXCPU first, so that the cause is plain
-        for kind, value in (
-            (resource.RLIMIT_AS, limits["memory_bytes"]),
-            (resource.RLIMIT_FSIZE, limits["file_bytes"]),
-            (resource.RLIMIT_NOFILE, limits["num_open_files"]),
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_STACK, 64 << 20),
-            (resource.RLIMIT_MEMLOCK, 0),
-            (resource.RLIMIT_MSGQUEUE, 0),
-            (resource.RLIMIT_SIGPENDING, 256),
-            (resource.RLIMIT_NPROC, num_tasks),
-        ):
-            resource.setrlimit(kind, (value, value))
+def _landlock(config: dict) -> int:
+    """Reading the libraries, writing the scratch directory and /dev/null; nothing else."""
+    if config["tier"] == "A":
+        rules = [("/", kernel.READ_ONLY), (rootfs.SCRATCH_PARENT, kernel.READ_WRITE)]
+    else:
+        readable = [
+            *rootfs.readable_dirs(),
+            *config["packages"].values(),
+            "/etc/ld.so.cache",
+            "/dev/urandom",
+            "/dev/zero",
+        ]
+        rules = [(path, kernel.READ_ONLY) for path in readable if os.path.exists(path)]
+        rules.append((config["scratch"], kernel.READ_WRITE))
+    return kernel.landlock_ruleset([*rules, ("/dev/null", kernel.DEVICE)])
+
+
+def _set_resource_limits(limits: dict, num_own_tasks: int) -> None:
+    """Limits that the boxes inherit. The one on CPU time is set in the box: it counts from the process's start."""
+    for kind, value in (
+        (resource.RLIMIT_AS, limits["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, limits["num_open_files"]),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_STACK, 64 << 20),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 256),
+        (resource.RLIMIT_NPROC, limits["num_threads"] + limits["num_processes"] + num_own_tasks),
+    ):
+        resource.setrlimit(kind, (value, value))
