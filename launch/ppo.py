@@ -1,4 +1,4 @@
-"""R1-style reward distillation, end to end: `accelerate launch launch/ppo.py [--config FILE] [--ppo.num_steps 200 ...]`.
+"""R1-style reward distillation, end to end: `accelerate launch launch/ppo.py [--config FILE] [--ppo.num_steps 200]`.
 
 settings      rl_distill/config.py, rl_distill/arguments.py     (no torch until they are right)
 problems      rl_distill/tasks/                                 prompts, and what grades an answer to them
@@ -30,8 +30,9 @@ def main() -> None:
 
     from rl_distill import distributed, pipeline
     from rl_distill.evaluation import evaluate
-    from rl_distill.reporting import Stages
+    from rl_distill.reporting import Stages, quiet_libraries
 
+    quiet_libraries()
     distributed.set_threads(config.num_threads)
     stages = Stages()
     world = pipeline.prepare(config, stages)

@@ -76,7 +76,7 @@ class StudentConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """`model`: a folder or hub id; None takes the embedded teacher. `autocast`: bf16 scoring; auto = where it is fast."""
+    """`model`: a folder or hub id; None takes the embedded teacher. `autocast`: bf16 scoring; auto = where fast."""
 
     model: str | None = None
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
@@ -182,7 +182,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """`every_steps` PPO steps the validation problems are solved greedily; `patience` evaluations without progress stop."""
+    """Validation problems are solved every `every_steps` PPO steps; `patience` evaluations without progress stop."""
 
     every_steps: int = 50
     patience: int | None = None

@@ -34,7 +34,7 @@ from .reporting import (
 )
 from .rollout import RolloutCollector
 from .teachers.shared import SharedTeacher
-from .timing import Phases
+from .timing import Phases, peak_memory_mib
 from .trainer import PPOTrainer, make_coefficient, updates_per_step
 from .types import Completion, Problem
 
@@ -49,10 +49,19 @@ class World:
     tokenizer: Any
     teacher_success: dict[str, float]
     """The teacher's verified rate per task on the prompts it wrote for; what the anchor's evidence compares with."""
+    teacher_tokens_generated: int
+
+    def ledger(self, student_sequences: int) -> dict[str, int]:
+        """What the run spent: sequences the student sampled, tokens the teacher wrote and tokens it scored."""
+        return {
+            "student_sequences": student_sequences,
+            "teacher_tokens_generated": self.teacher_tokens_generated,
+            "teacher_tokens_scored": self.teacher.tokens_scored,
+        }
 
 
 def prepare(config: RunConfig, stages: Stages) -> World:
-    """The embedded world: teacher, its budget of outputs, and the student's cold start; each from the cache if there."""
+    """The embedded world: teacher, its budget of outputs, the student after its cold start; cached ones are reused."""
     assert config.embedded is not None
     output_dir = Path(config.output_dir)
     cache_dir = Path(config.cache_dir or output_dir / "cache")
@@ -68,7 +77,9 @@ def prepare(config: RunConfig, stages: Stages) -> World:
         pairs = [(problem.prompt, text) for problem, (text, _) in zip(splits.cold_start, outputs, strict=True)]
         student_path = student_folder(config, config.embedded, teacher_path, pairs, cache_dir, work_dir)
     student, _ = load(student_path)
-    return World(splits, teacher, student, tokenizer, success_rates(splits.cold_start, [g for _, g in outputs]))
+    num_tokens = sum(len(ids) + 1 for ids in tokenizer([text for text, _ in outputs])["input_ids"])
+    rates = success_rates(splits.cold_start, [grade for _, grade in outputs])
+    return World(splits, teacher, student, tokenizer, rates, num_tokens)
 
 
 def make_teacher(config: RunConfig, model: Any, tokenizer: Any) -> SharedTeacher:
@@ -190,6 +201,9 @@ def compare(
         "num_test": len(world.splits.test),
         "standard_error": math.sqrt(end["overall"] * (1 - end["overall"]) / len(world.splits.test)),
         "wall_seconds": dict(stages.seconds),
+        "cpu_seconds": dict(stages.cpu_seconds),
+        "peak_memory_mib": round(peak_memory_mib()),
+        "ledger": world.ledger(config.ppo.num_steps * config.ppo.batch_size),
         "seed": config.seed,
         "config": config.to_dict(),
         "versions": versions(),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,9 +24,21 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from .evaluation import Evaluation
+from .timing import cpu_seconds
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "math-verify")
 EPHEMERAL = ("epoch", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+def quiet_libraries() -> None:
+    """Keeps libraries' own progress bars and notices off the terminal; warnings about results stay."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -35,19 +49,21 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class Stages:
-    """Announces each stage on the terminal and keeps its wall seconds."""
+    """Announces each stage on the terminal and keeps its wall and CPU seconds (child processes included)."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self.quiet = quiet
 
     @contextlib.contextmanager
     def __call__(self, name: str, words: str) -> Iterator[None]:
         if not self.quiet:
             print(f"[{name}] {words} ...", flush=True)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), cpu_seconds()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.cpu_seconds[name] = round(cpu_seconds() - cpu_start, 3)
         if not self.quiet:
             print(f"[{name}] done in {self.seconds[name]:.1f} s", flush=True)
 

@@ -6,6 +6,7 @@ with another number of processes, therefore collects the same rollouts. What is 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -255,7 +256,7 @@ class RolloutCollector:
         count = distributed.sum_over_processes(rollout.mask_BT.sum().double())
         kl = float(distributed.sum_over_processes(masked_mean(rollout.kl_BT.double(), rollout.mask_BT, count)))
         limit = self.config.ppo.stop_at_kl
-        if not kl == kl or (limit is not None and kl > limit):
+        if math.isnan(kl) or (limit is not None and kl > limit):
             worst = int(torch.where(rollout.mask_BT, rollout.kl_BT, 0.0).sum(1).nan_to_num(float("inf")).argmax())
             raise TrainingStopped(
                 f"step {rollout.step}: KL to the teacher is {kl:.4g} per token (limit ppo.stop_at_kl: {limit}); worst "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from .config import SFTStageConfig
@@ -85,6 +85,7 @@ def fine_tune(
         optimizers=(MuonAdamW(model, stage.learning_rate), None),
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return model
 

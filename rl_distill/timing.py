@@ -8,6 +8,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+import psutil
+
 
 class Phases:
     """`with phases("generate"): ...` adds up wall seconds by name; nested phases are counted in both."""
@@ -33,3 +35,13 @@ class Phases:
 def peak_memory_mib() -> float:
     """The largest resident size of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def cpu_seconds() -> float:
+    """User and system seconds of this process and its children so far, those already ended included."""
+    me = psutil.Process()
+    times = [me.cpu_times()]
+    for child in me.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times.append(child.cpu_times())
+    return sum(t.user + t.system for t in times) + times[0].children_user + times[0].children_system

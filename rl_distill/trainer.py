@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from . import distributed
 from .config import RunConfig
@@ -126,7 +126,7 @@ class RolloutStream:
 
 
 class PPOTrainer(Trainer):
-    """Trains an ActorCritic from a RolloutCollector. `validate` returns accuracies by task, named "overall" and so on."""
+    """Trains an ActorCritic from a RolloutCollector. `validate` returns accuracies by task and "overall"."""
 
     def __init__(
         self,
@@ -152,6 +152,7 @@ class PPOTrainer(Trainer):
             callbacks=[ClipApart(self), *callbacks],
         )
         self.loss_is_scaled_for_ga = True
+        self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> Any:
         return RolloutStream(self)
@@ -278,7 +279,7 @@ class PPOTrainer(Trainer):
 
 
 class ClipApart(TrainerCallback):
-    """Clips the policy's and the critic's gradients apart, right before the optimizer steps (DeepSpeed clips itself)."""
+    """Clips the policy's and the critic's gradients apart before the optimizer steps (DeepSpeed clips by itself)."""
 
     def __init__(self, trainer: PPOTrainer) -> None:
         self.trainer = trainer

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 

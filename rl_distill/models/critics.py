@@ -16,7 +16,7 @@ NUM_TEACHER_SCALARS = 4
 
 @dataclass(frozen=True)
 class CriticInputs:
-    """Row n is the state before one completion token. `teacher_*` come from the forward that the anchor needs anyway."""
+    """Row n is the state before one completion token. `teacher_*` come from the forward that the anchor needs."""
 
     student_hidden_ND: Tensor
     input_ids_BL: Tensor

@@ -38,7 +38,7 @@ def _step(rng: random.Random, value: int) -> tuple[str, str, int]:
 
 
 def make_word_problem(rng: random.Random, min_steps: int = 2, max_steps: int = 3) -> Problem:
-    """A problem in GSM8K's format; its key (start value and equations) identifies it whatever the names in the story."""
+    """A problem in GSM8K's format; its key (the equations) identifies it whatever the names in the story."""
     a, b = rng.sample(NAMES, 2)
     items = rng.choice(ITEMS)
     value = rng.randint(3, 60)

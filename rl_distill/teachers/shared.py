@@ -42,6 +42,8 @@ class SharedTeacher:
         self.autocast = autocast
         self.num_tokens_vocab = num_tokens_vocab
         self.fingerprint = fingerprint(model)
+        self.tokens_scored = 0
+        """Prompt and completion tokens that went through `score` so far."""
 
     @property
     def device(self) -> torch.device:
@@ -58,6 +60,7 @@ class SharedTeacher:
     def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions."""
         lengths = [len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]
+        self.tokens_scored += sum(lengths)
         pieces: dict[int, tuple[Tensor, ...]] = {}
         for rows in length_sorted(lengths, self.micro_batch_size):
             sizes = [len(completion_ids[row]) for row in rows]

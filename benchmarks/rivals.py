@@ -1,0 +1,129 @@
+"""The simple rivals of reinforcement learning on the same world: more SFT, logit KD, SFT on teacher-labelled prompts.
+
+    python benchmarks/rivals.py --arm more_sft --seed 0 --output_dir runs/ablation/more_sft-0 [settings]
+
+Settings are those of launch/ppo.py, and so is the results.json it writes. Each arm trains on as many student sequences as the main job samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from rl_distill.arguments import parse
+from rl_distill.config import RunConfig, SFTStageConfig
+
+ARMS = ("more_sft", "logit_kd", "labelled_sft", "rejection_sft")
+LEARNING_RATE = 5e-3
+
+
+def stage_of(config: RunConfig) -> SFTStageConfig:
+    """An SFT stage with as many sequences as the main job's rollouts."""
+    num_sequences = config.ppo.num_steps * config.ppo.batch_size
+    return SFTStageConfig(num_steps=num_sequences // 32, batch_size=32, learning_rate=LEARNING_RATE, warmup_steps=50)
+
+
+def logit_kd(world: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, seed: int, num_threads: int) -> None:
+    """Forward KL(teacher || student) per token on the teacher's own outputs, full vocabulary (Hinton et al. 2015)."""
+    import random
+
+    import torch
+    from torch.nn.functional import kl_div, log_softmax
+    from transformers import get_cosine_schedule_with_warmup
+
+    from rl_distill.batching import token_batch
+    from rl_distill.sft import MuonAdamW
+
+    tokenizer, student, teacher = world.tokenizer, world.student.train(), world.teacher.model
+    prompts = tokenizer([p for p, _ in pairs])["input_ids"]
+    outputs = [[*ids, tokenizer.eos_token_id] for ids in tokenizer([c for _, c in pairs])["input_ids"]]
+    optimizer = MuonAdamW(student, stage.learning_rate)
+    schedule = get_cosine_schedule_with_warmup(optimizer, stage.warmup_steps, stage.num_steps)
+    rng = random.Random(seed)
+    for _ in range(stage.num_steps):
+        rows = rng.sample(range(len(pairs)), stage.batch_size)
+        batch = token_batch([prompts[r] for r in rows], [outputs[r] for r in rows], tokenizer.pad_token_id)
+        with torch.no_grad():
+            target_BLV = log_softmax(teacher(input_ids=batch.input_ids_BL).logits, -1)
+        logits_BLV = log_softmax(student(input_ids=batch.input_ids_BL).logits, -1)
+        target_NV = target_BLV.flatten(0, 1)[batch.state_index_N]
+        loss = kl_div(logits_BLV.flatten(0, 1)[batch.state_index_N], target_NV, log_target=True, reduction="batchmean")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        world.teacher.tokens_scored += batch.input_ids_BL.numel()
+    student.eval()
+
+
+def run(arm: str, config: RunConfig) -> dict[str, Any]:
+    """Trains the student of the arm's world and returns its results, in the form of the main job's."""
+    from rl_distill import distributed, pipeline
+    from rl_distill.evaluation import evaluate, gap_recovered
+    from rl_distill.reporting import Stages, quiet_libraries, versions
+    from rl_distill.sft import fine_tune
+
+    quiet_libraries()
+    distributed.set_threads(config.num_threads)
+    stages = Stages()
+    world = pipeline.prepare(config, stages)
+    assert config.embedded is not None
+    cache_dir = Path(config.cache_dir or Path(config.output_dir) / "cache")
+    teacher_path = Path(world.teacher.model.config._name_or_path)
+    before = {
+        "teacher": evaluate(world.teacher.model, world.tokenizer, world.splits.test, config).accuracy(),
+        "student": evaluate(world.student, world.tokenizer, world.splits.test, config).accuracy(),
+    }
+    problems = world.splits.cold_start
+    outputs = pipeline.teacher_outputs(config, world.teacher, world.tokenizer, problems, teacher_path, cache_dir)
+    if arm in ("labelled_sft", "rejection_sft"):
+        with stages("label", f"the teacher writes {len(world.splits.train)} outputs"):
+            more = pipeline.teacher_outputs(
+                config, world.teacher, world.tokenizer, world.splits.train, teacher_path, cache_dir
+            )
+        texts = world.tokenizer([text for text, _ in more])["input_ids"]
+        world.teacher_tokens_generated += sum(len(ids) + 1 for ids in texts)
+        problems, outputs = problems + world.splits.train, outputs + more
+    keep = [(p, text) for p, (text, grade) in zip(problems, outputs, strict=True) if arm != "rejection_sft" or grade]
+    pairs = [(problem.prompt, text) for problem, text in keep]
+    stage = stage_of(config)
+    with stages("train", f"{arm}: {stage.num_steps} steps of {stage.batch_size} on {len(pairs)} outputs"):
+        if arm == "logit_kd":
+            logit_kd(world, pairs, stage, config.seed, config.num_threads or 1)
+        else:
+            work_dir = Path(config.output_dir) / "work"
+            fine_tune(world.student, world.tokenizer, pairs, stage, seed=config.seed, work_dir=work_dir)
+    after = evaluate(world.student.eval(), world.tokenizer, world.splits.test, config).accuracy()
+    return {
+        "teacher": before["teacher"],
+        "student_before": before["student"],
+        "student_after": after,
+        "gap_recovered": gap_recovered(before["teacher"], before["student"], after),
+        "wall_seconds": stages.seconds,
+        "cpu_seconds": stages.cpu_seconds,
+        "ledger": world.ledger(stage.num_steps * stage.batch_size),
+        "seed": config.seed,
+        "config": replace(config).to_dict(),
+        "versions": versions(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arm", choices=ARMS, required=True)
+    arguments, rest = parser.parse_known_args()
+    config = parse(rest)
+    results = run(arguments.arm, config)
+    (Path(config.output_dir) / "results.json").write_text(json.dumps(results, indent=2))
+    print(json.dumps({k: results[k] for k in ("teacher", "student_before", "student_after")}))
+
+
+if __name__ == "__main__":
+    main()
