@@ -69,6 +69,9 @@ def bind(fn: str, kwargs: dict[str, Any]) -> tuple[Callable, dict[str, Any]]:
         unknown = [] if takes_all else [key for key in kwargs if key not in takes]
         if unknown:
             raise ValueError(f"{fn} takes no argument {unknown[0]!r}{nearest(unknown[0], takes)}")
+        missing = [name for name in _settings_without_default(function) if name not in kwargs]
+        if missing:
+            raise ValueError(f"{fn} needs {', '.join(missing)}; give it under kwargs")
         return function, dict(kwargs)
     try:
         built = function(**kwargs)
@@ -84,6 +87,21 @@ def accepted_arguments(function: Callable) -> tuple[list[str], bool]:
     parameters = inspect.signature(function).parameters.values()
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)], takes_all
+
+
+def _settings_without_default(function: Callable) -> list[str]:
+    """Arguments annotated as one number or text that the caller has to give: a column would be a list."""
+    scalars = {kind: kind for kind in (int, float, str, bool)} | {
+        kind.__name__: kind for kind in (int, float, str, bool)
+    }
+    return [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and isinstance(parameter.annotation, type | str)
+        and parameter.annotation in scalars
+        and parameter.kind is not parameter.VAR_KEYWORD
+    ]
 
 
 def validate(specs: Iterable[Any]) -> None:
