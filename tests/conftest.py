@@ -1,0 +1,29 @@
+"""Shared by the tests: a tiny tokenizer and model made here, and quiet libraries."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from rl_distill.models.tiny import make_tokenizer
+    from rl_distill.tasks.embedded import make_problems
+
+    return make_tokenizer([p.prompt + p.solution for p in make_problems("train", 300, 0)], 320)
+
+
+@pytest.fixture
+def make_policy(tokenizer):
+    """make_policy(seed, **shape) -> a small random Qwen2 in float32."""
+    from rl_distill.config import TinyModelConfig
+    from rl_distill.models.tiny import make_model
+
+    def make(seed: int = 0, hidden_size: int = 32, num_layers: int = 2):
+        return make_model(TinyModelConfig(hidden_size, 64, num_layers, 4), tokenizer, seed).eval()
+
+    return make
