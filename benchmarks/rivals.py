@@ -2,7 +2,8 @@
 
     python benchmarks/rivals.py --arm more_sft --seed 0 --output_dir runs/ablation/more_sft-0 [settings]
 
-Settings are those of launch/ppo.py, and so is the results.json it writes. Each arm trains on as many student sequences as the main job samples.
+Settings are those of launch/ppo.py, and so is the results.json it writes. Each arm trains on as many sequences as the
+main job samples.
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+"""A whole PPO run small enough for a test: random tiny models, embedded problems, real rewards and sandbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rl_distill import pipeline
+from rl_distill.config import RunConfig, TinyModelConfig, load_config
+from rl_distill.models.embedded import Splits
+from rl_distill.models.tiny import make_model, make_tokenizer
+from rl_distill.tasks.embedded import make_problems
+from rl_distill.trainer import PPOTrainer
+
+SETTINGS: dict[str, Any] = {
+    "ppo.num_steps": 3,
+    "ppo.batch_size": 8,
+    "ppo.num_minibatches": 2,
+    "ppo.micro_batch_size": 4,
+    "ppo.critic_warmup_steps": 0,
+    "ppo.warmup_steps": 0,
+    "generation.max_completion_length": 12,
+    "evaluation.every_steps": 1000,
+    "report_to": [],
+    "rewards": [{"fn": "task_check", "weight": 1.0}, {"fn": "teacher_likelihood", "weight": 0.5}],
+}
+
+
+def make_config(output_dir: Path, **settings: Any) -> RunConfig:
+    """The test's settings under overrides, whose dots are written as double underscores: ppo__num_steps=4."""
+    dotted = {name.replace("__", "."): value for name, value in settings.items()}
+    return load_config(None, SETTINGS | {"output_dir": str(output_dir)} | dotted)
+
+
+def make_world(config: RunConfig) -> pipeline.World:
+    train = make_problems("train", 40, 0)
+    tokenizer = make_tokenizer([p.prompt + p.solution for p in train], 320)
+    teacher = make_model(TinyModelConfig(48, 64, 2, 4), tokenizer, 1)
+    student = make_model(TinyModelConfig(32, 64, 2, 4), tokenizer, 2)
+    splits = Splits(cold_start=[], train=train, validation=make_problems("validation", 6, 0), test=train[:4])
+    rates = {"math": 0.5, "code": 0.5}
+    return pipeline.World(splits, pipeline.make_teacher(config, teacher, tokenizer), student, tokenizer, rates, 0)
+
+
+def make_trainer(output_dir: Path, **settings: Any) -> PPOTrainer:
+    config = make_config(output_dir, **settings)
+    return pipeline.make_trainer(config, make_world(config))
+
+
+def weights(trainer: PPOTrainer) -> dict[str, Any]:
+    return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
