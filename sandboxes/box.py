@@ -41,7 +41,7 @@ def _frames(descriptor: int) -> Iterator[bytes]:
                 break
             yield pending[start + 4 : end]
             start = end
-        chunk = os.read(descriptor, 1 << 18)
+        chunk = os.read(descriptor, 1 << 16)
         if not chunk:
             return
         pending = pending[start:] + chunk

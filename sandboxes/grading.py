@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandboxes import box, codec
-from sandboxes.cell import Box, BoxEnded
 from sandboxes.contract import JobError, Outcome
+from sandboxes.program import BoxEnded, Program
 
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -53,8 +53,8 @@ class PreparedTest:
 class Candidate:
     """What `check(candidate)` gets: a function that asks the box. Remembers how the program failed."""
 
-    def __init__(self, cell_box: Box, result_depth: int, num_sent_ahead: int):
-        self._box, self._depth = cell_box, result_depth
+    def __init__(self, program: Program, result_depth: int, num_sent_ahead: int):
+        self._program, self._depth = program, result_depth
         self._num_sent_ahead = num_sent_ahead
         self.num_answers = 0
         self.failure: BaseException | None = None
@@ -64,9 +64,9 @@ class Candidate:
         if self._num_sent_ahead:
             self._num_sent_ahead -= 1
         else:
-            self._box.send(encode_call(args, kwargs))
+            self._program.send(encode_call(args, kwargs))
         try:
-            return self._answer(*self._box.receive())
+            return self._answer(*self._program.receive())
         except BoxEnded as end:
             self.ended = end
             raise Gone from None
@@ -219,13 +219,13 @@ def _test_line(error: BaseException) -> int:
     return line
 
 
-def run_calls(calls: list, cell_box: Box, result_depth: int) -> Score:
+def run_calls(calls: list, program: Program, result_depth: int) -> Score:
     """Send all calls at once and compare the answers as they come. `calls` holds (args, kwargs, expected)."""
     for args, kwargs, _ in calls:
-        cell_box.send(encode_call(args, kwargs))
+        program.send(encode_call(args, kwargs))
     for index, (_, _, expected) in enumerate(calls):
         try:
-            tag, body = cell_box.receive()
+            tag, body = program.receive()
             answer = read_answer(tag, body, result_depth)
         except BoxEnded as end:
             end.tests_passed = index

@@ -14,8 +14,9 @@ import time
 from typing import Any
 
 from sandboxes import box, codec, frames, grading
-from sandboxes.cell import Box, BoxEnded, Cell, ZygoteLost, signal_name
+from sandboxes.cell import Cell, ZygoteLost
 from sandboxes.contract import JobError, Outcome
+from sandboxes.program import BoxEnded, Program
 
 _OWN_PATIENCE_SECONDS = 2.0  # for the test's own work, on top of the program's wall limit
 _ARGUMENT_DEPTH = 1000
@@ -102,7 +103,7 @@ class Judge:
         )
         total = len(calls) if calls is not None else max(len(prepared.assert_lines), 1)
         limits = self.limits
-        program = self.cell.open_box(limits)
+        program = Program(self.cell, limits)
         facts = None
         try:
             score, end = self._score(request, calls, prepared, program, total)
@@ -112,8 +113,8 @@ class Judge:
         status, cpu_seconds, wall_seconds, out, err = facts
         exit_status = None if end is None else _exit_status(status)
         if end is not None:
-            outcome = _outcome_of_end(end, status, cpu_seconds, limits)
-            score = grading.Score(outcome, getattr(end, "tests_passed", 0), total, end.detail or _describe(status))
+            outcome = self._outcome_of_end(end, status, cpu_seconds)
+            score = grading.Score(outcome, end.tests_passed, total, end.detail or _describe(status))
         return {
             "outcome": score.outcome.value,
             "tests_passed": score.tests_passed,
@@ -127,7 +128,7 @@ class Judge:
         }
 
     def _score(
-        self, request: dict, calls: list | None, prepared: grading.PreparedTest | None, program: Box, total: int
+        self, request: dict, calls: list | None, prepared: grading.PreparedTest | None, program: Program, total: int
     ) -> tuple[grading.Score | None, BoxEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
         limits = self.limits
@@ -145,21 +146,20 @@ class Judge:
         except TestOverran:
             return None, BoxEnded(Outcome.TIMEOUT_WALL, "the test overran on the program's answers")
 
-
-def _outcome_of_end(end: BoxEnded, status: int, cpu_seconds: float, limits: dict[str, Any]) -> Outcome:
-    """What the kernel's facts say about a program that stopped answering."""
-    if cpu_seconds >= limits["cpu_seconds"] and end.outcome in (None, Outcome.TIMEOUT_WALL):
-        return Outcome.TIMEOUT_CPU
-    if end.outcome is not None:
-        return end.outcome
-    if os.WIFEXITED(status):
-        return Outcome.EXITED
-    number = os.WTERMSIG(status)
-    if number == signal.SIGXCPU:
-        return Outcome.TIMEOUT_CPU
-    if number == signal.SIGKILL:  # by us: it had closed its channel and gone on
-        return Outcome.PROTOCOL
-    return Outcome.CRASHED
+    def _outcome_of_end(self, end: BoxEnded, status: int, cpu_seconds: float) -> Outcome:
+        """What the kernel's facts say about a program that stopped answering."""
+        if cpu_seconds >= self.limits["cpu_seconds"] and end.outcome in (None, Outcome.TIMEOUT_WALL):
+            return Outcome.TIMEOUT_CPU
+        if end.outcome is not None:
+            return end.outcome
+        if os.WIFEXITED(status):
+            return Outcome.EXITED
+        number = os.WTERMSIG(status)
+        if number == signal.SIGXCPU:
+            return Outcome.TIMEOUT_CPU
+        if number == signal.SIGKILL:  # by the kernel for memory, or by us: it had closed its channel and gone on
+            return Outcome.MEMORY if self.cell.ran_out_of_memory() else Outcome.PROTOCOL
+        return Outcome.CRASHED
 
 
 def _exit_status(status: int) -> int:
@@ -167,4 +167,6 @@ def _exit_status(status: int) -> int:
 
 
 def _describe(status: int) -> str:
-    return f"exit {os.WEXITSTATUS(status)}" if os.WIFEXITED(status) else signal_name(os.WTERMSIG(status))
+    if os.WIFEXITED(status):
+        return f"exit {os.WEXITSTATUS(status)}"
+    return signal.strsignal(os.WTERMSIG(status)) or f"signal {os.WTERMSIG(status)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib.util
 import json
 import os
 import queue
@@ -18,9 +19,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sandboxes import codec, frames
+from sandboxes import codec, frames, host
 from sandboxes.cell import python_command
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
+from sandboxes.probe import Report, survey
 
 _START_SECONDS = 30.0
 _GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is replaced
@@ -72,9 +74,15 @@ class _Slot:
             raise _SlotLost(f"the judge was lost: {error!r}") from error
 
     def close(self) -> None:
+        """End the judge and its zygote. The judge gets a moment to clean up after itself."""
         self.link.close()
-        self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.returncode != 0:
+            host.sweep(self.process.pid)
 
 
 class Sandbox:
@@ -98,34 +106,40 @@ class Sandbox:
         self.num_slots = num_slots or min(len(os.sched_getaffinity(0)), 16)
         self.limits = limits or Limits()
         self._wanted_tier, self._allow_weak = tier, allow_weak_sandbox
-        self._packages = tuple(packages)
+        self._packages = _locate(packages)
         self._lock = threading.Lock()
         self._owner_pid = 0
         self._idle: queue.LifoQueue[_Slot | None] = queue.LifoQueue()
         self._slots: set[_Slot] = set()
         self._threads: ThreadPoolExecutor | None = None
-        self._tier = ""
+        self._report = Report("none")
 
     def start(self) -> Sandbox:
-        """Start all slots now. Idempotent. Raises SandboxError."""
+        """Start now and find the tier, by trying what it must deny. Idempotent. Raises SandboxError."""
         with self._lock:
             if self._owner_pid == os.getpid():
                 return self
-            self._idle = queue.LifoQueue()
-            self._slots, self._threads = set(), None
-            first = self._first_slot()
-            self._tier = first.tier
-            for _ in range(self.num_slots - 1):
-                self._idle.put(None)  # started when first needed
-            self._idle.put(first)
             self._owner_pid = os.getpid()
+            self._idle, self._slots, self._threads = queue.LifoQueue(), set(), None
+            for _ in range(self.num_slots):
+                self._idle.put(None)  # started when first needed
+            try:
+                self._report = self._choose_tier()
+            except BaseException:
+                self._owner_pid = 0
+                raise
             atexit.register(self.close)
         return self
 
     @property
+    def report(self) -> Report:
+        """Tier in use, what it lets through and why no better one is in use. Starts the sandbox if needed."""
+        return self.start()._report
+
+    @property
     def tier(self) -> str:
         """The isolation tier in use: A, B or C. Starts the sandbox if needed."""
-        return self.start()._tier
+        return self.report.tier
 
     def run(self, job: Job) -> Verdict:
         """The verdict on one job. Raises SandboxError if the sandbox itself failed twice, or the test is unusable."""
@@ -177,7 +191,8 @@ class Sandbox:
         request = self._request(job)
         if isinstance(request, Verdict | SandboxError):
             return request
-        self.start()
+        if self._owner_pid != os.getpid():
+            self.start()
         trouble = ""
         for _ in range(2):
             try:
@@ -198,7 +213,7 @@ class Sandbox:
         slot = self._idle.get()
         try:
             if slot is None:
-                slot = self._new_slot(self._tier)
+                slot = self._new_slot(self._report.tier)
             reply = slot.execute(request, limits)
         except BaseException:
             if slot is not None:
@@ -209,20 +224,38 @@ class Sandbox:
         self._idle.put(slot)
         return reply
 
-    def _first_slot(self) -> _Slot:
-        tiers = ["A", "B", "C"] if self._wanted_tier == "auto" else [self._wanted_tier]
-        if not self._allow_weak:
-            tiers = [tier for tier in tiers if tier != "C"]
-        reasons = []
-        for tier in tiers:
+    def _choose_tier(self) -> Report:
+        """Start a slot in the best tier that holds what it promises; it stays as the first idle slot."""
+        refused: dict[str, str] = {}
+        for tier in ("A", "B", "C") if self._wanted_tier == "auto" else (self._wanted_tier,):
+            if tier == "C" and not self._allow_weak:
+                refused[tier] = "not allowed without allow_weak_sandbox: resource limits only, no isolation"
+                continue
+            self._report = Report(tier)
             try:
-                return self._new_slot(tier)
+                missing = survey(self)
             except SandboxError as error:
-                reasons.append(str(error))
-        raise SandboxError("this machine offers no allowed tier: " + "; ".join(reasons))
+                refused[tier] = str(error)
+                self._drop_slots()
+                continue
+            if tier == "C" or not missing:
+                return Report(tier, missing, refused)
+            refused[tier] = "could " + ", ".join(missing)
+            self._drop_slots()
+        raise SandboxError("no tier of isolation works here: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
+
+    def _drop_slots(self) -> None:
+        """End all slots; their places stay."""
+        slots, self._slots = self._slots, set()
+        for slot in slots:
+            slot.close()
+        for _ in range(self._idle.qsize()):
+            self._idle.get()
+        for _ in range(self.num_slots):
+            self._idle.put(None)
 
     def _new_slot(self, tier: str) -> _Slot:
-        slot = _Slot({"tier": tier, "packages": {}, "limits": self.limits.as_dict()})
+        slot = _Slot({"tier": tier, "packages": self._packages, "limits": self.limits.as_dict()})
         self._slots.add(slot)
         return slot
 
@@ -242,3 +275,17 @@ class Sandbox:
             return {**request, "calls": codec.encode([tuple(call) for call in job.calls], 1000).decode()}
         except ValueError as error:
             return JobError(f"a call or an expected value is not data: {error}")
+
+
+def _locate(packages: Sequence[str]) -> dict[str, str]:
+    """{name below /packages: directory} of allowed third-party packages and the libraries beside them."""
+    found: dict[str, str] = {}
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"packages: {name!r} is not an installed package")
+        path = os.path.realpath(spec.submodule_search_locations[0])
+        found[name] = path
+        if os.path.isdir(path + ".libs"):
+            found[name + ".libs"] = path + ".libs"
+    return found

@@ -1,31 +1,104 @@
-"""Finds out, by doing, which isolation tier this machine offers.
+"""Finds out, by doing, what this machine's sandbox holds: tries the forbidden things from inside a box.
 
-Starts a real sandbox per tier and looks at what it reports; claims nothing that was not tried.
+A tier is claimed only if everything it promises was really denied. Used when a sandbox starts and by `python -m sandboxes`.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from sandboxes.contract import SandboxError
-from sandboxes.pool import Sandbox
+from sandboxes.contract import Job, Limits, Outcome, SandboxError
+
+if TYPE_CHECKING:
+    from sandboxes.pool import Sandbox
+
+# Runs in a box, as untrusted as anything else there: what it reports as possible is believed, which is the safe side.
+ATTEMPTS = """
+import ctypes, json, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+
+def succeeds(act):
+    try:
+        return act() not in (False, -1)
+    except Exception:
+        return False
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+def write(path):
+    with open(path + "/sandbox-probe", "w") as file:
+        file.write("x")
+    os.unlink(path + "/sandbox-probe")
+
+def big_file():
+    file = os.open("big", os.O_CREAT | os.O_WRONLY)
+    os.lseek(file, FILE, 0)
+    os.write(file, b"x")
+
+def datagram():
+    a, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+def survey():
+    attempts = {
+        "start a process": fork,
+        "open a socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(),
+        "open a Unix socket": lambda: socket.socket(socket.AF_UNIX).close(),
+        "send datagrams by name": datagram,
+        "read /proc": lambda: open("/proc/self/stat").read(),
+        "read /etc/passwd": lambda: open("/etc/passwd").read(),
+        "list the host's root": lambda: "proc" in os.listdir("/"),
+        "write outside the scratch directory": lambda: any([succeeds(lambda: write(p)) for p in WRITABLE]),
+        "signal another process": lambda: os.kill(os.getppid(), 0),
+        "make a user namespace": lambda: libc.unshare(0x10000000),
+        "trace a process": lambda: libc.ptrace(16, os.getppid(), 0, 0),
+        "make a shared memory segment": lambda: libc.shmget(1234, 4096, 0o1600),
+        "raise its limits": lambda: __import__("resource").setrlimit(7, (4096, 4096)),
+        "exceed its memory": lambda: bytearray(MEMORY),
+        "exceed its file size": big_file,
+        "change modes of the library": lambda: os.chmod(os.__file__, 0o644),
+    }
+    return json.dumps([name for name, act in attempts.items() if succeeds(act)])
+"""
+_WRITABLE = ("/", "/dev/shm", "/var/tmp", "/usr/lib", "/home", "/root", "/run")
 
 
 @dataclass(frozen=True)
 class Report:
-    """The best tier ("A", "B", "C" or "none") and, for every better one, why it is out of reach."""
+    """The tier in use ("A", "B", "C" or "none"), what it lets through, and why each better tier is out of reach."""
 
     tier: str
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """The report as plain data, for run records."""
+        return {"tier": self.tier, "missing": list(self.missing), "refused": dict(self.refused)}
+
+
+def survey(sandbox: Sandbox) -> tuple[str, ...]:
+    """What a program in `sandbox` could do that tier A denies. Raises SandboxError if the survey itself fails."""
+    limits = sandbox.limits
+    constants = f"WRITABLE, MEMORY, FILE = {_WRITABLE!r}, {limits.memory_bytes}, {limits.file_bytes}\n"
+    roomy = Limits(**{**limits.as_dict(), "cpu_seconds": 10.0, "wall_seconds": 60.0, "idle_seconds": 30.0})
+    source = constants + ATTEMPTS + "\nprint(survey())\n"
+    verdict = sandbox.run(Job(source, "survey", calls=[((), {}, None)], limits=roomy))
+    if verdict.outcome is not Outcome.WRONG_ANSWER:
+        raise SandboxError(f"the survey ended as {verdict.outcome.value}: {verdict.detail} {verdict.stderr[-500:]}")
+    return tuple(json.loads(verdict.stdout.splitlines()[-1]))
 
 
 def probe() -> Report:
-    """Try the tiers from the best down."""
-    missing: dict[str, str] = {}
-    for tier in ("A", "B", "C"):
-        try:
-            with Sandbox(num_slots=1, tier=tier, allow_weak_sandbox=True):
-                return Report(tier, missing)
-        except SandboxError as error:
-            missing[tier] = str(error)
-    return Report("none", missing)
+    """What this machine offers at best, weak tiers included."""
+    from sandboxes.pool import Sandbox
+
+    try:
+        with Sandbox(num_slots=1, allow_weak_sandbox=True) as sandbox:
+            return sandbox.report
+    except SandboxError as error:
+        return Report("none", (), {"all": str(error)})

@@ -19,7 +19,7 @@ OFFSET_NUMBER, OFFSET_ARCH, OFFSET_ARGS = 0, 4, 16
 CLONE3 = 435  # its flags lie behind a pointer; ENOSYS makes the C library use clone
 CLONE_THREAD = 0x00010000
 CLONE_NEW_ANY = 0x7E020000  # every CLONE_NEW* flag that clone takes (NEWTIME is for clone3 only, which is denied)
-AF_UNIX = 1
+AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET = 1, 1, 5
 LOWERABLE = (0, 3)  # RLIMIT_CPU, RLIMIT_STACK
 PR_SET_PDEATHSIG, PR_SET_SECCOMP = 1, 22
 PRCTL_OPTIONS = (
@@ -33,18 +33,27 @@ PRCTL_OPTIONS = (
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)  # isatty, window size, FIO*
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG, leases, notify
 
+FILE_ATTRIBUTES = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat".split()
+
 PID_MARK = 0x7FABCDEF  # replaced by the program's own pid when the filter is installed
 
 Code = list[tuple[int, int, int, int]]  # (operation, jump if true, jump if false, constant)
 Rules = dict[int, Code | int]  # system call number -> action, or code that ends in one
 
 
-def zygote_filter(machine: str) -> bytes:
-    """What the zygote and everything below it may do: the allow-list, process creation and signals included."""
+def zygote_filter(machine: str, own_files: bool) -> bytes:
+    """What the zygote and everything below it may do: the allow-list, process creation and signals included.
+
+    `own_files`: whether they live in a file system of their own. Elsewhere modes and times of files are out of reach,
+    because Landlock does not guard them.
+    """
     rules: Rules = {CLONE3: ENOSYS}
     rules.update(dict.fromkeys(syscalls.numbers(syscalls.ALLOWED, machine).values(), ALLOW))
     for name, number in syscalls.numbers(syscalls.CHECKED, machine).items():
         rules[number] = _shared_rule(name)
+    if not own_files:
+        allowed = syscalls.numbers(syscalls.ALLOWED, machine)
+        rules.update({allowed[name]: EPERM for name in FILE_ATTRIBUTES if name in allowed})
     return _assemble(machine, rules, otherwise=EPERM)
 
 
@@ -107,9 +116,10 @@ def _shared_rule(name: str) -> Code | int:
         return _flags_rule(forbidden=CLONE_NEW_ANY, required=0)
     if name == "prlimit64":
         return _prlimit_rule()
+    if name == "socketpair":
+        return _socketpair_rule()
     argument, values = {
         "setrlimit": (0, LOWERABLE),
-        "socketpair": (0, (AF_UNIX,)),
         "prctl": (0, (*PRCTL_OPTIONS, PR_SET_PDEATHSIG, PR_SET_SECCOMP)),
         "ioctl": (1, IOCTL_REQUESTS),
         "fcntl": (1, FCNTL_COMMANDS),
@@ -125,6 +135,21 @@ def _flags_rule(forbidden: int, required: int) -> Code:
     if required:
         code += [(JSET, 1, 0, required), (RET, 0, 0, EPERM)]
     return [*code, (RET, 0, 0, ALLOW)]
+
+
+def _socketpair_rule() -> Code:
+    """Connected Unix pairs only: a datagram pair could send to any address by name."""
+    return [
+        _low(0),
+        (JEQ, 1, 0, AF_UNIX),
+        (RET, 0, 0, EPERM),
+        _low(1),
+        (AND, 0, 0, 0xF),
+        (JEQ, 1, 0, SOCK_STREAM),
+        (JEQ, 0, 1, SOCK_SEQPACKET),
+        (RET, 0, 0, ALLOW),
+        (RET, 0, 0, EPERM),
+    ]
 
 
 def _prlimit_rule() -> Code:

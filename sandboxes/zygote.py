@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 
-from sandboxes import box, kernel, rootfs, scratch, seccomp
+from sandboxes import box, host, kernel, rootfs, scratch, seccomp
 
 # What honest solutions import, paid for once per slot instead of once per job.
 import bisect, collections, copy, functools, heapq, itertools, math, operator, re, string, typing  # noqa: E401, F401, I001
@@ -45,6 +45,8 @@ def main(descriptor: int, config_text: str) -> None:
     control = socket.socket(fileno=CONTROL)
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if control.recv(16) != b"go":  # now in its cgroup
+            os._exit(0)
         if config["tier"] == "A":
             _enter_namespaces(control, config)
         else:
@@ -82,6 +84,7 @@ def _wait_for(child: int) -> None:
     """Stay as the parent of process 1, without rights, and end with it."""
     os.closerange(0, 64)
     kernel.drop_capabilities()
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # again: a change of user clears it
     os.waitpid(child, 0)
     os._exit(0)
 
@@ -104,6 +107,18 @@ def _warm_up() -> None:
         ours.close()
         theirs.close()
     del sys.modules[box.MODULE_NAME]
+
+
+def _import_packages(packages: dict[str, str]) -> None:
+    """Make allowed third-party packages importable, and import them once for all boxes."""
+    if not packages:
+        return
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
+    in_root = os.path.isdir(rootfs.PACKAGES)
+    sys.path += [rootfs.PACKAGES] if in_root else sorted({os.path.dirname(path) for path in packages.values()})
+    for name in packages:
+        if name.isidentifier():
+            __import__(name)
 
 
 _SAMPLE = '''
@@ -130,9 +145,12 @@ class Zygote:
     def __init__(self, control: socket.socket, config: dict):
         self.control, self.tier, limits = control, config["tier"], config["limits"]
         os.umask(0o077)
+        _import_packages(config["packages"])
         _warm_up()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        if self.tier == "A":
+        if self.tier == "C":
+            kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        if os.geteuid() == 0:
             kernel.drop_bounding_set()
         _set_resource_limits(limits, config["num_own_tasks"])
         ruleset = None if self.tier == "C" else _landlock(config)
@@ -145,9 +163,9 @@ class Zygote:
         if ruleset is not None:
             kernel.landlock_restrict(ruleset)
             os.close(ruleset)
-            kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE))
+            kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE, own_files=self.tier == "A"))
             self.box_filter = seccomp.box_filter(kernel.MACHINE, limits["num_processes"])
-        self.scratch = scratch.Scratch(".")
+        self.scratch = scratch.Scratch(".") if self.tier == "A" else None  # elsewhere the judge cleans up
         kernel.prepare_seccomp(self.box_filter, seccomp.PID_MARK)
         gc.collect()
         gc.freeze()
@@ -166,7 +184,8 @@ class Zygote:
             if not self.control.recv(1):  # the judge says stop when it has what it needs, or sees the box end
                 os._exit(0)
             status, user, system = self._end(pid)
-            self.control.send(REPLY.pack(status, user, system, self.scratch.clean()))
+            clean = self.scratch is None or self.scratch.clean()
+            self.control.send(REPLY.pack(status, user, system, clean))
 
     def _end(self, pid: int) -> tuple[int, float, float]:
         """Kill the box and whatever else lives in the namespace; (wait status, user seconds, system seconds)."""
@@ -175,6 +194,8 @@ class Zygote:
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         user, system = usage.ru_utime, usage.ru_stime
+        if self.tier == "C":
+            _kill_children()
         if self.tier == "A":
             try:
                 os.kill(-1, signal.SIGKILL)
@@ -205,6 +226,14 @@ class Zygote:
             box.serve(CONTROL, result_bytes, result_depth)
         finally:
             os._exit(0)
+
+
+def _kill_children() -> None:
+    """Tier C only: kill the processes a program left, which have become children of this subreaper."""
+    while pids := [child for child in (host.descendant(os.getpid(), 1),) if child]:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _landlock(config: dict) -> int:

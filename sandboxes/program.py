@@ -1,0 +1,190 @@
+"""The judge's end of one running program: frames go in, frames come out, until a limit or the end.
+
+Bytes from the program are counted and bounded before they are looked at. `BoxEnded` says that it can answer no more.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from sandboxes import host
+from sandboxes.contract import Outcome
+
+if TYPE_CHECKING:
+    from sandboxes.cell import Cell
+
+_HEADER = struct.Struct("<I")
+_REQUEST = struct.Struct("<III")
+_CHUNK = 1 << 16
+_WATCH_SECONDS = 0.25
+_CLOSE_WATCH_SECONDS = 0.02  # where the kernel does not count files and threads for us
+
+
+class BoxEnded(Exception):
+    """The program can answer no more; `outcome` is None where the wait status must tell."""
+
+    def __init__(self, outcome: Outcome | None, detail: str = "", tests_passed: int = 0):
+        super().__init__(detail)
+        self.outcome, self.detail, self.tests_passed = outcome, detail, tests_passed
+
+
+class Program:
+    """One program in one box of `cell`, from fork to kill."""
+
+    def __init__(self, cell: Cell, limits: dict[str, Any]):
+        self.cell, self.limits = cell, limits
+        self.started = time.monotonic()
+        self.deadline = self.started + limits["wall_seconds"]
+        self.watch_seconds = _WATCH_SECONDS if cell.tier == "A" else _CLOSE_WATCH_SECONDS
+        self.next_watch = self.started + self.watch_seconds
+        self.link, remote = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self.output = {out_read: bytearray(), err_read: bytearray()}
+        try:
+            cell.fork(_request(limits), [remote.fileno(), out_write, err_write])
+        finally:
+            remote.close()
+            os.close(out_write)
+            os.close(err_write)
+        self.poll = select.poll()
+        for descriptor in (self.link.fileno(), *self.output):
+            self.poll.register(descriptor, select.POLLIN)
+        self.inbox, self.outbox = bytearray(), bytearray()
+        self.pid, self.writing = 0, False
+        self.ended: BoxEnded | None = None
+
+    def send(self, *bodies: bytes) -> None:
+        """Queue frames; they are written as the program reads."""
+        for body in bodies:
+            self.outbox += _HEADER.pack(len(body)) + body
+        self._write()
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """(tag, body) of the next frame. Raises BoxEnded, again and again once it has."""
+        if self.ended is not None:
+            raise self.ended
+        try:
+            while (frame := self._take_frame()) is None:
+                self._pump()
+        except BoxEnded as end:
+            self.ended = end
+            raise
+        return frame[:1], frame[1:]
+
+    def close(self) -> tuple[int, float, float, str, str]:
+        """Kill the program; (wait status, CPU seconds, wall seconds, stdout, stderr)."""
+        try:
+            status, cpu_seconds = self.cell.end_box()
+            wall_seconds = time.monotonic() - self.started
+            texts = [self._drain(descriptor) for descriptor in self.output]
+        finally:
+            self.link.close()
+            for descriptor in self.output:
+                os.close(descriptor)
+        return status, cpu_seconds, wall_seconds, texts[0], texts[1]
+
+    def _take_frame(self) -> bytes | None:
+        if len(self.inbox) < 4:
+            return None
+        (length,) = _HEADER.unpack_from(self.inbox)
+        if not 1 <= length <= self.limits["result_bytes"] + 1024:
+            raise BoxEnded(Outcome.PROTOCOL, "malformed frame")
+        if len(self.inbox) < 4 + length:
+            return None
+        frame = bytes(self.inbox[4 : 4 + length])
+        del self.inbox[: 4 + length]
+        return frame
+
+    def _pump(self) -> None:
+        """Wait for the program once, and read or write what is possible."""
+        now = time.monotonic()
+        if now >= self.deadline:
+            raise BoxEnded(Outcome.TIMEOUT_WALL, "wall clock")
+        ready = self.poll.poll(max(0.0, min(self.deadline, self.next_watch) - now) * 1000 + 1)
+        if time.monotonic() >= self.next_watch:
+            self._watch()
+        link = self.link.fileno()
+        for descriptor, events in ready:
+            if descriptor != link:
+                self._read_output(descriptor)
+            else:
+                if events & select.POLLOUT:
+                    self._write()
+                if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                    self._read_link()
+
+    def _write(self) -> None:
+        try:
+            while self.outbox:
+                sent = self.link.send(self.outbox, socket.MSG_DONTWAIT)
+                del self.outbox[:sent]
+        except BlockingIOError:
+            self.poll.modify(self.link.fileno(), select.POLLIN | select.POLLOUT)
+            self.writing = True
+            return
+        except OSError:
+            self.outbox.clear()  # the reading side will see the end
+        if self.writing:
+            self.poll.modify(self.link.fileno(), select.POLLIN)
+            self.writing = False
+
+    def _read_link(self) -> None:
+        try:
+            data = self.link.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            raise BoxEnded(None)
+        self.inbox += data
+
+    def _read_output(self, descriptor: int) -> None:
+        data = os.read(descriptor, _CHUNK)
+        if not data:
+            self.poll.unregister(descriptor)
+            return
+        self.output[descriptor] += data
+        if sum(map(len, self.output.values())) > self.limits["output_bytes"]:
+            raise BoxEnded(Outcome.OUTPUT_LIMIT, "stdout and stderr")
+
+    def _watch(self) -> None:
+        """End a program that is idle, has used up its CPU time or, without a private file system, its disk and threads."""
+        limits = self.limits
+        self.pid = self.pid or host.descendant(self.cell.process.pid, 2 if self.cell.tier == "A" else 1)
+        cpu, waiting = host.cpu_and_waiting_seconds(self.pid)
+        if cpu > limits["cpu_seconds"]:
+            raise BoxEnded(Outcome.TIMEOUT_CPU, "CPU time")
+        if time.monotonic() - self.started - cpu - waiting > limits["idle_seconds"]:
+            raise BoxEnded(Outcome.TIMEOUT_WALL, "idle")
+        if self.cell.scratch is not None:
+            entries, num_bytes = host.disk_usage(self.cell.scratch, limits["num_inodes"])
+            if entries > limits["num_inodes"] or num_bytes > limits["disk_bytes"]:
+                raise BoxEnded(Outcome.OUTPUT_LIMIT, "files")
+            if host.num_threads(self.pid) > limits["num_threads"] + 1:
+                raise BoxEnded(Outcome.MEMORY, "threads")
+        self.next_watch = time.monotonic() + self.watch_seconds
+
+    def _drain(self, descriptor: int) -> str:
+        """What the dead program had printed. In tier A no writer is alive, so reading never blocks."""
+        limit = self.limits["output_bytes"]
+        if self.cell.tier != "A":
+            os.set_blocking(descriptor, False)
+        collected = self.output[descriptor]
+        try:
+            while len(collected) <= limit and (data := os.read(descriptor, _CHUNK)):
+                collected += data
+        except BlockingIOError:
+            pass
+        return bytes(collected[:limit]).decode("utf-8", "replace")
+
+
+def _request(limits: dict[str, Any]) -> bytes:
+    return _REQUEST.pack(math.ceil(limits["cpu_seconds"]), limits["result_bytes"], limits["result_depth"])
