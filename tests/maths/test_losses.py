@@ -44,8 +44,8 @@ def test_policy_gradient_is_zero_exactly_where_a_clipped_branch_counts():
 
 
 def test_clip_high_may_differ_from_clip_low():
-    loss, stats = clipped(RATIOS.log(), clip_high=1.0)
-    assert loss.item() == pytest.approx(-(1.5 + 0.5 - 1.5 - 0.8 - 4.0) / 5)
+    loss, stats = clipped(RATIOS.log(), torch.tensor([[1.0, 1.0, -1.0, -2.0, -1.0]]), clip_high=1.0)
+    assert loss.item() == pytest.approx(-(1.5 + 0.5 - 1.5 - 1.6 - 4.0) / 5)
     assert stats.clip_high_fraction.item() == 0
 
 
@@ -73,13 +73,15 @@ def test_an_absurd_ratio_stays_finite():
 
 
 def test_value_loss_by_hand():
-    values, old, returns = torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2), torch.tensor([[2.0, 1.0]])
-    loss, stats = value_loss(values, old, returns, torch.ones(1, 2), clip=0.5, count=2)
-    assert loss.item() == 0.5 * (2.25 + 4.0) / 2  # free errors 1 and 4, clipped ones 2.25 and 0.25
-    assert stats.clip_fraction.item() == 0.5
-    assert stats.error.item() == 1.5
-    loss, stats = value_loss(values, old, returns, torch.ones(1, 2), clip=None, count=2)
-    assert loss.item() == 0.5 * (1.0 + 4.0) / 2
+    values, old, returns = torch.tensor([[1.0, 3.0, 3.0]]), torch.zeros(1, 3), torch.tensor([[2.0, 1.0, 1.0]])
+    loss, stats = value_loss(values, old, returns, torch.ones(1, 3), clip=0.5, count=3)
+    assert loss.item() == pytest.approx(
+        0.5 * (2.25 + 4 + 4) / 3
+    )  # free errors 1, 4, 4 and clipped ones 2.25, 0.25, 0.25
+    assert stats.clip_fraction.item() == pytest.approx(1 / 3)
+    assert stats.error.item() == pytest.approx(5 / 3)
+    loss, stats = value_loss(values, old, returns, torch.ones(1, 3), clip=None, count=3)
+    assert loss.item() == pytest.approx(0.5 * (1 + 4 + 4) / 3)
     assert stats.clip_fraction.item() == 0
 
 
