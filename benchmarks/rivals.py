@@ -66,34 +66,30 @@ def logit_kd(world: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, se
 
 def run(arm: str, config: RunConfig) -> dict[str, Any]:
     """Trains the student of the arm's world and returns its results, in the form of the main job's."""
-    from rl_distill import distributed, pipeline
-    from rl_distill.evaluation import evaluate, gap_recovered
+    from rl_distill import distributed, worlds
+    from rl_distill.evaluation import evaluate, gap_recovered, grade
     from rl_distill.reporting import Stages, quiet_libraries, versions
     from rl_distill.sft import fine_tune
+    from rl_distill.types import Completion, Finish
 
     quiet_libraries()
     distributed.set_threads(config.num_threads)
     stages = Stages()
-    world = pipeline.prepare(config, stages)
-    assert config.embedded is not None
-    cache_dir = Path(config.cache_dir or Path(config.output_dir) / "cache")
-    teacher_path = Path(world.teacher.model.config._name_or_path)
+    world = worlds.prepare(config, stages)
     before = {
         "teacher": evaluate(world.teacher.model, world.tokenizer, world.splits.test, config).accuracy(),
         "student": evaluate(world.student, world.tokenizer, world.splits.test, config).accuracy(),
     }
     problems = world.splits.cold_start
-    outputs = pipeline.teacher_outputs(config, world.teacher, world.tokenizer, problems, teacher_path, cache_dir)
     if arm in ("labelled_sft", "rejection_sft"):
-        with stages("label", f"the teacher writes {len(world.splits.train)} outputs"):
-            more = pipeline.teacher_outputs(
-                config, world.teacher, world.tokenizer, world.splits.train, teacher_path, cache_dir
-            )
-        texts = world.tokenizer([text for text, _ in more])["input_ids"]
-        world.teacher_tokens_generated += sum(len(ids) + 1 for ids in texts)
-        problems, outputs = problems + world.splits.train, outputs + more
-    keep = [(p, text) for p, (text, grade) in zip(problems, outputs, strict=True) if arm != "rejection_sft" or grade]
-    pairs = [(problem.prompt, text) for problem, text in keep]
+        problems = problems + world.splits.train
+    with stages("label", f"the teacher's outputs for {len(problems)} prompts"):
+        texts = [t[0] for t in worlds.teacher_texts(config, world.teacher, world.tokenizer, problems, 1)]
+    world.teacher_tokens_generated = worlds.count_tokens(world.tokenizer, texts)
+    pairs = [(problem.prompt, text) for problem, text in zip(problems, texts, strict=True)]
+    if arm == "rejection_sft":
+        grades = grade(problems, [Completion(text, [0], Finish.STOP) for text in texts])
+        pairs = [pair for pair, verdict in zip(pairs, grades, strict=True) if verdict]
     stage = stage_of(config)
     with stages("train", f"{arm}: {stage.num_steps} steps of {stage.batch_size} on {len(pairs)} outputs"):
         if arm == "logit_kd":

@@ -28,14 +28,14 @@ from rl_distill.arguments import parse
 def main() -> None:
     config = parse()
 
-    from rl_distill import distributed, pipeline
+    from rl_distill import distributed, pipeline, worlds
     from rl_distill.evaluation import evaluate
     from rl_distill.reporting import Stages, quiet_libraries
 
     quiet_libraries()
     distributed.set_threads(config.num_threads)
     stages = Stages()
-    world = pipeline.prepare(config, stages)
+    world = worlds.prepare(config, stages)
     with stages("before", f"teacher and student solve {len(world.splits.test)} held-out problems"):
         before = {
             "teacher": evaluate(world.teacher.model, world.tokenizer, world.splits.test, config),

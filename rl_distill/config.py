@@ -82,6 +82,8 @@ class TeacherConfig:
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
     autocast: Literal["auto", "on", "off"] = "auto"
     micro_batch_size: int = 64
+    num_evidence_prompts: int = 256
+    """With your own data: training problems the teacher solves once, so that the anchor can follow the evidence."""
     num_outputs_per_prompt: int = 0
     """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
 

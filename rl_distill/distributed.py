@@ -47,6 +47,13 @@ def gather_list(items: Sequence[Any]) -> list[Any]:
     return [item for part in parts for item in part]
 
 
+def device() -> torch.device:
+    """This process's accelerator, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
 def barrier() -> None:
     if world_size() > 1:
         dist.barrier()

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -193,6 +193,17 @@ class Curve:
 
     def shows(self, name: str) -> bool:
         return name in self.names or any(name.startswith(p) and name.endswith(s) for p, s in self.prefixes)
+
+
+def write_evaluations(folder: Path, stages: Mapping[str, Evaluation]) -> None:
+    """evaluations.jsonl: every held-out problem with its answer and verdict, by stage (teacher, before, after)."""
+    lines = []
+    for stage, evaluation in stages.items():
+        rows = zip(evaluation.problems, evaluation.completions, evaluation.grades, strict=True)
+        for problem, completion, verdict in rows:
+            record = {"stage": stage, "task": problem.task, "prompt": problem.prompt, "completion": completion.text}
+            lines.append(json.dumps(record | {"grade": verdict}))
+    write_atomically(folder / "evaluations.jsonl", "\n".join(lines) + "\n")
 
 
 CURVES = {

@@ -11,6 +11,7 @@ from rl_distill.models.embedded import Splits
 from rl_distill.models.tiny import make_model, make_tokenizer
 from rl_distill.tasks.embedded import make_problems
 from rl_distill.trainer import PPOTrainer
+from rl_distill.worlds import World, make_teacher
 
 SETTINGS: dict[str, Any] = {
     "ppo.num_steps": 3,
@@ -32,14 +33,14 @@ def make_config(output_dir: Path, **settings: Any) -> RunConfig:
     return load_config(None, SETTINGS | {"output_dir": str(output_dir)} | dotted)
 
 
-def make_world(config: RunConfig) -> pipeline.World:
+def make_world(config: RunConfig) -> World:
     train = make_problems("train", 40, 0)
     tokenizer = make_tokenizer([p.prompt + p.solution for p in train], 320)
     teacher = make_model(TinyModelConfig(48, 64, 2, 4), tokenizer, 1)
     student = make_model(TinyModelConfig(32, 64, 2, 4), tokenizer, 2)
     splits = Splits(cold_start=[], train=train, validation=make_problems("validation", 6, 0), test=train[:4])
     rates = {"math": 0.5, "code": 0.5}
-    return pipeline.World(splits, pipeline.make_teacher(config, teacher, tokenizer), student, tokenizer, rates, 0)
+    return World(splits, make_teacher(config, teacher, tokenizer), student, tokenizer, rates, 0)
 
 
 def make_trainer(output_dir: Path, **settings: Any) -> PPOTrainer:

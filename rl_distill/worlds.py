@@ -1,0 +1,182 @@
+"""What a run works with: problems by split, the teacher, the student before training, and their tokenizer.
+
+Either the embedded world, made and cached here, or the user's own models and prompts. Every stage is announced.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import distributed
+from .config import ConfigError, RunConfig
+from .data import load_splits
+from .evaluation import grade
+from .generation import Sampling
+from .models.embedded import Splits, load, make_splits, student_folder, teacher_folder
+from .models.tokenizers import check_same_tokenizer
+from .reporting import Stages
+from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
+from .teachers.shared import SharedTeacher
+from .types import Completion, Finish, Problem
+
+TEXTS_PER_SHARD = 256
+
+
+@dataclass
+class World:
+    """`teacher_success` is the teacher's verified rate per task on prompts it wrote for: the anchor's evidence."""
+
+    splits: Splits
+    teacher: SharedTeacher
+    student: Any
+    tokenizer: Any
+    teacher_success: dict[str, float]
+    teacher_tokens_generated: int
+
+    def ledger(self, student_sequences: int) -> dict[str, int]:
+        """What the run spent: sequences the student sampled, tokens the teacher wrote and tokens it scored."""
+        return {
+            "student_sequences": student_sequences,
+            "teacher_tokens_generated": self.teacher_tokens_generated,
+            "teacher_tokens_scored": self.teacher.tokens_scored,
+        }
+
+
+def prepare(config: RunConfig, stages: Stages) -> World:
+    """The world of the config. Raises ConfigError where models, tokenizers or data do not fit together."""
+    return _own(config, stages) if config.embedded is None else _embedded(config, stages)
+
+
+def cache_dir_of(config: RunConfig) -> Path:
+    return Path(config.cache_dir or Path(config.output_dir) / "cache")
+
+
+def _embedded(config: RunConfig, stages: Stages) -> World:
+    """Teacher, its budget of outputs, and the student after its cold start; cached ones are reused."""
+    assert config.embedded is not None
+    cache_dir, work_dir = cache_dir_of(config), Path(config.output_dir) / "work"
+    splits = make_splits(config.embedded, config.seed)
+    with stages("teacher", "the teacher learns from reference solutions"):
+        teacher_path = teacher_folder(config, config.embedded, cache_dir, work_dir)
+    model, tokenizer = load(teacher_path)
+    teacher = make_teacher(config, model, tokenizer)
+    with stages("outputs", f"the teacher writes {len(splits.cold_start)} outputs"):
+        texts = [texts[0] for texts in teacher_texts(config, teacher, tokenizer, splits.cold_start, 1)]
+        rates = success_rates(splits.cold_start, texts)
+    with stages("cold_start", "the student learns from those outputs"):
+        pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
+        student_path = student_folder(config, config.embedded, teacher_path, pairs, cache_dir, work_dir)
+    student, _ = load(student_path)
+    world = World(splits, teacher, student, tokenizer, rates, count_tokens(tokenizer, texts))
+    return _with_teacher_texts(config, world, stages)
+
+
+def _own(config: RunConfig, stages: Stages) -> World:
+    """The user's student, teacher and prompts; the two must share one tokenizer."""
+    with stages("models", f"loading student {config.student.model} and teacher {config.teacher.model}"):
+        student, tokenizer = load(str(config.student.model), config.student.dtype)
+        teacher_model, teacher_tokenizer = load(str(config.teacher.model), config.teacher.dtype)
+        check_same_tokenizer(tokenizer, teacher_tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    device = distributed.device()
+    teacher = make_teacher(config, teacher_model.to(device), tokenizer)
+    with stages("data", f"loading prompts from {config.data.train}"):
+        splits = load_splits(config.data, tokenizer, config.seed)
+    world = World(splits, teacher, student.to(device), tokenizer, {}, 0)
+    if config.anchor.schedule == "evidence" and config.anchor.placement != "none":
+        sample = splits.train[: config.teacher.num_evidence_prompts]
+        with stages("evidence", f"the teacher solves {len(sample)} training problems"):
+            texts = [texts[0] for texts in teacher_texts(config, teacher, tokenizer, sample, 1)]
+            world.teacher_success = success_rates(sample, texts)
+            world.teacher_tokens_generated += count_tokens(tokenizer, texts)
+        if not world.teacher_success:
+            raise ConfigError(
+                "anchor.schedule: evidence found no training problem that can be checked: the data needs an `answer` "
+                "column, or `test` and `entry_point`; or set anchor.schedule to fixed"
+            )
+    return _with_teacher_texts(config, world, stages)
+
+
+def _with_teacher_texts(config: RunConfig, world: World, stages: Stages) -> World:
+    """Adds the column `teacher_output` to the training problems where the config asks the teacher for texts."""
+    num_texts = config.teacher.num_outputs_per_prompt
+    if num_texts == 0:
+        return world
+    with stages(
+        "teacher_texts", f"the teacher writes {num_texts} text(s) for each of {len(world.splits.train)} prompts"
+    ):
+        texts = teacher_texts(config, world.teacher, world.tokenizer, world.splits.train, num_texts)
+    world.teacher_tokens_generated += sum(count_tokens(world.tokenizer, several) for several in texts)
+    train = [
+        replace(problem, columns=problem.columns | {"teacher_output": list(several)})
+        for problem, several in zip(world.splits.train, texts, strict=True)
+    ]
+    world.splits = replace(world.splits, train=train)
+    return world
+
+
+def make_teacher(config: RunConfig, model: Any, tokenizer: Any) -> SharedTeacher:
+    """The teacher in this process, scoring at the temperature of the rollouts."""
+    wanted = config.teacher.autocast
+    return SharedTeacher(
+        model,
+        eos_token_ids=[tokenizer.eos_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+        temperature=config.generation.temperature,
+        micro_batch_size=config.teacher.micro_batch_size,
+        autocast=wanted == "on" or (wanted == "auto" and distributed.fast_bf16(model.device)),
+        num_tokens_vocab=len(tokenizer),
+    )
+
+
+def teacher_texts(
+    config: RunConfig, teacher: SharedTeacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
+) -> list[tuple[str, ...]]:
+    """`num_texts` texts per problem (one: greedy; several: sampled as rollouts are), from the cache where it has them.
+
+    Texts are stored as they come, so an interrupted run goes on where it stopped.
+    """
+    settings = config.generation
+    greedy = Sampling(settings.max_completion_length, temperature=0.0)
+    sampled = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
+    sampling = greedy if num_texts == 1 else sampled
+    cache = TeacherOutputCache(cache_dir_of(config) / "teacher_texts")
+    how = {"num_texts": num_texts, **vars(sampling)}
+    keys = [output_key(teacher.fingerprint, problem.prompt, how) for problem in problems]
+    missing = [row for row, key in enumerate(keys) if key not in cache.get(keys)]
+    shards = range(0, len(missing), TEXTS_PER_SHARD)
+    for start in tqdm(shards, desc="teacher texts", unit="shard", disable=len(shards) < 2 or not distributed.is_main()):
+        rows = missing[start : start + TEXTS_PER_SHARD]
+        prompt_ids = [
+            tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"]
+            for row in rows
+            for _ in range(num_texts)
+        ]
+        generated = teacher.generate(prompt_ids, sampling)
+        texts = [tokenizer.decode(item.token_ids, skip_special_tokens=True) for item in generated]
+        cache.put(
+            TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i * num_texts : (i + 1) * num_texts]))
+            for i, row in enumerate(rows)
+        )
+    found = cache.get(keys)
+    return [found[key].texts for key in keys]
+
+
+def success_rates(problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
+    """The share of right texts per task, over those that could be graded."""
+    grades = grade(problems, [Completion(text, [0], Finish.STOP) for text in texts])
+    graded = [(problem.task, g) for problem, g in zip(problems, grades, strict=True) if g is not None]
+    counts = Counter(task for task, _ in graded)
+    return {task: sum(g for t, g in graded if t == task) / count for task, count in sorted(counts.items())}
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> int:
+    """Tokens of the texts, with an EOS each."""
+    return sum(len(ids) + 1 for ids in tokenizer(list(texts))["input_ids"])
