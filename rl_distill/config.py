@@ -99,6 +99,8 @@ class DataConfig:
     prompt_column: str = "prompt"
     prompt_template: str | None = None
     """Python format string over the columns, for example "Q: {question}\\nA:"; used in place of `prompt_column`."""
+    chat: bool = False
+    """Put a text prompt into the tokenizer's chat template as one user turn; lists of messages always are."""
     task: str = "default"
     max_prompt_length: int | None = None
 

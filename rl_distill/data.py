@@ -70,6 +70,14 @@ def _rows(config: DataConfig, source: str, split: str) -> Any:
 
 
 def _prompt(config: DataConfig, row: dict[str, Any], tokenizer: Any) -> str:
+    prompt = _raw_prompt(config, row)
+    if isinstance(prompt, str) and not config.chat:
+        return prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def _raw_prompt(config: DataConfig, row: dict[str, Any]) -> Any:
     if config.prompt_template is not None:
         try:
             return config.prompt_template.format(**row)
@@ -80,7 +88,4 @@ def _prompt(config: DataConfig, row: dict[str, Any], tokenizer: Any) -> str:
             f"data: no column {config.prompt_column!r}; columns are {', '.join(row)}. Set data.prompt_column or "
             "data.prompt_template"
         )
-    prompt = row[config.prompt_column]
-    if isinstance(prompt, str):
-        return prompt
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return row[config.prompt_column]

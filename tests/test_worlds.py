@@ -137,3 +137,14 @@ def test_make_teacher_freezes_the_model(tmp_path):
     config = make_config(tmp_path)
     teacher = make_teacher(config, make_world(config).teacher.model, make_world(config).tokenizer)
     assert not any(p.requires_grad for p in teacher.model.parameters())
+
+
+def test_a_text_prompt_can_be_put_into_the_chat_template(tmp_path, tokenizer):
+    import copy
+
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    source = write_jsonl(tmp_path / "d.jsonl", [{"prompt": "1+1?"}])
+    assert load_problems(DataConfig(chat=True), source, "train", chatty)[0].prompt == "<user>1+1?<assistant>"
+    messages = write_jsonl(tmp_path / "m.jsonl", [{"prompt": [{"role": "user", "content": "hi"}]}])
+    assert load_problems(DataConfig(), messages, "train", chatty)[0].prompt == "<user>hi<assistant>"
