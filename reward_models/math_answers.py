@@ -19,14 +19,15 @@ def math_answer(
     completions: list,
     answer: list[str | None],
     mode: str = "flexible",
-    item_seconds: float = 5.0,
+    item_seconds: float = 3.0,
     log_metric: Callable[[str, float], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """1 if the completion's final answer equals the gold one in value, else 0; None where `answer` is None.
 
-    mode: how the answer is found (`extract_answer`). item_seconds: the most that one answer may cost in algebra, then
-    it scores 0. None also where the algebra process itself failed (`math_answer/outages`: share of the math problems).
+    mode: how the answer is found (`extract_answer`). item_seconds: the most CPU time that one answer may cost in
+    algebra, then it scores 0. None also where the algebra process itself failed (`math_answer/outages`: share of the
+    math problems).
     """
     scores: list[float | None] = [None] * len(completions)
     undecided: dict[int, list[tuple[str, str]]] = {}
@@ -48,7 +49,7 @@ def math_answer(
     return scores
 
 
-def is_match(prediction: str, gold: str, *, mode: str = "flexible", item_seconds: float = 5.0) -> bool:
+def is_match(prediction: str, gold: str, *, mode: str = "flexible", item_seconds: float = 3.0) -> bool:
     """True if the final answer in `prediction` (a bare answer or a whole solution) equals `gold` in value.
 
     RuntimeError if the algebra process could not be run at all.

@@ -6,10 +6,15 @@ sympy's `parse_expr`: formulas are read as LaTeX only.
 import json
 import os
 import resource
+import signal
 import sys
 
 MEMORY_BYTES = 1 << 30
 INPUT_CHARACTERS = 2_000
+
+
+class OutOfTime(BaseException):
+    """Raised by a signal in the middle of sympy, which catches every Exception."""
 
 
 def main() -> None:
@@ -21,33 +26,50 @@ def main() -> None:
     import math_verify
 
     logging.disable(logging.CRITICAL)
+    equal_formulas(math_verify, "\\sqrt{4}", "2")  # sympy imports much on first use: not on an answer's time
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     print(json.dumps({"ready": True}), file=answers, flush=True)
+    signal.signal(signal.SIGVTALRM, out_of_time)
     for line in sys.stdin:
         job = json.loads(line)
-        equal = all(equal_formulas(math_verify, *pair, job["seconds"]) for pair in job["pairs"])
-        print(json.dumps({"equal": equal}), file=answers, flush=True)
+        print(json.dumps({"equal": answer(math_verify, job["pairs"], job["seconds"])}), file=answers, flush=True)
 
 
-def equal_formulas(math_verify: object, prediction: str, gold: str, seconds: float) -> bool:
+def answer(math_verify: object, pairs: list[list[str]], seconds: float) -> bool:
+    """True if all pairs are equal; False if that is not found out within half of `seconds` of CPU time.
+
+    A signal ends Python code. At the full time the kernel ends the process, as it must where C code does not return:
+    10^{10^{10}} is one call. CPU time counts, so that a busy machine does not turn right answers into wrong ones.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF is not handled: it kills
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds / 2)
+    try:
+        return all(equal_formulas(math_verify, *pair) for pair in pairs)
+    except OutOfTime:
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def out_of_time(*_: object) -> None:
+    raise OutOfTime
+
+
+def equal_formulas(math_verify: object, prediction: str, gold: str) -> bool:
     """True if math-verify parses both formulas and finds them equal to 12 digits."""
     if len(prediction) > INPUT_CHARACTERS:
         return False
-    settings = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
-    alarm = max(1, int(seconds / 2))
-    sides = [
-        math_verify.parse(
-            rf"\boxed{{{text}}}",
-            settings,
-            fallback_mode="no_fallback",
-            extraction_mode="first_match",
-            parsing_timeout=alarm,
-        )
-        for text in (gold, prediction)
-    ]
+    options = {
+        "extraction_config": [math_verify.LatexExtractionConfig(boxed_match_priority=0)],
+        "fallback_mode": "no_fallback",
+        "extraction_mode": "first_match",
+        "parsing_timeout": None,
+    }
+    sides = [math_verify.parse(rf"\boxed{{{text}}}", **options) for text in (gold, prediction)]
     if not all(sides):
         return False
-    return math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=alarm)
+    return math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
 
 
 if __name__ == "__main__":

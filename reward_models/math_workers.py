@@ -18,12 +18,13 @@ from queue import SimpleQueue
 
 WORKER_FILE = Path(__file__).with_name("math_verify_worker.py")
 START_SECONDS = 60.0
+WALL_FACTOR = 20.0  # the worker counts CPU time itself; this is for one that does not get any
 JOBS_PER_WORKER = 1_000  # then a fresh one: sympy's caches grow
 Problem = list[tuple[str, str]]
 
 
 class WorkerFailure(RuntimeError):
-    """The worker could not be started, or spoke out of turn: the machine's fault, not the answer's."""
+    """The worker could not be started or got no CPU: the machine's fault, not the answer's."""
 
 
 class Worker:
@@ -35,16 +36,22 @@ class Worker:
         self._num_jobs = 0
 
     def ask(self, problem: Problem, seconds: float) -> bool:
-        """True if every pair is equal. False when the answer takes longer than `seconds`, or takes the worker down."""
+        """True if every pair is equal; False when that needs more CPU time than `seconds`, or takes the worker down.
+
+        WorkerFailure if the worker cannot be started or gets no CPU.
+        """
         if self._process is None:
             self._start()
         try:
             self._process.stdin.write(json.dumps({"pairs": problem, "seconds": seconds}).encode() + b"\n")
             self._process.stdin.flush()
-            reply = self._read_line(seconds + 0.5)
-        except (BrokenPipeError, EOFError, TimeoutError):  # too slow, or out of memory: what hostile answers do
+            reply = self._read_line(WALL_FACTOR * seconds)
+        except (BrokenPipeError, EOFError):  # killed by its CPU or memory limit: what hostile answers do
             self.stop()
             return False
+        except TimeoutError as error:  # it had no CPU to spend: not the answer's fault
+            self.stop()
+            raise WorkerFailure(f"a formula got less than {seconds} s of CPU in {WALL_FACTOR * seconds} s") from error
         self._num_jobs += 1
         if self._num_jobs >= JOBS_PER_WORKER:
             self.stop()

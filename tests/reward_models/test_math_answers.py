@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ from math_table import ADVERSARIAL, EXTRACTION, LATEX, NUMBERS, PERCENT_AND_UNIT
 
 from reward_models.math_answers import extract_answer, is_match, math_answer
 from reward_models.math_compare import decide
+from reward_models.math_workers import shared_workers
 
 GSM8K = Path(__file__).parents[2] / "../shared/data/gsm8k"
 needs_gsm8k = pytest.mark.skipif(not GSM8K.exists(), reason="GSM8K is not beside the repository")
@@ -88,7 +90,7 @@ def disagreements_with_math_verify(num_cases: int, seed: int) -> list[tuple]:
         other = value if rng.random() < 0.5 else value + near
         gold, answer = written_ways(value, rng), written_ways(other, rng)
         ours, exact = decide(answer, gold), value == other
-        if not ours is exact is equal_formulas(math_verify, answer, gold, 10.0):
+        if not ours is exact is equal_formulas(math_verify, answer, gold):
             found.append((gold, answer, ours, exact))
     return found
 
@@ -123,21 +125,27 @@ HOSTILE_FORMULAS = ["9**9**9", "9^{9^{9^{9}}}", "10^{10^{10}}", "(10^{10})!", "(
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_answer_scores_zero_in_no_time(name):
-    started = time.monotonic()
-    assert math_answer(completions=[HOSTILE[name]] * 2, answer=["18", "\\frac{\\pi}{2}"], item_seconds=2.0) == [
-        0.0,
-        0.0,
-    ]
-    assert time.monotonic() - started < 6.0
+    started = time.process_time()
+    scores = math_answer(completions=[HOSTILE[name]] * 2, answer=["18", "\\frac{\\pi}{2}"], item_seconds=2.0)
+    assert scores == [0.0, 0.0]
+    assert time.process_time() - started < 1.0
 
 
 def test_hostile_formulas_cost_at_most_the_time_limit_each_and_do_not_hold_the_others():
     is_match("\\sqrt{4}", "2")  # workers are up
     completions = [*HOSTILE_FORMULAS, "\\boxed{\\sqrt{324}}", "\\boxed{18}"]
-    started = time.monotonic()
+    used = children_cpu_seconds()
     scores = math_answer(completions=completions, answer=["18"] * len(completions), item_seconds=1.0)
     assert scores == [0.0] * len(HOSTILE_FORMULAS) + [1.0, 1.0]
-    assert time.monotonic() - started < 1.5 * len(HOSTILE_FORMULAS) + 5.0
+    shared_workers().close()  # only the CPU time of ended processes is known
+    start_up = 2.0
+    assert children_cpu_seconds() - used < (1.0 + start_up) * (len(HOSTILE_FORMULAS) + 2)
+
+
+def children_cpu_seconds() -> float:
+    """CPU time of this process's ended children: unlike wall time it does not depend on who else is on the machine."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_code_in_an_answer_is_never_run(tmp_path):
