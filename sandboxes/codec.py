@@ -1,6 +1,6 @@
 """Typed JSON: how values cross the boundary between the judge and the program.
 
-Only None, bool, int, float, complex, str, bytes, list, tuple, dict and the sets travel; subclasses arrive as their base.
+Only None, bool, int, float, complex, str, bytes, list, tuple, dict and sets travel; subclasses arrive as their base.
 Decoding is safe for hostile bytes: it builds built-in values only and raises `ValueError` for everything else.
 """
 
@@ -21,7 +21,7 @@ class NotData(ValueError):
 
 
 class Opaque:
-    """Stands for a value that could not travel. Any use of it raises TypeError, so it equals nothing and differs from nothing."""
+    """Stands for a value that could not travel. Any use of it raises TypeError: it neither equals nor differs."""
 
     __slots__ = ("type_name",)
 
@@ -116,7 +116,10 @@ def _unwrap(tagged: dict[str, Any]) -> Any:
     if tag == TAG_TUPLE:
         return tuple(body)
     if tag == TAG_DICT:
+        _refuse_collisions([key for key, _ in body])
         return {key: item for key, item in body}  # noqa: C416
+    if tag in (TAG_SET, TAG_FROZENSET):
+        _refuse_collisions(body)
     if tag == TAG_SET:
         return {item for item in body}  # noqa: C416 - bytecode, so an alarm can interrupt colliding hashes
     if tag == TAG_FROZENSET:
@@ -124,6 +127,12 @@ def _unwrap(tagged: dict[str, Any]) -> Any:
     if tag == TAG_COMPLEX:
         return complex(*body)
     raise ValueError(f"unknown tag {tag!r}")
+
+
+def _refuse_collisions(keys: list[Any]) -> None:
+    """Raise ValueError for many keys with few hashes: putting them into one table would take quadratic time."""
+    if len(keys) > 500 and len(set(map(hash, keys))) < len(keys) // 8:
+        raise ValueError("keys collide")
 
 
 def _refuse_depth(data: bytes, max_depth: int) -> None:

@@ -19,7 +19,7 @@ class SandboxError(RuntimeError):
 
 
 class JobError(SandboxError):
-    """The trusted half of a job is unusable (test text that does not compile, names it lacks, arguments that are not data)."""
+    """The trusted half of a job is unusable: the test does not compile, lacks a name, or passes what is not data."""
 
 
 class Outcome(Enum):

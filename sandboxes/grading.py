@@ -17,7 +17,6 @@ from sandboxes import box, codec
 from sandboxes.contract import JobError, Outcome
 from sandboxes.program import BoxEnded, Program
 
-
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _CONDITIONAL = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom, *_COMPREHENSIONS)
 
@@ -141,7 +140,7 @@ def certain_calls(tree: ast.Module, entry_point: str) -> tuple[bytes, ...]:
     """
     checks = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
     by_name = any(isinstance(node, ast.Name) and node.id == entry_point for node in ast.walk(tree))
-    if len(checks) != 1 or not checks[0].args.args or by_name and checks[0].args.args[0].arg != entry_point:
+    if len(checks) != 1 or not checks[0].args.args or (by_name and checks[0].args.args[0].arg != entry_point):
         return ()
     name, frames = checks[0].args.args[0].arg, []
     for statement in checks[0].body:

@@ -1,6 +1,6 @@
 """What the judge asks of the host on behalf of a slot: user ids, a cgroup, a scratch directory, facts from /proc.
 
-Everything a slot leaves on the host bears the judge's pid in its name, so that it can be swept after a judge was killed.
+Everything a slot leaves on the host bears the judge's pid in its name, so that it can be swept after a kill.
 Used outside the walls only; raises OSError.
 """
 
@@ -94,7 +94,7 @@ def id_mapping() -> tuple[int, int] | None:
             inside, _, count = (int(word) for word in file.readline().split())
     except (OSError, ValueError):
         return None
-    for base in (2_000_000_000, 1_500_000, 60_000):
+    for base in (2_000_000_000 + os.getpid() % 1_000_000 * 2000, 1_500_000, 60_000):
         if inside <= base and base + 2000 < inside + count:
             return base, 2000
     return None
@@ -193,7 +193,7 @@ def _own_cgroups(num_bytes: int, num_tasks: int) -> dict[str, tuple[str, dict[st
                 found[name] = _CGROUP_ROOT + "/pids" + path, {"pids.max": str(num_tasks)}
     if not found:
         files = {"memory.max": str(num_bytes), "memory.swap.max": "0", "pids.max": str(num_tasks)}
-        found = {"unified": (_CGROUP_ROOT + path, files) for _, controllers, path in lines if not controllers}
+        found = {"unified": (_CGROUP_ROOT + path, files) for _, names, path in lines if not names}  # noqa: B035
     return found
 
 

@@ -132,7 +132,7 @@ class Judge:
     ) -> tuple[grading.Score | None, BoxEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
         limits = self.limits
-        signal.setitimer(signal.ITIMER_REAL, limits["wall_seconds"] + _OWN_PATIENCE_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, limits["wall_seconds"] + _OWN_PATIENCE_SECONDS, 0.5)
         program.send(
             box.load_frame(request["source"], request["entry_point"]), *(() if prepared is None else prepared.ahead)
         )

@@ -149,7 +149,7 @@ class Sandbox:
         return result
 
     def run_batch(self, jobs: Sequence[Job]) -> list[Verdict | SandboxError]:
-        """Results in the order of `jobs`, every slot kept busy. A SandboxError stands in the list for an unscored job."""
+        """Results in the order of `jobs`, every slot kept busy. A SandboxError stands in for an unscored job."""
         jobs = list(jobs)
         if min(self.num_slots, len(jobs)) <= 1:
             return [self._run(job) for job in jobs]

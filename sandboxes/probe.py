@@ -1,6 +1,6 @@
 """Finds out, by doing, what this machine's sandbox holds: tries the forbidden things from inside a box.
 
-A tier is claimed only if everything it promises was really denied. Used when a sandbox starts and by `python -m sandboxes`.
+A tier is claimed only if everything it promises was really denied. Used whenever a sandbox starts.
 """
 
 from __future__ import annotations

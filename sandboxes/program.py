@@ -156,7 +156,7 @@ class Program:
             raise BoxEnded(Outcome.OUTPUT_LIMIT, "stdout and stderr")
 
     def _watch(self) -> None:
-        """End a program that is idle, has used up its CPU time or, without a private file system, its disk and threads."""
+        """End a program that is idle or over its CPU time, or over files and threads where the kernel does not count."""
         limits = self.limits
         self.pid = self.pid or host.descendant(self.cell.process.pid, 2 if self.cell.tier == "A" else 1)
         cpu, waiting = host.cpu_and_waiting_seconds(self.pid)

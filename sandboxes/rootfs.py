@@ -41,6 +41,26 @@ def hidden_dirs(parents: list[str]) -> list[str]:
     return [path for path in found if os.path.isdir(path) and not os.path.islink(path)]
 
 
+def reading_rules() -> list[tuple[str, bool]]:
+    """(path, whether the files below may be read) for readable directories, third-party packages left out.
+
+    Rights hold for everything below a path, so a directory with something hidden in it is listed entry by entry; the
+    names in hidden directories stay visible, their files do not.
+    """
+    shown = readable_dirs()
+    hidden = set(hidden_dirs(shown))
+
+    def rules(path: str) -> list[tuple[str, bool]]:
+        if path in hidden:
+            return []
+        if not any(other.startswith(path + "/") for other in hidden):
+            return [(path, True)]
+        entries = (os.path.join(path, name) for name in os.listdir(path))
+        return [(path, False), *(rule for entry in entries if os.path.exists(entry) for rule in rules(entry))]
+
+    return [rule for path in shown for rule in rules(path)]
+
+
 def enter(packages: dict[str, str]) -> None:
     """Build the private root and make it this process's root. `packages` maps names below /packages to host paths."""
     shown = readable_dirs()
@@ -70,7 +90,7 @@ def enter(packages: dict[str, str]) -> None:
 
 
 def mount_scratch(disk_bytes: int, num_inodes: int) -> None:
-    """A fresh, empty, writable tmpfs at /tmp, visible in this namespace only. Its root belongs to the zygote's first user."""
+    """A fresh, empty, writable tmpfs at /tmp, visible in this namespace only."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOATIME
     kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={max(disk_bytes, 4096)},nr_inodes={num_inodes + 1},mode=1777")
 

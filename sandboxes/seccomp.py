@@ -33,7 +33,7 @@ PRCTL_OPTIONS = (
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)  # isatty, window size, FIO*
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG, leases, notify
 
-FILE_ATTRIBUTES = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat".split()
+FILE_ATTRIBUTES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
 
 PID_MARK = 0x7FABCDEF  # replaced by the program's own pid when the filter is installed
 

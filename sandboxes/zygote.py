@@ -18,8 +18,20 @@ import sys
 
 from sandboxes import box, host, kernel, rootfs, scratch, seccomp
 
-# What honest solutions import, paid for once per slot instead of once per job.
-import bisect, collections, copy, functools, heapq, itertools, math, operator, re, string, typing  # noqa: E401, F401, I001
+# What honest solutions import: paid for once per slot instead of once per job.
+_COMMON = (
+    "bisect",
+    "collections",
+    "copy",
+    "functools",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "re",
+    "string",
+    "typing",
+)
 
 REPLY = struct.Struct("<idd?")  # wait status, user seconds, system seconds, whether the slot is clean
 REQUEST = struct.Struct("<III")  # CPU limit in whole seconds, answer bytes, answer depth
@@ -60,7 +72,7 @@ def main(descriptor: int, config_text: str) -> None:
 
 
 def _enter_namespaces(control: socket.socket, config: dict) -> None:
-    """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in process 1 of the new namespace."""
+    """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in their process 1."""
     if config["real_root"]:  # real root may read what the mapped user may not (a Python below /root)
         kernel.unshare(kernel.CLONE_NEWNS)
         rootfs.enter(config["packages"])
@@ -97,6 +109,10 @@ def _switch_user(uid: int) -> None:
 
 def _warm_up() -> None:
     """Go through a box's work with a trusted sample, so that boxes inherit its memory pages instead of faulting."""
+    for name in _COMMON:
+        __import__(name)
+    for name in _COMMON:
+        __import__(name)
     calls = ([[1, 2, 3, 4]], {"n": 2}), (["abc"], {}), ([5], {})
     for _ in range(20):  # enough for the interpreter to specialise its bytecode, which writes to it
         ours, theirs = socket.socketpair()
@@ -167,6 +183,7 @@ class Zygote:
             self.box_filter = seccomp.box_filter(kernel.MACHINE, limits["num_processes"])
         self.scratch = scratch.Scratch(".") if self.tier == "A" else None  # elsewhere the judge cleans up
         kernel.prepare_seccomp(self.box_filter, seccomp.PID_MARK)
+        sys.argv[:] = sys.orig_argv[:] = [""]
         gc.collect()
         gc.freeze()
 
@@ -241,14 +258,9 @@ def _landlock(config: dict) -> int:
     if config["tier"] == "A":
         rules = [("/", kernel.READ_ONLY), (rootfs.SCRATCH_PARENT, kernel.READ_WRITE)]
     else:
-        readable = [
-            *rootfs.readable_dirs(),
-            *config["packages"].values(),
-            "/etc/ld.so.cache",
-            "/dev/urandom",
-            "/dev/zero",
-        ]
-        rules = [(path, kernel.READ_ONLY) for path in readable if os.path.exists(path)]
+        rules = [(path, kernel.READ_ONLY if files else kernel.LIST_ONLY) for path, files in rootfs.reading_rules()]
+        others = [*config["packages"].values(), "/etc/ld.so.cache", "/dev/urandom", "/dev/zero"]
+        rules += [(path, kernel.READ_ONLY) for path in others if os.path.exists(path)]
         rules.append((config["scratch"], kernel.READ_WRITE))
     return kernel.landlock_ruleset([*rules, ("/dev/null", kernel.DEVICE)])
 

@@ -1,0 +1,76 @@
+"""Prints what this machine's sandbox is worth: the tier, what it lacks, and the conformance table.
+
+Run as `python -m sandboxes check [--tier A|B|C] [--slots N]`; exit status 0 if everything conforms.
+Uses the public interface only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from sandboxes import conformance
+from sandboxes.contract import SandboxError
+from sandboxes.pool import Sandbox
+
+TIER_MEANING = {
+    "A": "namespaces, private root, Landlock, seccomp, rlimits",
+    "B": "Landlock, seccomp, rlimits; no namespaces",
+    "C": "rlimits only: NOT isolated",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the check; returns the exit status (0 conforms, 1 does not, 2 no sandbox to be had)."""
+    options = _parse(argv)
+    started = time.perf_counter()
+    try:
+        sandbox = Sandbox(options.slots, tier=options.tier, allow_weak_sandbox=options.tier == "C").start()
+    except SandboxError as error:
+        print(f"no sandbox: {error}")
+        return 2
+    with sandbox:
+        _print_report(sandbox, time.perf_counter() - started)
+        results = list(conformance.run(sandbox))
+    for result in results:
+        print(_row(result))
+    failed = sum(not result.ok for result in results)
+    print(f"{len(results) - failed} of {len(results)} conform")
+    return 1 if failed else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sandboxes check", description=__doc__.split("\n")[0])
+    parser.add_argument("--tier", choices=("auto", "A", "B", "C"), default="auto", help="C is opted into by naming it")
+    parser.add_argument("--slots", type=int, default=None, help="programs at a time")
+    return parser.parse_args(argv)
+
+
+def _print_report(sandbox: Sandbox, start_seconds: float) -> None:
+    report = sandbox.report
+    print(
+        f"tier {report.tier}: {TIER_MEANING[report.tier]}; {sandbox.num_slots} slots, started in {start_seconds:.2f} s"
+    )
+    for tier, reason in report.refused.items():
+        print(f"  tier {tier} refused: {reason}")
+    for item in report.missing:
+        print(f"  NOT denied: {item}")
+
+
+def _row(result: conformance.Result) -> str:
+    verdict = result.verdict
+    if isinstance(verdict, SandboxError):
+        return f"FAIL {result.case.name:32} sandbox error: {verdict}"
+    mark = "ok  " if result.ok else "FAIL"
+    detail = (
+        ""
+        if result.ok
+        else f"  expected {'/'.join(o.value for o in result.case.outcomes)}: {verdict.detail} {verdict.stderr[-200:]}"
+    )
+    return f"{mark} {result.case.name:32} {verdict.outcome.value:13} {1e3 * verdict.cpu_seconds:7.1f} ms CPU{detail}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
