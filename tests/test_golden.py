@@ -10,11 +10,30 @@ import pytest
 import torch
 
 from rl_distill import pipeline
+from rl_distill.config import RunConfig, TinyModelConfig
+from rl_distill.models.embedded import Splits
+from rl_distill.models.tiny import make_model, make_tokenizer
 from rl_distill.reporting import read_jsonl, write_atomically
-from tests.world import make_trainer
+from rl_distill.types import Problem
+from rl_distill.worlds import World, make_teacher
+from tests.world import make_config
 
 PINNED = Path(__file__).parent / "golden" / "ppo_20_steps.json"
 SERIES = ("reward", "kl", "loss", "entropy", "loss/value", "grad_norm", "completions/mean_length")
+
+
+def golden_world(config: RunConfig) -> World:
+    """Sums as problems and tiny random models: nothing here changes when a task does."""
+    problems = [
+        Problem("math", f"{a}+{b}", f"Tom has {a} pens and finds {b} more.\nA: ", columns={"answer": str(a + b)})
+        for a in range(3, 11)
+        for b in range(2, 7)
+    ]
+    tokenizer = make_tokenizer([problem.prompt + problem.columns["answer"] for problem in problems], 288)
+    teacher = make_model(TinyModelConfig(48, 64, 2, 4), tokenizer, 1)
+    student = make_model(TinyModelConfig(32, 64, 2, 4), tokenizer, 2)
+    splits = Splits(cold_start=[], train=problems, validation=problems[:2], test=problems[:2])
+    return World(splits, make_teacher(config, teacher, tokenizer), student, tokenizer, {"math": 0.5}, 0)
 
 
 def trajectory(folder: Path) -> dict[str, list[float]]:
@@ -22,8 +41,9 @@ def trajectory(folder: Path) -> dict[str, list[float]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trainer = make_trainer(folder, ppo__num_steps=20)
-        pipeline.train(trainer.config, trainer)
+        config = make_config(folder, ppo__num_steps=20, teacher__autocast="off")
+        trainer = pipeline.make_trainer(config, golden_world(config))
+        pipeline.train(config, trainer)
     finally:
         torch.set_num_threads(threads)
     records = [record for record in read_jsonl(folder / "metrics.jsonl") if "loss" in record]
