@@ -116,6 +116,8 @@ def describe(cls: type, prefix: str = "") -> str:
         if inner is not None:
             lines.append(describe(typing.cast(type, inner), f"{prefix}{field.name}."))
             continue
-        default = field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         lines.append(f"  {prefix}{field.name} = {default!r}")
     return "\n".join(lines)

@@ -93,11 +93,12 @@ def compare(
 ) -> dict[str, Any]:
     """results.json and report.md of a finished run; returns the results and prints the final table."""
     teacher, start, end = before["teacher"].accuracy(), before["student"].accuracy(), after.accuracy()
-    results = {
+    gap = gap_recovered(teacher, start, end)
+    results: dict[str, Any] = {
         "teacher": teacher,
         "student_before": start,
         "student_after": end,
-        "gap_recovered": gap_recovered(teacher, start, end),
+        "gap_recovered": gap,
         "num_test": len(world.splits.test),
         "standard_error": math.sqrt(end["overall"] * (1 - end["overall"]) / len(world.splits.test)),
         "wall_seconds": dict(stages.seconds),
@@ -112,6 +113,6 @@ def compare(
     write_evaluations(folder, {"teacher": before["teacher"], "before": before["student"], "after": after})
     samples = sample_text(after, config.evaluation.num_samples_shown)
     write_report(folder, results, read_jsonl(folder / "metrics.jsonl"), samples, command)
-    print("\n" + table(teacher, start, end, results["gap_recovered"]))
+    print("\n" + table(teacher, start, end, gap))
     print(f"\nreport: {folder / 'report.md'}   student: {folder / 'student'}")
     return results

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -258,11 +259,18 @@ def _series(records: Sequence[dict[str, Any]], curve: Curve) -> dict[str, tuple[
     return series
 
 
+def _without_nan(value: Any) -> Any:
+    """NaN (nothing could be graded) becomes null, so that every JSON reader takes the file."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def write_report(
     folder: Path, results: dict[str, Any], records: Sequence[dict[str, Any]], samples: str, command: str
 ) -> None:
     """report.md with the table, the curves beside it, and readable samples; results.json for programs."""
-    write_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_atomically(folder / "results.json", json.dumps(_without_nan(results), indent=2) + "\n")
     write_atomically(folder / "samples.txt", samples)
     drawn = draw_curves(records, folder, results["teacher"])
     seconds = "\n".join(f"| {name} | {value:.1f} |" for name, value in results["wall_seconds"].items())

@@ -117,7 +117,7 @@ def student_folder(
     )
 
     def make(folder: Path) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(teacher_path)
+        tokenizer: Any = AutoTokenizer.from_pretrained(teacher_path)
         model = make_model(embedded.student, tokenizer, config.seed + 1)
         fine_tune(model, tokenizer, pairs, embedded.student_sft, seed=config.seed, work_dir=work_dir)
         model.save_pretrained(folder)
