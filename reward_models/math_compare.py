@@ -5,6 +5,7 @@ It will not evaluate: an unfinished calculation (`12+6`) is not the answer 18.
 """
 
 import re
+from decimal import Decimal
 from functools import lru_cache
 
 from .math_numbers import Quantity, quantity, same_quantity
@@ -14,6 +15,7 @@ MAX_ELEMENTS = 32
 Pairs = list[tuple[str, str]]  # (prediction, gold), all of which a symbolic grader has to find equal
 Decision = bool | Pairs
 
+PLAIN = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,9})?")
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|approx|sim|equiv|in|notin|subset)(?![a-zA-Z])")
 ASSIGNED = re.compile(r"(?:[A-Za-z](?:_\{?\w{1,6}\}?|'|\([a-z0-9]\))?|[A-Za-z]{2,12})\s*=(?!=)\s*")
 MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![a-zA-Z])\s*")
@@ -29,6 +31,8 @@ MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\
 
 def decide(prediction: str, gold: str) -> Decision:
     """True or False where text and exact numbers decide, else the pairs that remain for algebra."""
+    if PLAIN.fullmatch(prediction) and PLAIN.fullmatch(gold):  # nearly every answer of GSM8K
+        return Decimal(prediction) == Decimal(gold)
     left, right = _canonical(prediction), _canonical(gold)
     if not left or not right:
         return False

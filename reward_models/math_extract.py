@@ -56,10 +56,11 @@ def extract_answer(text: str, mode: str = "flexible") -> str | None:
 
 def last_box(text: str) -> str | None:
     """What stands in the last balanced `\\boxed{...}` or `\\fbox{...}` (or `\\boxed 5`), or None; one linear scan."""
-    if "box" not in text:
+    first = text.find("box")
+    if first == -1:
         return None
     answer, open_braces = None, []
-    for token in BRACES.finditer(text):
+    for token in BRACES.finditer(text, max(0, first - 3)):
         if token["box"] is not None and not token[0].endswith("{"):
             bare = BARE_BOX.match(text, token.end())
             answer = bare[0] if bare else answer
