@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from . import distributed
 from .reporting import write_atomically
 
 MARKER = "complete.json"
 STATE = "run_state.json"
+SET_ASIDE = "previous"
 
 
 class CompleteCheckpoints(TrainerCallback):
@@ -27,10 +30,12 @@ class CompleteCheckpoints(TrainerCallback):
         self.state_dict = state_dict
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        distributed.barrier()  # every process has written its random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (folder / STATE).write_text(json.dumps(self.state_dict()))
             complete(folder)
+        distributed.barrier()
 
 
 def complete(folder: Path) -> None:
@@ -63,14 +68,40 @@ def find(output_dir: Path, wanted: str | None) -> Path | None:
     if wanted is None:
         return None
     if wanted == "latest":
-        folders = sorted(output_dir.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        return next((folder for folder in reversed(folders) if is_complete(folder)), None)
+        return next((folder for folder in reversed(folders(output_dir)) if is_complete(folder)), None)
     folder = Path(wanted)
     if not is_complete(folder):
         raise FileNotFoundError(
             f"{folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks the newest complete one"
         )
     return folder
+
+
+def folders(output_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run, complete or not, the oldest first."""
+    numbered = [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def tidy(output_dir: Path, resume: Path | None) -> None:
+    """Clears the way before training: what a later `latest` could take for this run's, and is not, leaves.
+
+    A resumed run drops half-written checkpoints and those after the one it resumes from. A run that starts anew moves
+    the checkpoints of an earlier one to the folder `previous`, in place of what was there.
+    """
+    if distributed.is_main():
+        present = folders(output_dir)
+        if resume is None and present:
+            aside = output_dir / SET_ASIDE
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            for folder in present:
+                folder.rename(aside / folder.name)
+        elif resume is not None and resume in present:
+            for folder in present:
+                if not is_complete(folder) or present.index(folder) > present.index(resume):
+                    shutil.rmtree(folder)
+    distributed.barrier()
 
 
 def read_state(folder: Path) -> dict[str, Any]:

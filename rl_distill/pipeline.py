@@ -71,6 +71,7 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
 def train(config: RunConfig, trainer: PPOTrainer) -> None:
     """Trains from the start, or from the newest complete checkpoint where the config asks for it."""
     resume = checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
+    checkpoint.tidy(Path(config.output_dir), resume)
     if resume is not None:
         state = checkpoint.read_state(resume)
         trainer.collector.coefficient.load_state_dict(state["anchor"])

@@ -108,7 +108,10 @@ def _deepspeed() -> bool:
 
 
 class RolloutStream:
-    """An endless stream of micro-batches: collects a rollout whenever the last one is used up."""
+    """A stream of micro-batches: collects a rollout whenever the last one is used up.
+
+    Empty where training is over already, so that resuming from the last checkpoint trains no step too many.
+    """
 
     def __init__(self, trainer: PPOTrainer) -> None:
         self.trainer = trainer
@@ -116,7 +119,7 @@ class RolloutStream:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         trainer, config = self.trainer, self.trainer.config
         step = trainer.state.global_step // updates_per_step(config)
-        while True:
+        while step < config.ppo.num_steps and not trainer.control.should_training_stop:
             rollout = trainer.collector.collect(trainer.model, step)
             trainer.last_rollout = rollout
             for epoch in range(config.ppo.num_epochs):
