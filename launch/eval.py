@@ -1,0 +1,45 @@
+"""Numbers for any causal LM: `accelerate launch launch/eval.py --model M --tasks gsm8k humaneval [--compare NAME=M]`.
+
+settings      rl_distill/evals/arguments.py        (no torch until they are right)
+tasks         rl_distill/tasks/                    problems, prompts, graders; gold answers must grade as correct first
+generation    rl_distill/generation.py             the one that training samples with
+graders       reward_models/, sandboxes/           the ones that reward training; code runs in a sandbox
+records       rl_distill/evals/records.py          one JSON line per completion; an interrupted evaluation goes on
+numbers       rl_distill/evals/statistics.py       intervals, pass@k, paired bootstrap
+comparison    rl_distill/evals/comparison.py       gap recovered, retention, compression, speed-up
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from rl_distill.evals.arguments import parse
+
+
+def main() -> None:
+    settings = parse()
+
+    from rl_distill import distributed
+    from rl_distill.evals.run import run, table
+    from rl_distill.reporting import quiet_libraries
+    from rl_distill.tasks.base import TaskError
+
+    quiet_libraries()
+    try:
+        results = run(settings, shlex.join(["accelerate", "launch", "launch/eval.py", *sys.argv[1:]]))
+    except TaskError as error:
+        sys.exit(f"error: {error}" if distributed.is_main() else 2)
+    if distributed.is_main():
+        print("\n" + table(results))
+        print(f"\nresults: {settings.output_dir / 'results.json'}")
+
+
+if __name__ == "__main__":
+    main()

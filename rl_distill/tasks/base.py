@@ -1,0 +1,159 @@
+"""What a task is, and how one is found by name: `gsm8k`, `./my_task.py:make`, `pkg.module:make`.
+
+It may assume standard library and reward_models only; data is read when `problems()` is called.
+It will not generate: a task gives problems, the prompt shown for each, and the grade of a text.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reward_models.registry import accepted_arguments, nearest, resolve
+
+from ..types import Problem
+
+Score = float | None
+
+
+class TaskError(ValueError):
+    """A task cannot be used as it stands; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One graded text: a score in 0..1 per metric, None where it could not be graded, and the answer found in it."""
+
+    scores: Mapping[str, Score]
+    extracted: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """`protocol` None lets the task choose: `chat` where the tokenizer has a chat template, else its base protocol."""
+
+    data_path: str | None = None
+    protocol: str | None = None
+    has_chat_template: bool = False
+    extra_tests_path: str | None = None
+
+    def choose(self, base: str, known: Sequence[str]) -> str:
+        """The protocol to use; TaskError where the task does not know it."""
+        protocol = self.protocol or ("chat" if self.has_chat_template else base)
+        if protocol not in known:
+            raise TaskError(f"protocol {protocol!r} is unknown here; {nearest_or_list(protocol, known)}")
+        if protocol == "chat" and not self.has_chat_template:
+            raise TaskError(f"protocol chat needs a tokenizer with a chat template; use --protocol {base}")
+        return protocol
+
+
+@dataclass(frozen=True)
+class Task:
+    """Problems, the prompt for each, and the grader; `metrics[0]` is the headline.
+
+    A prompt under the protocol `chat` is the user's turn; every other prompt is continued as it stands.
+    `stops` end a completion (they are not part of it). `corpus` adds metrics that are no mean of per-problem scores.
+    """
+
+    name: str
+    problems: Callable[[], list[Problem]]
+    grade: Callable[[Sequence[Problem], Sequence[str]], list[Graded]]
+    prompt: Callable[[Problem], str] = field(default=lambda problem: problem.prompt)
+    gold: Callable[[Problem], str] = field(default=lambda problem: problem.solution)
+    metrics: tuple[str, ...] = ("accuracy",)
+    protocol: str = "base"
+    stops: tuple[str, ...] = ()
+    max_new_tokens: int = 512
+    extraction: str = ""
+    corpus: Callable[[Sequence[Problem], Sequence[str], Sequence[Graded]], dict[str, float]] | None = None
+
+
+# short name -> module of this package and the function in it that builds the task from TaskOptions
+SHORT_NAMES: dict[str, tuple[str, str]] = {
+    "gsm8k": ("gsm8k", "gsm8k"),
+    "humaneval": ("humaneval", "humaneval"),
+    "triviaqa": ("triviaqa", "triviaqa"),
+    "embedded": ("embedded_tasks", "embedded"),
+    "embedded_math": ("embedded_tasks", "embedded_math"),
+    "embedded_code": ("embedded_tasks", "embedded_code"),
+    "free_text": ("columns", "free_text"),
+    "classification": ("columns", "classification"),
+}
+
+
+def load_task(name: str, options: TaskOptions) -> Task:
+    """The task that a short name, `./file.py:name` or `pkg.module:name` stands for; TaskError says what there is.
+
+    The named object is a Task, or a function that builds one; it takes `options` if it has such an argument.
+    """
+    if ":" in name:
+        try:
+            found = resolve(name)
+        except ValueError as error:
+            raise TaskError(f"task {name}: {str(error).replace('reward ', '')}") from error
+    elif name in SHORT_NAMES:
+        module, attribute = SHORT_NAMES[name]
+        found = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    else:
+        raise TaskError(
+            f"no task is called {name!r}; {nearest_or_list(name, SHORT_NAMES)}; your own is ./file.py:function"
+        )
+    return _built(name, found, options)
+
+
+def _built(name: str, found: Any, options: TaskOptions) -> Task:
+    takes, takes_all = accepted_arguments(found)
+    task = found(**({"options": options} if takes_all or "options" in takes else {}))
+    if not isinstance(task, Task):
+        raise TaskError(f"{name} must return a rl_distill.tasks.base.Task, not {type(task).__name__}")
+    return task
+
+
+def nearest_or_list(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    hint = nearest(word, known).lstrip("; ")
+    return hint or f"there are: {', '.join(known)}"
+
+
+def validate(task: Task, problems: Sequence[Problem]) -> int:
+    """The number of gold answers, every one of which graded 1.0 on every metric.
+
+    TaskError names the first that did not: then the data, the grader or the sandbox is at fault and no model's number
+    would mean anything.
+    """
+    if not problems:
+        raise TaskError(f"task {task.name} has no problems")
+    graded = task.grade(problems, [task.gold(problem) for problem in problems])
+    bad = [
+        (problem, verdict)
+        for problem, verdict in zip(problems, graded, strict=True)
+        if any(verdict.scores.get(metric) != 1.0 for metric in task.metrics)
+    ]
+    if bad:
+        problem, verdict = bad[0]
+        raise TaskError(
+            f"task {task.name}: {len(bad)} of {len(problems)} gold answers do not grade as correct; first "
+            f"{problem.key!r}: {verdict.scores}, extracted {verdict.extracted!r}"
+        )
+    return len(problems)
+
+
+def after_reasoning(text: str) -> str:
+    """The text after the last `</think>`."""
+    return text.rpartition("</think>")[2]
+
+
+@functools.cache
+def checker() -> Callable[..., list[Score]]:
+    """The very function that rewards training: math by value, code by running its tests in a sandbox."""
+    return resolve("task_check")
+
+
+def check_answers(problems: Sequence[Problem], texts: Sequence[str], **settings: Any) -> list[Score]:
+    """The verdicts of training's `task_check` on one text per problem."""
+    names = sorted({name for problem in problems for name in problem.columns})
+    columns = {name: [problem.columns.get(name) for problem in problems] for name in names}
+    prompts = [problem.prompt for problem in problems]
+    return checker()(prompts=prompts, completions=list(texts), **columns, **settings)
