@@ -43,12 +43,11 @@ class Outcome(Enum):
 class Limits:
     """Limits of one job. A job's own limits replace the sandbox's as a whole.
 
-    Times are seconds, sizes are bytes. CPU time is the measure that counts; the wall limit is a multiple of it because
-    a loaded machine stretches wall time only.
+    Times are seconds, sizes are bytes. CPU time is the measure that counts: a loaded machine stretches wall time only.
     """
 
     cpu_seconds: float = 4.0
-    wall_seconds: float = 12.0
+    wall_seconds: float = 12.0  # not counting up to twice as much spent waiting for a CPU
     idle_seconds: float = 5.0  # neither running nor waiting for a CPU
     memory_bytes: int = 1024 * MEBIBYTE  # address space of the program
     num_processes: int = 0  # child processes

@@ -140,7 +140,7 @@ def descendant(pid: int, generations: int) -> int:
 
 
 def cpu_and_waiting_seconds(pid: int) -> tuple[float, float]:
-    """CPU seconds of process `pid` and the seconds its threads stood in a run queue; zeros if it is gone."""
+    """CPU seconds of process `pid`, and how long its unluckiest thread waited for a CPU; zeros if it is gone."""
     if pid <= 0:
         return 0.0, 0.0
     cpu = waiting = 0.0
@@ -148,7 +148,7 @@ def cpu_and_waiting_seconds(pid: int) -> tuple[float, float]:
         cpu = time.clock_gettime((~pid << 3) | 2)  # the process's CPU clock, as clock_getcpuclockid(3) makes it
         for task in os.listdir(f"/proc/{pid}/task")[:64]:
             with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-                waiting += int(file.read().split()[1]) / 1e9
+                waiting = max(waiting, int(file.read().split()[1]) / 1e9)
     except (OSError, ValueError, IndexError):
         pass
     return cpu, waiting

@@ -16,7 +16,7 @@ from typing import Any
 from sandboxes import box, codec, frames, grading
 from sandboxes.cell import Cell, ZygoteLost
 from sandboxes.contract import JobError, Outcome
-from sandboxes.program import BoxEnded, Program
+from sandboxes.program import PATIENCE, BoxEnded, Program
 
 _OWN_PATIENCE_SECONDS = 2.0  # for the test's own work, on top of the program's wall limit
 _ARGUMENT_DEPTH = 1000
@@ -132,7 +132,7 @@ class Judge:
     ) -> tuple[grading.Score | None, BoxEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
         limits = self.limits
-        signal.setitimer(signal.ITIMER_REAL, limits["wall_seconds"] + _OWN_PATIENCE_SECONDS, 0.5)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE * limits["wall_seconds"] + _OWN_PATIENCE_SECONDS, 0.5)
         program.send(
             box.load_frame(request["source"], request["entry_point"]), *(() if prepared is None else prepared.ahead)
         )

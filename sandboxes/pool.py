@@ -23,6 +23,7 @@ from sandboxes import codec, frames, host
 from sandboxes.cell import python_command
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
 from sandboxes.probe import Report, survey
+from sandboxes.program import PATIENCE
 
 _START_SECONDS = 30.0
 _GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is replaced
@@ -66,7 +67,7 @@ class _Slot:
         try:
             if limits != self.limits:
                 self.limits = limits
-                self.link.settimeout(limits.wall_seconds + _GRACE_SECONDS)
+                self.link.settimeout(PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
                 request = {**request, "limits": limits.as_dict()}
             frames.send(self.link, request)
             return frames.receive(self.link)

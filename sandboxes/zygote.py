@@ -56,6 +56,14 @@ def main(descriptor: int, config_text: str) -> None:
         os.close(descriptor)
     control = socket.socket(fileno=CONTROL)
     try:
+        _start(control, config).serve()
+    except (BrokenPipeError, ConnectionResetError):  # the judge is gone
+        os._exit(0)
+
+
+def _start(control: socket.socket, config: dict) -> Zygote:
+    """The zygote behind its walls; on failure tells the judge why and exits."""
+    try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if control.recv(16) != b"go":  # now in its cgroup
             os._exit(0)
@@ -68,7 +76,7 @@ def main(descriptor: int, config_text: str) -> None:
         control.send(b"failed " + str(error).encode())
         os._exit(1)
     control.send(b"ready")
-    zygote.serve()
+    return zygote
 
 
 def _enter_namespaces(control: socket.socket, config: dict) -> None:

@@ -1,0 +1,52 @@
+"""What the tests of this folder count on the host: processes, cgroups, files, memory."""
+
+import os
+import pathlib
+import tempfile
+
+
+def descendants(pid: int | None = None) -> list[int]:
+    """All living descendants of a process (default: this one)."""
+    children: dict[int, list[int]] = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, queue = [], [pid or os.getpid()]
+    while queue:
+        queue += (more := children.get(queue.pop(), []))
+        found += more
+    return found
+
+
+def helpers(role: str) -> list[int]:
+    """Our descendants that run as `role` (judge or zygote)."""
+    found = []
+    for pid in descendants():
+        try:
+            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if role.encode() in words and any(word.endswith(b"boot.py") for word in words):
+            found.append(pid)
+    return found
+
+
+def resident_kib(pid: int) -> int:
+    """Resident memory of a process."""
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def left_on_host(judge_pids: list[int]) -> list[str]:
+    """Cgroups and scratch directories that bear the pid of one of our judges."""
+    prefixes = tuple(f"sandbox-{pid}-" for pid in judge_pids)
+    roots = [pathlib.Path(tempfile.gettempdir())]
+    for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        roots.append(pathlib.Path(f"/sys/fs/cgroup/{controllers.split('=')[-1]}{path}"))
+    return [str(p) for root in roots if root.is_dir() for p in root.iterdir() if p.name.startswith(prefixes)]

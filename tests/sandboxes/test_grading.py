@@ -1,0 +1,104 @@
+"""What the judge reads off a trusted test, and how exceptions, preludes and counts come through."""
+
+import ast
+
+import pytest
+
+from sandboxes import Job, JobError, Outcome, grading
+
+
+def certain(body: str, entry_point: str = "f") -> int:
+    """How many calls are sent ahead for a check with this body."""
+    lines = "".join(f"    {line}\n" for line in body.split("\n"))
+    return len(grading.certain_calls(ast.parse(f"def check(candidate):\n{lines}"), entry_point))
+
+
+def test_plain_literal_asserts_are_sent_ahead():
+    assert certain("assert candidate(1) == 2\nassert candidate([1, 'a'], k={2: (3,)}) == -1") == 2
+    assert certain("assert abs(candidate(1.5) - 2) < 1e-6\nassert True") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "for i in range(3):\n    assert candidate(i)",
+        "x = 3\nassert candidate(x) == 1",
+        "assert candidate(1) == 1 or candidate(2) == 2",
+        "assert candidate(candidate(1)) == 1",
+        "assert candidate(*[1, 2]) == 1",
+        "assert candidate(**{'a': 2}) == 1",
+        "assert all(candidate(1) for _ in range(3))",
+        "assert 0 < 1 < candidate(2)",
+        "assert candidate(1) == f(1)",
+        "try:\n    candidate(1)\nexcept ValueError:\n    pass",
+        "assert list(map(candidate, [1, 2])) == [1, 2]",
+    ],
+)
+def test_calls_that_are_not_certain_are_not_sent_ahead(body):
+    assert certain(body) == 0
+
+
+def test_a_test_may_expect_an_exception(sandbox):
+    test = (
+        "def check(candidate):\n    try:\n        candidate(-1)\n    except ValueError as e:\n"
+        "        assert 'neg' in str(e)\n    else:\n        assert False\n    assert candidate(2) == 3\n"
+    )
+    source = "def f(x):\n    if x < 0:\n        raise ValueError('negative')\n    return x + 1\n"
+    assert sandbox.run(Job(source, "f", test)).passed
+    assert sandbox.run(Job("def f(x):\n    return x + 1\n", "f", test)).outcome is Outcome.WRONG_ANSWER
+
+
+def test_a_prelude_lends_its_names_to_the_test_and_the_program_cannot_replace_them(sandbox):
+    prelude = "def double(x):\n    return 2 * x\n"
+    test = "def check(candidate):\n    assert double(candidate(3)) == 8\n"
+    assert sandbox.run(Job("def f(x):\n    return x + 1\n", "f", test, prelude=prelude)).passed
+    cheat = "def double(x):\n    return 8\ndef f(x):\n    return 0\n"
+    assert sandbox.run(Job(cheat, "f", test, prelude=prelude)).outcome is Outcome.WRONG_ANSWER
+
+
+def test_asserts_before_the_first_failure_are_counted(sandbox):
+    asserts = ("candidate(1) == 1", "candidate(2) == 2", "candidate(3) == 4")
+    test = "def check(candidate):\n" + "".join(f"    assert {line}\n" for line in asserts)
+    verdict = sandbox.run(Job("def f(x):\n    return x\n", "f", test))
+    assert (verdict.outcome, verdict.tests_passed, verdict.tests_total) == (Outcome.WRONG_ANSWER, 2, 3)
+    calls = [((1,), {}, 1), ((2,), {}, 2), ((3,), {}, 4), ((4,), {}, 4)]
+    verdict = sandbox.run(Job("def f(x):\n    return x\n", "f", calls=calls))
+    assert (verdict.outcome, verdict.tests_passed, verdict.tests_total) == (Outcome.WRONG_ANSWER, 2, 4)
+
+
+def test_a_call_that_hangs_keeps_the_calls_before_it(sandbox):
+    source = "def f(x):\n    while x == 3:\n        pass\n    return x\n"
+    from sandboxes import Limits
+
+    limits = Limits(cpu_seconds=1, wall_seconds=20)
+    verdict = sandbox.run(Job(source, "f", calls=[((n,), {}, n) for n in range(1, 6)], limits=limits))
+    assert (verdict.outcome, verdict.tests_passed) == (Outcome.TIMEOUT_CPU, 2)
+
+
+@pytest.mark.parametrize(
+    ("test", "reason"),
+    [
+        ("def check(candidate)\n", "compile"),
+        ("def chek(candidate):\n    pass\n", "define check"),
+        ("def check(candidate):\n    assert helper(candidate(1)) == 2\n", "helper"),
+        ("def check(candidate):\n    pass\n", "never called"),
+        ("def check(candidate):\n    assert candidate(object()) == 2\n", "cannot be sent"),
+    ],
+)
+def test_a_broken_test_is_an_error_and_never_a_verdict(sandbox, test, reason):
+    with pytest.raises(JobError, match=reason):
+        sandbox.run(Job("def f(x):\n    return x + 1\n", "f", test))
+
+
+def test_a_name_error_of_the_program_is_the_programs():
+    job = Job("def f(x):\n    return y\n", "f", calls=[((1,), {}, 1)])
+    from sandboxes import Sandbox
+
+    with Sandbox(num_slots=1) as fresh:
+        assert fresh.run(job).outcome is Outcome.EXCEPTION
+
+
+def test_a_test_that_swallows_everything_still_ends(sandbox):
+    swallow = "        try:\n            candidate(1)\n        except:\n            pass\n"
+    test = "def check(candidate):\n    for _ in range(3):\n" + swallow
+    assert sandbox.run(Job("import os\ndef f(x):\n    os._exit(0)\n", "f", test)).outcome is Outcome.EXITED

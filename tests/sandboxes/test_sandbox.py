@@ -1,0 +1,249 @@
+"""The contract of Sandbox: order, concurrency, limits, errors, and recovery when its own processes are killed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from helpers import descendants, helpers, left_on_host
+
+from sandboxes import Job, JobError, Limits, Outcome, Sandbox, SandboxError, Verdict, probe
+
+RIGHT = "def f(x):\n    return x + 1\n"
+TEST = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(5) == 6\n"
+
+
+MANY_THREADS = "import threading, time\nfor _ in range(9):\n    threading.Thread(target=time.sleep, args=(9,)).start()"
+
+
+def changed_limit(limits: Limits) -> str:
+    """Name of the limit that differs from its default."""
+    usual = Limits().as_dict()
+    return next(name for name, value in limits.as_dict().items() if value != usual[name])
+
+
+def adds(n: int) -> Job:
+    """A job that only the program adding `n` passes."""
+    return Job(f"def f(x):\n    return x + {n}\n", "f", calls=[((1,), {}, 1 + n)])
+
+
+def test_batch_results_come_in_order(sandbox):
+    jobs = [Job(f"print({n})\ndef f(x):\n    return {n % 3}\n", "f", calls=[((0,), {}, 0)]) for n in range(60)]
+    results = sandbox.run_batch(jobs)
+    assert [result.stdout for result in results] == [f"{n}\n" for n in range(60)]
+    assert [result.passed for result in results] == [n % 3 == 0 for n in range(60)]
+
+
+def test_async_and_threads_share_one_sandbox(sandbox):
+    async def gather():
+        return await asyncio.gather(*[sandbox.run_async(adds(n)) for n in range(20)])
+
+    assert all(verdict.passed for verdict in asyncio.run(gather()))
+    passed = []
+    threads = [threading.Thread(target=lambda n=n: passed.append(sandbox.run(adds(n)).passed)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert passed == [True] * 12
+
+
+def test_an_empty_batch_is_empty(sandbox):
+    assert sandbox.run_batch([]) == []
+
+
+def test_a_job_error_stands_in_the_batch_and_is_raised_by_run(sandbox):
+    broken = Job(RIGHT, "f", "def check(candidate):\n    unknown\n")
+    results = sandbox.run_batch([adds(1), broken, adds(2)])
+    assert [type(result) for result in results] == [Verdict, JobError, Verdict]
+    with pytest.raises(SandboxError):
+        sandbox.run(broken)
+
+
+@pytest.mark.parametrize("source", ["#" * 300_000, "x = '\ud800'", "#" + "é" * 200_000, "a" * (30 << 20)], ids=len)
+def test_too_large_or_undecodable_sources_are_rejected_unrun(sandbox, source):
+    verdict = sandbox.run(Job(source, "f", TEST))
+    assert verdict.outcome is Outcome.REJECTED
+    assert verdict.cpu_seconds == 0
+
+
+def test_null_bytes_are_a_load_error(sandbox):
+    assert sandbox.run(Job("x = 1\x00\n", "f", TEST)).outcome is Outcome.LOAD_ERROR
+
+
+def test_output_is_returned_and_cut(sandbox):
+    source = "import sys\nprint('out')\nprint('err', file=sys.stderr)\ndef f(x):\n    print(x)\n    return x + 1\n"
+    verdict = sandbox.run(Job(source, "f", TEST))
+    assert (verdict.stdout, verdict.stderr) == ("out\n1\n5\n", "err\n")
+    limits = Limits(output_bytes=100)
+    flood = sandbox.run(Job("print('é' * 500)\n" + RIGHT, "f", TEST, limits=limits))
+    assert flood.outcome is Outcome.OUTPUT_LIMIT
+    assert len(flood.stdout.encode()) <= 103  # a character cut in half becomes one of three bytes
+
+
+def test_exit_status_is_the_kernels(sandbox):
+    assert sandbox.run(Job("import os\nos._exit(7)\n", "f", TEST)).exit_status == 7
+    assert sandbox.run(Job("import ctypes\nctypes.string_at(0)\n", "f", TEST)).exit_status == -signal.SIGSEGV
+    assert sandbox.run(Job(RIGHT, "f", TEST)).exit_status is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "source", "outcome"),
+    [
+        (Limits(cpu_seconds=0.3), "while True: pass", Outcome.TIMEOUT_CPU),
+        (Limits(idle_seconds=0.3), "import time\ntime.sleep(99)", Outcome.TIMEOUT_WALL),
+        (Limits(wall_seconds=0.5), "import time\nwhile True: time.sleep(0.01)", Outcome.TIMEOUT_WALL),
+        (Limits(memory_bytes=200 << 20), "x = bytearray(250 << 20)", Outcome.MEMORY),
+        (Limits(num_open_files=8), "x = [open('/dev/null') for _ in range(9)]", Outcome.LOAD_ERROR),
+        (Limits(file_bytes=1000), "open('a', 'w').write('x' * 2000)\nopen('a').read(2)", Outcome.LOAD_ERROR),
+        (Limits(num_threads=2), MANY_THREADS, Outcome.LOAD_ERROR),
+        (Limits(num_inodes=5), "for n in range(9): open(str(n), 'w').close()", Outcome.LOAD_ERROR),
+        (Limits(disk_bytes=1 << 20), "for n in range(3): open(str(n), 'wb').write(bytes(1 << 19))", Outcome.LOAD_ERROR),
+        (Limits(result_bytes=100), "def f(x): return 'x' * 200", Outcome.PROTOCOL),
+        (Limits(result_depth=3), "def f(x): return [[[[1]]]]", Outcome.PROTOCOL),
+        (Limits(source_bytes=10), "# eleven bytes", Outcome.REJECTED),
+    ],
+    ids=lambda value: None if isinstance(value, str | Outcome) else str(next(k for k, v in value.as_dict().items() if v != Limits().as_dict()[k])),
+)  # fmt: skip
+def test_every_limit_bites(sandbox, limits, source, outcome):
+    if sandbox.tier != "A":
+        pytest.skip("some limits are the kernel's in tier A only")
+    assert sandbox.run(Job(source, "f", TEST, limits=limits)).outcome is outcome
+    assert sandbox.run(Job(RIGHT, "f", TEST)).passed
+
+
+def test_child_processes_may_be_allowed_and_are_gone_afterwards(sandbox):
+    if sandbox.tier != "A":
+        pytest.skip("tier A only")
+    source = (
+        "import os, time\ndef f(x):\n    r, w = os.pipe()\n    if os.fork() == 0:\n        os.write(w, b'1')\n"
+        "        time.sleep(60)\n    return x + int(os.read(r, 1))\n"
+    )
+    assert sandbox.run(Job(source, "f", TEST, limits=Limits(num_processes=3))).passed
+    assert not sandbox.run(Job(source, "f", TEST)).passed
+    assert not any(
+        "sleep" in open(f"/proc/{pid}/wchan").read() for pid in descendants() if os.path.exists(f"/proc/{pid}")
+    )
+
+
+def test_nothing_persists_between_jobs(strict_sandbox):
+    leave = (
+        "import os, builtins, sys, tempfile\nopen('left', 'w').write('x')\nos.makedirs('d/e')\n"
+        "builtins.left = sys.left = 1\ntempfile.mkdtemp()\ndef f(x):\n    return None\n"
+    )
+    look = "import os, builtins, sys\ndef f(x):\n    return os.listdir('.') + [hasattr(builtins, 'left'), hasattr(sys, 'left')]\n"
+    jobs = [
+        Job(leave, "f", calls=[((0,), {}, 0)]),
+        Job(f"TIER = {strict_sandbox.tier!r}\n{look}", "f", calls=[((0,), {}, [False, False])]),
+    ]
+    with Sandbox(num_slots=1, tier=strict_sandbox.tier) as one_slot:
+        for _ in range(4):
+            one_slot.run(jobs[0])
+            verdict = one_slot.run(jobs[1])
+            assert verdict.passed, verdict
+
+
+def test_killed_judges_and_zygotes_are_replaced_and_the_batch_completes():
+    with Sandbox(num_slots=2) as box:
+        jobs = [adds(n) for n in range(150)]
+        stop = threading.Event()
+
+        def kill_at_random():
+            for role in ("judge", "zygote") * 4:
+                stop.wait(0.2)
+                for pid in helpers(role)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_at_random)
+        killer.start()
+        try:
+            results = []
+            while killer.is_alive() or not results:
+                results += box.run_batch(jobs)
+        finally:
+            stop.set()
+            killer.join()
+        scored = [result for result in results if isinstance(result, Verdict)]
+        assert all(verdict.passed for verdict in scored)
+        assert len(scored) >= len(results) - 8  # a job hit twice in a row is unscored, never wrong
+        assert all(result.passed for result in box.run_batch(jobs))
+
+
+def test_close_leaves_nothing_and_the_sandbox_can_start_again():
+    box = Sandbox(num_slots=2)
+    before = set(descendants())
+    for _ in range(2):
+        assert all(result.passed for result in box.run_batch([adds(n) for n in range(8)]))
+        judges = helpers("judge")
+        assert judges
+        box.close()
+        deadline = time.monotonic() + 5
+        while (set(descendants()) - before) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert set(descendants()) <= before
+        assert left_on_host(judges) == []
+
+
+def test_a_killed_trainer_takes_its_helpers_along(tmp_path):
+    script = (
+        "import os, sys\nfrom sandboxes import Sandbox, Job\n"
+        "box = Sandbox(num_slots=2).start()\nbox.run_batch([Job('def f(x): return x', 'f', calls=[((1,), {}, 1)])] * 4)\n"
+        "print('ready', flush=True)\nbox.run(Job('import time\\ntime.sleep(60)', 'f', calls=[((1,), {}, 1)]))\n"
+    )
+    trainer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    orphans = descendants(trainer.pid)
+    assert len(orphans) >= 4
+    trainer.kill()
+    trainer.wait()
+    deadline = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{pid}") for pid in orphans) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in orphans if os.path.exists(f"/proc/{pid}")] == []
+
+
+def test_a_forked_process_does_not_share_slots_with_its_parent(sandbox):
+    assert sandbox.run(adds(1)).passed
+    pid = os.fork()
+    if pid == 0:
+        ok = False
+        try:
+            ok = sandbox.run(adds(2)).passed
+            sandbox.close()
+        finally:
+            os._exit(0 if ok else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert sandbox.run(adds(3)).passed
+
+
+def test_weak_isolation_must_be_asked_for():
+    with pytest.raises(SandboxError, match="allow_weak_sandbox"):
+        Sandbox(tier="C").start()
+    with Sandbox(num_slots=1, tier="C", allow_weak_sandbox=True) as weak:
+        assert weak.report.missing
+        assert weak.run(adds(1)).passed
+
+
+def test_probe_names_the_tier_and_a_sandbox_in_use_agrees(sandbox):
+    report = probe()
+    assert report.tier == sandbox.tier
+    assert report.as_dict()["tier"] in "ABC"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cpu_seconds": 0}, {"memory_bytes": -1}, {"num_threads": "many"}, {"wall_seconds": True}]
+)
+def test_senseless_limits_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Limits(**wrong)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"test": TEST, "calls": [((1,), {}, 2)]}, {"calls": []}])
+def test_a_job_has_exactly_one_way_to_be_judged(arguments):
+    with pytest.raises(ValueError, match=r"Job|exactly"):
+        Job(RIGHT, "f", **arguments)
