@@ -98,7 +98,8 @@ class PendingCall:
         try:
             outcome = self.future.result(timeout=remaining)
         except TimeoutError:
-            self.future.cancel()
+            if self.bound.is_async:
+                self.future.cancel()
             outcome = _all_failed(self.size, spec.time_limit, f"took longer than its time limit of {spec.time_limit} s")
         if outcome.failures and spec.on_error == "raise":
             raise RewardError(self._message(outcome.failures))

@@ -25,6 +25,7 @@ FUNCTIONS = frozenset([
     "cosh", "tanh", "lim", "max", "min", "det",
 ])  # fmt: skip
 SYMBOLIC = re.compile(r"\\[a-zA-Z]+|\^|!|[A-Za-z]|sqrt")
+CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")  # (B), B, B) are one answer
 OPENING, CLOSING = "([{", ")]}"
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 
@@ -55,6 +56,9 @@ def _compare(left: str, right: str) -> Decision:
     left, right = _without_names(left, right)
     if _spelling(left) == _spelling(right):
         return True
+    choices = CHOICE.fullmatch(left), CHOICE.fullmatch(right)
+    if all(choices):
+        return choices[0][1] == choices[1][1]
     left_number, right_number = quantity(left), quantity(right)
     if left_number and right_number:
         return same_quantity(left_number, right_number)
@@ -272,10 +276,7 @@ def _is_symbolic(text: str) -> bool:
 
 
 def _same_words(left: str, right: str) -> bool:
-    """Equal up to case and punctuation for words; a single letter may be a choice in brackets: (B), B, B)."""
-    choice_left, choice_right = (re.fullmatch(r"\(?([A-Z])\)?[.:]?", text.strip()) for text in (left, right))
-    if choice_left and choice_right:
-        return choice_left[1] == choice_right[1]
+    """Equal up to case and punctuation."""
     if not (_has_words(left) and _has_words(right)):
         return False
     return _letters(left) == _letters(right) != ""

@@ -145,7 +145,7 @@ def _with_rest(value: Fraction, currency: str | None, rest: str) -> Quantity | N
     match = REST.fullmatch(rest)
     if currency and match["currency"]:
         return None
-    unit = match["unit"].strip()
+    unit = re.sub(r"^\(([A-Za-z ]+)\)$", r"\1", match["unit"].strip())
     scale = match["scale"]
     if scale and len(scale) == 1 and rest[0] == " ":  # 5 K, 3 B: not a scale; 5K is
         return None

@@ -35,6 +35,7 @@ WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**
 WRAPPING_COMMAND = re.compile(
     r"\\(?:boxed|fbox|text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}"
 )
+DOLLARS = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])")
 PREFIX = re.compile(
     r"(?:(?:so |thus |therefore,? |hence )?(?:the )?(?:final )?answer(?: is|:)?:? *)?"
@@ -68,7 +69,7 @@ def normalize(answer: str) -> str:
         text, changed = WRAPPING_COMMAND.subn(r" \1 ", text)
         if not changed:
             break
-    text = SIZING.sub(" ", text)
+    text = SIZING.sub(" ", DOLLARS.sub(r" \1 ", text))
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
     text = _unwrap(text)
