@@ -1,0 +1,95 @@
+"""Ten thousand mixed jobs, one in twenty hostile: in order, none lost, nothing left, helpers' memory flat."""
+
+import os
+import random
+import signal
+import threading
+
+import pytest
+from conftest import hostile_programs
+from helpers import descendants, helpers, left_on_host, resident_kib
+from test_hostile import job_of
+
+from sandboxes import Job, Limits, Outcome, Sandbox, SandboxError, Verdict
+
+NUM_JOBS = 10_000
+LIMITS = Limits(cpu_seconds=0.5, wall_seconds=20.0, idle_seconds=0.3)
+SLOW = {"timeout_wall", "timeout_cpu", "memory"}
+
+
+def mixed_jobs(num_jobs: int) -> tuple[list[Job], list[bool | None]]:
+    """Jobs and whether each must pass (None: hostile, must not pass)."""
+    generator = random.Random(7)
+    hostile = [job_of(source) for _, source, outcomes in hostile_programs() if not outcomes & SLOW]
+    slow = [job_of(source) for _, source, outcomes in hostile_programs() if outcomes & SLOW]
+    jobs: list[Job] = []
+    expected: list[bool | None] = []
+    for n in range(num_jobs):
+        if n % 20 == 7:
+            jobs.append(generator.choice(slow if n % 1000 == 7 else hostile))
+            expected.append(None)
+        else:
+            right = generator.random() < 0.5
+            source = f"import math\ndef f(x):\n    return x + {n if right else n + 1}\n"
+            jobs.append(Job(source, "f", calls=[((1,), {}, 1 + n), ((2,), {}, 2 + n)]))
+            expected.append(right)
+    return jobs, expected
+
+
+def disagreements(results: list[Verdict | SandboxError], expected: list[bool | None]) -> list[object]:
+    """Scored jobs whose verdict is not the one due at their place in the batch."""
+    pairs = [pair for pair in zip(results, expected, strict=True) if isinstance(pair[0], Verdict)]
+    return [result for result, due in pairs if result.passed != bool(due) or (due is False and not is_wrong(result))]
+
+
+def is_wrong(verdict: Verdict) -> bool:
+    return verdict.outcome is Outcome.WRONG_ANSWER
+
+
+@pytest.mark.slow
+def test_ten_thousand_jobs_leave_nothing_behind():
+    before, files_before = set(descendants()), set(os.listdir("/proc/self/fd"))
+    jobs, expected = mixed_jobs(NUM_JOBS)
+    with Sandbox(num_slots=2, limits=LIMITS) as box:
+        warm = box.run_batch(jobs[:500])
+        memory = {pid: resident_kib(pid) for pid in helpers("judge") + helpers("zygote")}
+        running = set(descendants())
+        results = warm + box.run_batch(jobs[500:])
+        assert disagreements(results, expected) == []
+        assert [result for result in results if isinstance(result, SandboxError)] == []
+        kept = [pid for pid in memory if os.path.exists(f"/proc/{pid}")]
+        assert set(helpers("judge")) <= set(kept)
+        assert {pid: resident_kib(pid) - memory[pid] for pid in kept if resident_kib(pid) > memory[pid] + 8192} == {}
+        assert len(set(descendants())) <= len(running)
+        judges = helpers("judge")
+        assert all(len(os.listdir(f"/proc/{pid}/fd")) <= 10 for pid in judges)
+    assert set(descendants()) <= before
+    assert left_on_host(judges) == []
+    assert set(os.listdir("/proc/self/fd")) <= files_before
+
+
+@pytest.mark.slow
+def test_ten_thousand_jobs_while_helpers_are_killed_at_random():
+    jobs, expected = mixed_jobs(NUM_JOBS)
+    generator, stop, kills = random.Random(3), threading.Event(), []
+
+    def kill_at_random():
+        while not stop.wait(generator.uniform(0.3, 1.5)):
+            victims = helpers(generator.choice(["judge", "zygote"]))
+            if victims:
+                kills.append(generator.choice(victims))
+                os.kill(kills[-1], signal.SIGKILL)
+
+    with Sandbox(num_slots=2, limits=LIMITS) as box:
+        killer = threading.Thread(target=kill_at_random)
+        killer.start()
+        try:
+            results = box.run_batch(jobs)
+        finally:
+            stop.set()
+            killer.join()
+    lost = sum(isinstance(result, SandboxError) for result in results)
+    print(f"{len(kills)} kills, {lost} of {len(results)} jobs unscored")
+    assert kills
+    assert disagreements(results, expected) == []
+    assert lost <= NUM_JOBS // 100
