@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import platform
 import sys
 import time
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from .evaluation import Evaluation
+from .files import read_jsonl, write_atomically
 from .timing import cpu_seconds
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "math-verify")
@@ -40,13 +40,6 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """`path` holds the old text or the new one, never a part of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 class Stages:
@@ -141,19 +134,6 @@ class MetricsWriter(TrainerCallback):
     def _append(path: Path, record: dict[str, Any]) -> None:
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a file; none where it is absent. A torn last line (a crash while writing) is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
 
 
 def versions() -> dict[str, str]:

@@ -9,11 +9,13 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "sandboxes": 0,
     "reward_models": 1,
-    **dict.fromkeys(("config", "types", "masking", "advantages", "kl", "losses", "logprobs", "batching", "timing"), 2),
+    **dict.fromkeys(
+        ("config", "types", "files", "masking", "advantages", "kl", "losses", "logprobs", "batching", "timing"), 2
+    ),
     **dict.fromkeys(("tasks", "models", "teachers", "distributed", "compat", "sft", "memory"), 3),
     **dict.fromkeys(("generation", "rollout", "checkpoint", "data"), 4),
-    **dict.fromkeys(("trainer", "evaluation", "evals"), 5),
-    **dict.fromkeys(("reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),
+    **dict.fromkeys(("trainer", "evaluation"), 5),
+    **dict.fromkeys(("evals", "reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),
     **dict.fromkeys(("cli", "launch"), 7),
 }
 ALLOWED_UP = {
@@ -21,7 +23,7 @@ ALLOWED_UP = {
     ("rollout", "worlds"),
     ("checkpoint", "reporting"),  # one atomic write for everything
 }
-TORCH_FREE = ("config", "types", "arguments", "cli")
+TORCH_FREE = ("config", "types", "files", "arguments", "cli")
 
 
 def room(path: Path) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..reporting import read_jsonl, write_atomically
+from ..files import read_jsonl, write_atomically
 from ..tasks.base import Task
 from . import statistics
 

@@ -21,8 +21,9 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import distributed
+from ..files import write_atomically
 from ..generation import Sampling
-from ..reporting import versions, write_atomically
+from ..reporting import versions
 from ..tasks.base import Task, TaskError, TaskOptions, load_task, validate
 from ..timing import peak_memory_mib
 from ..types import Problem
