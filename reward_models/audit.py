@@ -47,7 +47,9 @@ class Audit:
         for name in [*self.proxies, *([self.check] if self.check else [])]:
             if name not in labels:
                 raise ValueError(f"rewards: the audit names {name!r}, but the parts are {', '.join(labels)}")
-        self._history = {name: deque(maxlen=2 * settings.window) for name in self.proxies}
+        self._history: dict[str, deque[tuple[float, float]]] = {
+            name: deque(maxlen=2 * settings.window) for name in self.proxies
+        }
 
     def look(self, parts: dict[str, list[float | None]], rng: random.Random) -> dict[str, float]:
         """Metrics `audit/<name>/correlation` (Spearman), `/high_but_wrong` (rate) and `/hacking` (0 or 1)."""
@@ -55,7 +57,8 @@ class Audit:
             return {}
         metrics = {}
         for name in self.proxies:
-            pairs = [(p, c) for p, c in zip(parts[name], parts[self.check], strict=True) if None not in (p, c)]
+            both = zip(parts[name], parts[self.check], strict=True)
+            pairs = [(proxy, check) for proxy, check in both if proxy is not None and check is not None]
             if len(pairs) > self.settings.sample:
                 pairs = rng.sample(pairs, self.settings.sample)
             if len(pairs) < 2:

@@ -100,7 +100,8 @@ class PendingCall:
         except TimeoutError:
             if self.bound.is_async:
                 self.future.cancel()
-            outcome = _all_failed(self.size, spec.time_limit, f"took longer than its time limit of {spec.time_limit} s")
+            spent = time.monotonic() - self.started
+            outcome = _all_failed(self.size, spent, f"took longer than its time limit of {spec.time_limit} s")
         if outcome.failures and spec.on_error == "raise":
             raise RewardError(self._message(outcome.failures))
         return outcome

@@ -87,9 +87,9 @@ def run_programs(jobs: list[Program]) -> list[Score | None]:
             logger.warning("a program could not be judged: %s", verdict)
             results[key] = None
             continue
-        results[key] = _verdict_score(verdict)
+        results[key] = score = _verdict_score(verdict)
         if verdict.outcome.value in REPEATABLE_OUTCOMES:
-            _memory.put(key, results[key])
+            _memory.put(key, score)
     return [results[key] for key in keys]
 
 

@@ -5,6 +5,7 @@ It will not evaluate: an unfinished calculation (`12+6`) is not the answer 18.
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache
 
@@ -56,16 +57,16 @@ def _compare(left: str, right: str) -> Decision:
     left, right = _without_names(left, right)
     if _spelling(left) == _spelling(right):
         return True
-    choices = CHOICE.fullmatch(left), CHOICE.fullmatch(right)
-    if all(choices):
-        return choices[0][1] == choices[1][1]
+    left_choice, right_choice = CHOICE.fullmatch(left), CHOICE.fullmatch(right)
+    if left_choice and right_choice:
+        return left_choice[1] == right_choice[1]
     left_number, right_number = quantity(left), quantity(right)
     if left_number and right_number:
         return same_quantity(left_number, right_number)
     for structure in (_as_matrix, _as_union, _as_interval, _as_collection):
-        parts = structure(left), structure(right)
-        if parts[0] is not None and parts[1] is not None:
-            return _compare_parts(*parts, left, right)
+        left_parts, right_parts = structure(left), structure(right)
+        if left_parts is not None and right_parts is not None:
+            return _compare_parts(left_parts, right_parts, left, right)
     return _compare_rest(left, right, left_number, right_number)
 
 
@@ -102,8 +103,9 @@ def _without_names(left: str, right: str) -> tuple[str, str]:
         same = _spelling(left_name[0]) == _spelling(right_name[0])
         return (left[left_name.end() :], right[right_name.end() :]) if same else (left, right)
     if "," in left or "," in right or RELATION.search(left + right):
-        strip_left, strip_right = left_name and "=" not in right, right_name and "=" not in left
-        return left[left_name.end() :] if strip_left else left, right[right_name.end() :] if strip_right else right
+        left_end = left_name.end() if left_name and "=" not in right else 0
+        right_end = right_name.end() if right_name and "=" not in left else 0
+        return left[left_end:], right[right_end:]
     left_last, right_last = (_last_side(text) for text in (left, right))
     if ("=" in left) != ("=" in right):
         return left_last or left, right_last or right
@@ -156,12 +158,12 @@ def _match_unordered(left: list[str], right: list[str], left_text: str, right_te
     return [(_braces(left_text), _braces(right_text))]
 
 
-def _all(decisions: object) -> Decision:
+def _all(decisions: Iterable[Decision]) -> Decision:
     pairs: Pairs = []
     for decision in decisions:
         if decision is False:
             return False
-        if decision is not True:
+        if isinstance(decision, list):
             pairs += decision
     return pairs or True
 

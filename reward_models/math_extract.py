@@ -43,12 +43,12 @@ def extract_answer(text: str, mode: str = "flexible") -> str | None:
     """
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-    text = _after_reasoning(text)
-    if text is None:
+    said = _after_reasoning(text)
+    if said is None:
         return None
-    answer = _marked_answer(text)
+    answer = _marked_answer(said)
     if answer is None and mode == "flexible":
-        answer = _unmarked_answer(text)
+        answer = _unmarked_answer(said)
     if answer is None or len(answer) > MAX_ANSWER_CHARACTERS:
         return None
     return answer.strip() or None
@@ -98,7 +98,8 @@ def _spoken_answer(tail: str) -> str | None:
     span = MATH_SPAN.match(rest)
     if span:
         return _formula(span)
-    answer = rest[: SENTENCE_END.search(rest).start()]
+    end = SENTENCE_END.search(rest)
+    answer = rest[: end.start()] if end else rest
     if not _looks_like_prose(answer) or HEDGE.search(answer):
         return answer.strip("*_ \t")
     formula = _last(MATH_SPAN, answer)

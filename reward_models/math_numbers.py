@@ -143,7 +143,7 @@ def _repeating_decimal(whole: str, fixed: str, period: str) -> Fraction:
 def _with_rest(value: Fraction, currency: str | None, rest: str) -> Quantity | None:
     """What follows the digits: scale word, percent sign, currency, unit; None if it is anything else."""
     match = REST.fullmatch(rest)
-    if currency and match["currency"]:
+    if match is None or (currency and match["currency"]):
         return None
     unit = re.sub(r"^\(([A-Za-z ]+)\)$", r"\1", match["unit"].strip())
     scale = match["scale"]

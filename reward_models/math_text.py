@@ -73,7 +73,8 @@ def normalize(answer: str) -> str:
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
     text = _unwrap(text)
-    return _unwrap(text[PREFIX.match(text).end() :])
+    prefix = PREFIX.match(text)
+    return _unwrap(text[prefix.end() :] if prefix else text)
 
 
 def _unwrap(text: str) -> str:

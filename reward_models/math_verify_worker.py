@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+from types import ModuleType
 
 MEMORY_BYTES = 1 << 30
 INPUT_CHARACTERS = 2_000
@@ -35,7 +36,7 @@ def main() -> None:
         print(json.dumps({"equal": answer(math_verify, job["pairs"], job["seconds"])}), file=answers, flush=True)
 
 
-def answer(math_verify: object, pairs: list[list[str]], seconds: float) -> bool:
+def answer(math_verify: ModuleType, pairs: list[list[str]], seconds: float) -> bool:
     """True if all pairs are equal; False if that is not found out within half of `seconds` of CPU time.
 
     A signal ends Python code. At the full time the kernel ends the process, as it must where C code does not return:
@@ -56,7 +57,7 @@ def out_of_time(*_: object) -> None:
     raise OutOfTime
 
 
-def equal_formulas(math_verify: object, prediction: str, gold: str) -> bool:
+def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
     """True if math-verify parses both formulas and finds them equal to 12 digits."""
     if len(prediction) > INPUT_CHARACTERS:
         return False

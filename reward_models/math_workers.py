@@ -7,6 +7,7 @@ It will not wait: an answer that is not judged in time costs its worker its life
 import contextlib
 import functools
 import json
+import logging
 import os
 import select
 import subprocess
@@ -16,9 +17,12 @@ import time
 from pathlib import Path
 from queue import SimpleQueue
 
+logger = logging.getLogger(__name__)
+
 WORKER_FILE = Path(__file__).with_name("math_verify_worker.py")
-START_SECONDS = 60.0
-WALL_FACTOR = 20.0  # the worker counts CPU time itself; this is for one that does not get any
+# The worker counts CPU time itself; these are for a worker that gets hardly any.
+START_SECONDS = 180.0
+WALL_SECONDS = 180.0
 JOBS_PER_WORKER = 1_000  # then a fresh one: sympy's caches grow
 Problem = list[tuple[str, str]]
 
@@ -40,18 +44,18 @@ class Worker:
 
         WorkerFailure if the worker cannot be started or gets no CPU.
         """
-        if self._process is None:
-            self._start()
+        process = self._process or self._start()
+        assert process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"pairs": problem, "seconds": seconds}).encode() + b"\n")
-            self._process.stdin.flush()
-            reply = self._read_line(WALL_FACTOR * seconds)
+            process.stdin.write(json.dumps({"pairs": problem, "seconds": seconds}).encode() + b"\n")
+            process.stdin.flush()
+            reply = self._read_line(WALL_SECONDS)
         except (BrokenPipeError, EOFError):  # killed by its CPU or memory limit: what hostile answers do
             self.stop()
             return False
         except TimeoutError as error:  # it had no CPU to spend: not the answer's fault
             self.stop()
-            raise WorkerFailure(f"a formula got less than {seconds} s of CPU in {WALL_FACTOR * seconds} s") from error
+            raise WorkerFailure(f"a formula got less than {seconds} s of CPU in {WALL_SECONDS} s") from error
         self._num_jobs += 1
         if self._num_jobs >= JOBS_PER_WORKER:
             self.stop()
@@ -63,11 +67,12 @@ class Worker:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):  # unsent bytes for a worker that is gone
-                pipe.close()
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # unsent bytes for a worker that is gone
+                    pipe.close()
         self._process = None
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen:
         self._buffer, self._num_jobs = b"", 0
         try:
             self._process = subprocess.Popen(
@@ -81,9 +86,12 @@ class Worker:
         except (OSError, EOFError, TimeoutError) as error:
             self.stop()
             raise WorkerFailure(f"cannot start the process that compares formulas: {error}") from error
+        return self._process
 
     def _read_line(self, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds
+        assert self._process is not None
+        assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
             if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -134,7 +142,8 @@ class Workers:
         worker = self._idle.get()
         try:
             return worker.ask(problem, seconds)
-        except WorkerFailure:
+        except WorkerFailure as failure:
+            logger.warning("an answer is unscored: %s", failure)
             return None
         finally:
             self._idle.put(worker)

@@ -97,7 +97,8 @@ def _until_stop(text: str) -> str:
 
 def _without_prose(text: str) -> str:
     """The lines from the first that starts code to the last before prose, for chat that forgot its fences."""
-    lines = text[CODE_START.search(text).start() :].splitlines() if CODE_START.search(text) else text.splitlines()
+    start = CODE_START.search(text)
+    lines = text[start.start() if start else 0 :].splitlines()
     for number, line in enumerate(lines):
         if line.strip() and not CODE_LINE.match(line):
             return "\n".join(lines[:number])

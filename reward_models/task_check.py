@@ -27,7 +27,7 @@ def task_check(
 
     mode: how math answers are found; fraction: score code by the share of tests passed instead of all or nothing.
     """
-    nothing: list[None] = [None] * len(completions)
+    nothing: list[str | None] = [None] * len(completions)
     test, entry_point, code_prompt = test or nothing, entry_point or nothing, code_prompt or nothing
     code_scores = code_execution(
         prompts=prompts,

@@ -1,0 +1,202 @@
+"""The trained reward model: a Transformer trunk that reads teacher's output, prompt and candidate; two scalars come out.
+
+It may assume torch and transformers, and a trunk that takes `inputs_embeds` (any decoder or encoder of transformers).
+It will not read a run's settings, nor decide whether its own quality is good enough (learned.py does).
+
+SHAPES  B rows, L tokens, D hidden size.   Segments: 0 prompt, 1 teacher's output, 2 candidate; padding is on the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+PROMPT, TEACHER, CANDIDATE = 0, 1, 2
+
+
+class LearnedRewardConfig(PreTrainedConfig):
+    """`trunk` is the trunk's own configuration as a dict. `scale` and `shift` turn the score's logit into the score."""
+
+    model_type = "rl_distill_reward"
+
+    def __init__(
+        self,
+        trunk: dict[str, Any] | None = None,
+        max_length: int = 512,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        correctness_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        self.trunk = trunk or {}
+        self.max_length = max_length
+        self.scale, self.shift = scale, shift
+        self.correctness_weight = correctness_weight
+        super().__init__(**{"num_labels": 1} | kwargs)
+
+
+@dataclass
+class RewardOutput(ModelOutput):
+    """`logits` (B, 1) of the score, before scale and shift; `correct_logits` (B,) of "the answer is right"."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    correct_logits: Tensor | None = None
+
+
+class LearnedRewardModel(PreTrainedModel):
+    """Features of each candidate token, pooled over the candidate (mean, maximum, last), then one linear layer.
+
+    Pooling lets a token say "the teacher says otherwise here" without carrying it to the end of the text.
+    """
+
+    config_class = LearnedRewardConfig
+    base_model_prefix = "trunk"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: LearnedRewardConfig) -> None:
+        super().__init__(config)
+        trunk_config = dict(config.trunk)
+        self.trunk = AutoModel.from_config(AutoConfig.for_model(trunk_config.pop("model_type"), **trunk_config))
+        width = self.trunk.config.hidden_size
+        self.segments = nn.Embedding(3, width)
+        self.features = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(3 * width)
+        self.head = nn.Linear(3 * width, 2)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Segments start at zero, so that a copied trunk first reads what it always read."""
+        if module is self.segments:
+            nn.init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.trunk.get_input_embeddings()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        segment_ids: Tensor,
+        scores: Tensor | None = None,
+        verdicts: Tensor | None = None,
+        **ignored: Any,
+    ) -> RewardOutput:
+        """RewardOutput; with `scores` (B,) in 0..1 the loss too: cross-entropy with the score as a soft label, and
+        with `verdicts` (B,), 1 right, 0 wrong, NaN not checked.
+        """
+        embeddings = self.trunk.get_input_embeddings()(input_ids) + self.segments(segment_ids)
+        hidden_BLD = self.trunk(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
+        mask_BL = attention_mask.bool() & (segment_ids == CANDIDATE)
+        features_BLD = nn.functional.silu(self.features(hidden_BLD))
+        pooled = self.norm(pool(features_BLD, mask_BL).float())
+        logits = self.head(pooled)
+        output = RewardOutput(logits=logits[:, :1], correct_logits=logits[:, 1])
+        if scores is not None:
+            output.loss = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], scores)
+            if verdicts is not None and (known := ~verdicts.isnan()).any():
+                correct = nn.functional.binary_cross_entropy_with_logits(logits[known, 1], verdicts[known])
+                output.loss = output.loss + self.config.correctness_weight * correct
+        return output
+
+
+def pool(features_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """(B, 3D): mean, maximum and last of each row's features where the mask is true; every row has such a place."""
+    mask_BL1 = mask_BL.unsqueeze(-1)
+    mean_BD = (features_BLD * mask_BL1).sum(1) / mask_BL1.sum(1)
+    highest_BD = features_BLD.masked_fill(~mask_BL1, float("-inf")).amax(1)
+    places = torch.arange(mask_BL.shape[1], device=mask_BL.device)
+    last_B = torch.where(mask_BL, places, -1).amax(1)
+    last_BD = features_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
+    return torch.cat([mean_BD, highest_BD, last_BD], dim=-1)
+
+
+def from_trunk(trunk: PreTrainedModel, **settings: Any) -> LearnedRewardModel:
+    """A reward model whose trunk is a copy of `trunk` (a decoder without its language-model head, or an encoder)."""
+    model = LearnedRewardModel(LearnedRewardConfig(trunk=trunk.config.to_dict(), **settings))
+    model.trunk.load_state_dict(trunk.state_dict())
+    return model
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row: token ids and the segment of each; `cut` if something had to be left out for length."""
+
+    input_ids: list[int]
+    segment_ids: list[int]
+    cut: bool = False
+
+
+def encode(tokenizer: Any, prompt: str, teacher_output: str | None, candidate: str, max_length: int) -> Encoded:
+    """Teacher's output, EOS, prompt, candidate, EOS: prompt and candidate stand together as a causal trunk knows them.
+
+    A row that is too long loses the teacher's output first, then the prompt's beginning, then the candidate's.
+    """
+    eos = [tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id]
+    prompt_ids, candidate_ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, candidate))
+    teacher_ids = []
+    if teacher_output is not None:
+        teacher_ids = tokenizer(teacher_output, add_special_tokens=False)["input_ids"] + eos
+    length = len(teacher_ids) + len(prompt_ids) + len(candidate_ids) + 1
+    cut = length > max_length
+    if cut:
+        teacher_ids = []
+        candidate_ids = candidate_ids[-(max_length - 1) :]
+        room = max_length - 1 - len(candidate_ids)
+        prompt_ids = prompt_ids[-room:] if room else []
+    candidate_ids = candidate_ids + eos
+    parts = ((TEACHER, teacher_ids), (PROMPT, prompt_ids), (CANDIDATE, candidate_ids))
+    return Encoded([token for _, ids in parts for token in ids], [segment for segment, ids in parts for _ in ids], cut)
+
+
+def pad_rows(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
+    """The rows as one right-padded batch: input_ids, attention_mask and segment_ids, each (B, L)."""
+    length = max(len(row.input_ids) for row in rows)
+
+    def padded(lists: Sequence[Sequence[int]], filler: int) -> Tensor:
+        return torch.tensor([[*items, *[filler] * (length - len(items))] for items in lists])
+
+    return {
+        "input_ids": padded([row.input_ids for row in rows], pad_token_id),
+        "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
+        "segment_ids": padded([row.segment_ids for row in rows], PROMPT),
+    }
+
+
+@torch.inference_mode()
+def predict(
+    model: LearnedRewardModel, rows: Sequence[Encoded], pad_token_id: int, batch_size: int = 64
+) -> tuple[list[float], list[float]]:
+    """(scores, probabilities of being right), each in 0..1 and in the order of the rows.
+
+    Rows of similar length share a batch. Padding changes a score by rounding only, which 6 decimals hide.
+    """
+    scores, correct = [0.0] * len(rows), [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda row: (len(rows[row].input_ids), rows[row].input_ids))
+    for start in range(0, len(order), batch_size):
+        picks = order[start : start + batch_size]
+        batch = pad_rows([rows[pick] for pick in picks], pad_token_id)
+        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        score_B = torch.sigmoid(model.config.scale * output.logits[:, 0].double() + model.config.shift)
+        correct_B = torch.sigmoid(output.correct_logits.double())
+        for pick, score, right in zip(picks, score_B.tolist(), correct_B.tolist(), strict=True):
+            scores[pick], correct[pick] = round(score, 6), round(right, 6)
+    return scores, correct
+
+
+def load(folder: str | Path, device: torch.device | str) -> tuple[LearnedRewardModel, Any]:
+    """(model in evaluation mode, tokenizer) of a folder that launch/reward_model.py wrote."""
+    model = LearnedRewardModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
