@@ -55,6 +55,7 @@ class Cell:
         self.scratch_keeper = None if self.scratch is None else Scratch(self.scratch)
         self.cgroup = host.Cgroup.create(f"{host.slot_name(os.getpid())}{next(_generation)}", limits)
         self.num_oom_kills = 0
+        self.lacks = [] if self.cgroup else ["cgroup"]
         config = {
             "tier": tier,
             "packages": packages,
@@ -124,7 +125,9 @@ class Cell:
             host.map_ids(self.process.pid, mapping)
             self.control.send(b"mapped")
             message = self._reply()
-        if message != b"ready":
+        if message == b"ready without landlock":
+            self.lacks.append("Landlock")
+        elif message != b"ready":
             raise ZygoteLost(f"tier {self.tier}: {message.decode(errors='replace')}")
 
     def _reply(self) -> bytes:

@@ -55,6 +55,8 @@ def _print_report(sandbox: Sandbox, start_seconds: float) -> None:
     )
     for tier, reason in report.refused.items():
         print(f"  tier {tier} refused: {reason}")
+    for layer in report.lacks:
+        print(f"  without {layer}")
     for item in report.missing:
         print(f"  NOT denied: {item}")
 

@@ -154,6 +154,18 @@ def cpu_and_waiting_seconds(pid: int) -> tuple[float, float]:
     return cpu, waiting
 
 
+def is_runnable(pid: int) -> bool:
+    """Whether a thread of process `pid` runs, waits for a CPU or for a disk."""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task")[:64]:
+            with open(f"/proc/{pid}/task/{task}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] in "RD":
+                    return True
+    except (OSError, IndexError):
+        pass
+    return False
+
+
 def num_threads(pid: int) -> int:
     """Threads of process `pid`; 0 if it is gone."""
     try:

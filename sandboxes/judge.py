@@ -35,7 +35,7 @@ def main(descriptor: int, config_text: str) -> None:
     judge = Judge(config)
     try:
         judge.start_cell(config["limits"])
-        frames.send(link, {"ready": judge.cell.tier})
+        frames.send(link, {"lacks": judge.cell.lacks})
     except ZygoteLost as error:
         frames.send(link, {"failed": str(error)})
         return

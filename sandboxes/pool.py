@@ -10,10 +10,12 @@ import asyncio
 import atexit
 import importlib.util
 import json
+import logging
 import os
 import queue
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,8 @@ from sandboxes.probe import Report, survey
 from sandboxes.program import PATIENCE
 
 _START_SECONDS = 30.0
+ALARM_SHARE = 0.01  # of jobs left unscored
+logger = logging.getLogger("sandboxes")
 _GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is replaced
 
 
@@ -59,7 +63,7 @@ class _Slot:
         if "failed" in hello:
             self.close()
             raise SandboxError(hello["failed"])
-        self.tier: str = hello["ready"]
+        self.lacks: tuple[str, ...] = tuple(hello["lacks"])
         self.limits: Limits | None = None  # those the judge was last told
 
     def execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
@@ -104,12 +108,13 @@ class Sandbox:
     ):
         if num_slots is not None and num_slots < 1:
             raise ValueError("num_slots must be at least 1")
-        self.num_slots = num_slots or min(len(os.sched_getaffinity(0)), 16)
+        self.num_slots = num_slots or _default_slots()
         self.limits = limits or Limits()
         self._wanted_tier, self._allow_weak = tier, allow_weak_sandbox
         self._packages = _locate(packages)
-        self._lock = threading.Lock()
-        self._owner_pid = 0
+        self.num_jobs = self.num_unscored = 0  # judged so far; of these, not scored because of the sandbox
+        self._lock = threading.RLock()  # the survey at start runs a job
+        self._owner_pid = self._ready_pid = 0
         self._idle: queue.LifoQueue[_Slot | None] = queue.LifoQueue()
         self._slots: set[_Slot] = set()
         self._threads: ThreadPoolExecutor | None = None
@@ -117,9 +122,13 @@ class Sandbox:
 
     def start(self) -> Sandbox:
         """Start now and find the tier, by trying what it must deny. Idempotent. Raises SandboxError."""
+        if self._ready_pid == os.getpid():
+            return self
         with self._lock:
             if self._owner_pid == os.getpid():
                 return self
+            if sys.platform != "linux":
+                raise SandboxError(f"the sandbox is made of Linux kernel features; this is {sys.platform}")
             self._owner_pid = os.getpid()
             self._idle, self._slots, self._threads = queue.LifoQueue(), set(), None
             for _ in range(self.num_slots):
@@ -129,6 +138,7 @@ class Sandbox:
             except BaseException:
                 self._owner_pid = 0
                 raise
+            self._ready_pid = self._owner_pid
             atexit.register(self.close)
         return self
 
@@ -167,7 +177,7 @@ class Sandbox:
         with self._lock:
             if self._owner_pid != os.getpid():
                 return
-            self._owner_pid = 0
+            self._owner_pid = self._ready_pid = 0
             slots, self._slots = self._slots, set()
             threads, self._threads = self._threads, None
         if threads is not None:
@@ -192,8 +202,7 @@ class Sandbox:
         request = self._request(job)
         if isinstance(request, Verdict | SandboxError):
             return request
-        if self._owner_pid != os.getpid():
-            self.start()
+        self.start()
         trouble = ""
         for _ in range(2):
             try:
@@ -201,13 +210,21 @@ class Sandbox:
             except (_SlotLost, SandboxError, OSError) as error:
                 trouble = str(error)
                 continue
+            self.num_jobs += 1
             if "verdict" in reply:
                 verdict = reply["verdict"]
                 return Verdict(**{**verdict, "outcome": Outcome(verdict["outcome"])})
             trouble = reply["trouble"]
             if not reply["retry"]:
                 return JobError(trouble)
+        self._count_unscored(trouble)
         return SandboxError(trouble)
+
+    def _count_unscored(self, trouble: str) -> None:
+        self.num_unscored += 1
+        share = self.num_unscored / max(self.num_jobs, 1)
+        if share > ALARM_SHARE and self.num_jobs >= 100:
+            logger.error("the sandbox failed on %.1f %% of %d jobs, last: %s", 100 * share, self.num_jobs, trouble)
 
     def _execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         """Run `request` on a free slot; a lost slot is thrown away and its place kept."""
@@ -240,7 +257,8 @@ class Sandbox:
                 self._drop_slots()
                 continue
             if tier == "C" or not missing:
-                return Report(tier, missing, refused)
+                lacks = {item for slot in self._slots for item in slot.lacks}
+                return Report(tier, missing, refused, tuple(sorted(lacks)))
             refused[tier] = "could " + ", ".join(missing)
             self._drop_slots()
         raise SandboxError("no tier of isolation works here: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
@@ -276,6 +294,13 @@ class Sandbox:
             return {**request, "calls": codec.encode([tuple(call) for call in job.calls], 1000).decode()}
         except ValueError as error:
             return JobError(f"a call or an expected value is not data: {error}")
+
+
+def _default_slots() -> int:
+    try:
+        return min(len(os.sched_getaffinity(0)), 16)
+    except AttributeError:  # not Linux: refused at start
+        return 1
 
 
 def _locate(packages: Sequence[str]) -> dict[str, str]:

@@ -75,10 +75,16 @@ class Report:
     tier: str
     missing: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()  # layers of defence this machine could not add
 
     def as_dict(self) -> dict[str, object]:
         """The report as plain data, for run records."""
-        return {"tier": self.tier, "missing": list(self.missing), "refused": dict(self.refused)}
+        return {
+            "tier": self.tier,
+            "missing": list(self.missing),
+            "refused": dict(self.refused),
+            "lacks": list(self.lacks),
+        }
 
 
 def survey(sandbox: Sandbox) -> tuple[str, ...]:
