@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from .runs import Run
-from .svg import DASHES, NUM_COLORS, Series, line_chart, stacked_chart
+from .svg import DASHES, NUM_COLORS, Series, line_chart, moving_mean, stacked_chart
 
 MAX_RAW_POINTS = 60  # curves with more points are smoothed
 PHASES = {"generate": "sampling", "teacher": "teacher scoring", "reward": "rewards", "prepare": "preparation"}
@@ -33,7 +33,7 @@ class Panel:
         if self.pattern:
             names = dict.fromkeys(name for run in runs for name in run.names(*self.pattern))
             found += [name for name in names if name not in self.skip and name not in found]
-        return found
+        return found[:1] if found[1:] == ["rewards/total/mean"] else found  # one part alone is the total
 
     def label(self, name: str) -> str:
         prefix, suffix = self.pattern or ("", "")
@@ -126,19 +126,21 @@ def series_of(panel: Panel, runs: Sequence[Run]) -> list[Series]:
 
 
 def time_figure(run: Run, many: bool) -> str:
-    """Seconds of each step by phase, stacked."""
+    """Seconds of each step by phase, stacked; a phase that a step did not have took none of it."""
     names = run.names("seconds/", timing=True)
-    steps = [record["step"] for record in run.timing if all(name in record for name in names)]
+    steps = sorted({record["step"] for record in run.timing})
     if not names or len(steps) < 2:
         return ""
+    window = max(5, len(steps) // 40)
     series = []
     for color, name in enumerate(names):
         values = dict(run.series(name, timing=True))
         bare = name.removeprefix("seconds/")
-        series.append(Series(PHASES.get(bare, bare), [(step, values.get(step, 0.0)) for step in steps], color))
-    typical = clipped(series)
+        points = [(step, values.get(step, 0.0)) for step in steps]
+        series.append(Series(PHASES.get(bare, bare), points, color))
+    smooth = [Series(s.label, moving_mean(s.points, window), s.color) for s in clipped(series)]
     title = f"Time of a step: {run.name}" if many else "Time of a step"
-    return wrapped(title, "Seconds by phase, stacked.", legend(series), stacked_chart(typical, title))
+    return wrapped(title, "Seconds by phase, stacked.", legend(series), stacked_chart(smooth, title))
 
 
 def clipped(series: Sequence[Series]) -> list[Series]:

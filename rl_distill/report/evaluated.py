@@ -66,4 +66,4 @@ def against(name: str, entry: dict[str, float]) -> str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}\u202f%"

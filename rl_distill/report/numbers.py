@@ -13,7 +13,7 @@ WORDS = {"teacher": "teacher", "before": "before", "after": "after"}
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None or value != value else f"{100 * value:.{digits}f} %"
+    return "–" if value is None or value != value else f"{100 * value:.{digits}f}\u202f%"
 
 
 def interval(found: Estimate) -> str:
@@ -110,7 +110,13 @@ def table_row(run: Run, task: str, many: bool) -> str:
     cells.append(change_cell(run, task))
     gap, span = run.results.get("gap_recovered", {}).get(task), gap_interval(run, task)
     words = "no gap" if gap is None else percent(gap, 0)
-    around = f"{100 * span[0]:.0f} – {100 * span[1]:.0f}" if span else ""
+    around = (
+        f"{100 * span[0]:.0f} – {100 * span[1]:.0f}"
+        if span
+        else "gap too small to bound"
+        if triples(run, task) and gap
+        else ""
+    )
     return f"<tr>{''.join(cells)}<td>{words}<small>{around}</small></td></tr>"
 
 

@@ -15,6 +15,9 @@ from .runs import ReportError, Run, read_runs
 from .style import CSS, SCRIPT
 from .svg import clip_path
 
+# settings that say where and how fast, not what: no result depends on them
+PLACES = ("output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "num_threads")
+
 
 def write(folders: Sequence[Path], out: Path | None = None) -> Path:
     """The report about one or several runs, as a file: `out`, else report.html in the first run's folder.
@@ -110,12 +113,16 @@ def settings(runs: Sequence[Run]) -> str:
     configs = [flat(run.results.get("config", {})) for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
     if len(runs) > 1:
-        different = [name for name in names if len({json.dumps(config.get(name)) for config in configs}) > 1]
+        different = [name for name in names if name not in PLACES and unlike(configs, name)]
         return rows(different, configs, [run.name for run in runs]) or '<p class="note">None.</p>'
     defaults = flat(RunConfig().to_dict())
-    changed = [name for name in names if defaults.get(name) != configs[0][name]]
+    changed = [name for name in names if defaults.get(name) != configs[0][name] and name not in PLACES]
     everything = f"<details><summary>All {len(names)} settings</summary>{rows(names, configs, ['value'])}</details>"
     return '<p class="note">Those that differ from the defaults:</p>' + rows(changed, configs, ["value"]) + everything
+
+
+def unlike(configs: Sequence[dict[str, Any]], name: str) -> bool:
+    return len({json.dumps(config.get(name)) for config in configs}) > 1
 
 
 def rows(names: Sequence[str], configs: Sequence[dict[str, Any]], heads: Sequence[str]) -> str:
@@ -128,7 +135,8 @@ def rows(names: Sequence[str], configs: Sequence[dict[str, Any]], heads: Sequenc
         + "</tr>"
         for name in names
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = "wide narrow" if len(heads) == 1 else "wide"
+    return f'<div class="{kind}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def reproduce(runs: Sequence[Run]) -> str:

@@ -42,7 +42,8 @@ top:5px!important}
 .gain{text-align:right;font-size:20px;font-weight:640;letter-spacing:-.01em}
 .gain small{font-weight:400;letter-spacing:0}
 .scale{display:grid;grid-template-columns:112px 1fr 96px;gap:18px;color:var(--soft);font-size:12px}
-.scale div{display:flex;justify-content:space-between}
+.scale div{display:flex;justify-content:space-between}.scale em{font-style:normal}
+.narrow{max-width:720px}.narrow td{white-space:normal;overflow-wrap:anywhere}
 .key{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--soft);font-size:13px;margin:2px 0 6px}
 .key span{display:inline-flex;align-items:center;gap:6px}
 .key i{width:14px;height:3px;border-radius:2px;flex:none}.key i.round{width:10px;height:10px;border-radius:50%}
@@ -58,8 +59,9 @@ td small{color:var(--soft);display:block;font-size:12.5px}
 td.text{white-space:normal;text-align:left;min-width:180px}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(330px,100%),1fr));gap:16px;margin:16px 0}
-figure{margin:0}figure.card{padding:16px 14px 10px 16px}
-figcaption{min-height:2.9em;line-height:1.4;margin-bottom:4px;font-size:13.5px}
+figure{margin:0}figure.card{padding:16px 14px 10px 16px;display:flex;flex-direction:column}
+figure svg.chart{margin-top:auto}
+figcaption{line-height:1.4;margin-bottom:6px;font-size:13.5px}
 svg.chart{display:block;width:100%;height:auto;touch-action:pan-y}
 svg text{fill:var(--soft);font-size:11px;font-family:inherit;font-variant-numeric:tabular-nums}
 svg .grid{stroke:var(--rule);stroke-width:1}
@@ -99,7 +101,7 @@ margin:12px 0}
 .score,.scale{grid-template-columns:1fr auto;gap:4px 12px}.score .track{grid-column:1/-1;grid-row:2}
 .scale span{display:none}.scale div{grid-column:1/-1}.scores{padding:4px 16px 14px}
 .matrix{grid-template-columns:1fr 1fr}.pair .sides{grid-template-columns:1fr}
-.pair .side+.side{border-left:0;border-top:1px solid var(--rule)}figcaption{min-height:0}.facts{gap:12px 24px}}
+.pair .side+.side{border-left:0;border-top:1px solid var(--rule)}.facts{gap:12px 24px}}
 @media print{.chips{display:none}.card{break-inside:avoid}}
 """
 
