@@ -1,23 +1,8 @@
-"""Sandboxes shared by the tests of this folder, and the catalogue of hostile programs."""
-
-import pathlib
-import re
+"""Sandboxes shared by the tests of this folder."""
 
 import pytest
 
 from sandboxes import Limits, Sandbox, SandboxError
-
-CATALOGUE = pathlib.Path(__file__).parent / "hostile"
-
-
-def hostile_programs() -> list[tuple[str, str, set[str]]]:
-    """(name, source, acceptable outcomes) of every program in the catalogue."""
-    found = []
-    for path in sorted(CATALOGUE.glob("*.txt")):
-        for header, source in re.findall(r"^%% (.*)\n((?:(?!%%).*\n)*)", path.read_text(), re.M):
-            name, _, outcomes = header.partition(" | ")
-            found.append((f"{path.stem}/{name}", source, set(outcomes.split())))
-    return found
 
 
 @pytest.fixture(scope="session")

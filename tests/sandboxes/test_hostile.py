@@ -1,18 +1,11 @@
 """Every program of the catalogue attacks; a right answer means that its attack worked. None may pass in tier A or B."""
 
 import pytest
-from conftest import hostile_programs
+from sandbox_helpers import hostile_programs, job_of
 
-from sandboxes import Job, Outcome, Verdict
+from sandboxes import Outcome, Verdict
 
 PROGRAMS = hostile_programs()
-OPEN_TEST = "def check(candidate):\n    assert candidate(20) == 21\n    assert candidate(3) == 4\n"
-SEALED_TEST = "def check(candidate):\n    assert candidate(20) == 73491823901\n    assert candidate(3) == 88120394417\n"
-
-
-def job_of(source: str) -> Job:
-    """Programs that can tell success themselves answer x + 1; the others would have to know the sealed numbers."""
-    return Job(source, "f", OPEN_TEST if "x + 1" in source else SEALED_TEST)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,7 @@ import signal
 import threading
 
 import pytest
-from conftest import hostile_programs
-from helpers import descendants, helpers, left_on_host, resident_kib
-from test_hostile import job_of
+from sandbox_helpers import descendants, helpers, hostile_programs, job_of, left_on_host, resident_kib
 
 from sandboxes import Job, Limits, Outcome, Sandbox, SandboxError, Verdict
 

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from helpers import descendants, helpers, left_on_host
+from sandbox_helpers import descendants, helpers, left_on_host
 
 from sandboxes import Job, JobError, Limits, Outcome, Sandbox, SandboxError, Verdict, probe
 

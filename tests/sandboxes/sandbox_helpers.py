@@ -1,8 +1,15 @@
-"""What the tests of this folder count on the host: processes, cgroups, files, memory."""
+"""The catalogue of hostile programs, and what tests count on the host: processes, cgroups, files, memory."""
 
 import os
 import pathlib
+import re
 import tempfile
+
+from sandboxes import Job
+
+CATALOGUE = pathlib.Path(__file__).parent / "hostile"
+OPEN_TEST = "def check(candidate):\n    assert candidate(20) == 21\n    assert candidate(3) == 4\n"
+SEALED_TEST = "def check(candidate):\n    assert candidate(20) == 73491823901\n    assert candidate(3) == 88120394417\n"
 
 
 def descendants(pid: int | None = None) -> list[int]:
@@ -50,3 +57,18 @@ def left_on_host(judge_pids: list[int]) -> list[str]:
         _, controllers, path = line.split(":", 2)
         roots.append(pathlib.Path(f"/sys/fs/cgroup/{controllers.split('=')[-1]}{path}"))
     return [str(p) for root in roots if root.is_dir() for p in root.iterdir() if p.name.startswith(prefixes)]
+
+
+def hostile_programs() -> list[tuple[str, str, set[str]]]:
+    """(name, source, acceptable outcomes) of every program in the catalogue."""
+    found = []
+    for path in sorted(CATALOGUE.glob("*.txt")):
+        for header, source in re.findall(r"^%% (.*)\n((?:(?!%%).*\n)*)", path.read_text(), re.M):
+            name, _, outcomes = header.partition(" | ")
+            found.append((f"{path.stem}/{name}", source, set(outcomes.split())))
+    return found
+
+
+def job_of(source: str) -> Job:
+    """Programs that can tell success themselves answer x + 1; the others would have to know the sealed numbers."""
+    return Job(source, "f", OPEN_TEST if "x + 1" in source else SEALED_TEST)
