@@ -41,8 +41,8 @@ class EmbeddedConfig:
     """The embedded default: tasks, a teacher and a worse student made here, without a model hub."""
 
     vocab_size: int = 448
-    math_share: float = 0.7
-    teacher_math_share: float = 0.7
+    math_share: float = 0.5
+    teacher_math_share: float = 0.84
     num_teacher_problems: int = 20_000
     num_teacher_outputs: int = 1_000
     num_train_prompts: int = 12_000
@@ -123,7 +123,7 @@ class AnchorConfig:
     target_kl: float = 0.1
     horizon: int = 10_000
     evidence_floor: float = 0.05
-    evidence_scale: float = 0.15
+    evidence_scale: float = 0.5
     evidence_decay: float = 0.9
 
 

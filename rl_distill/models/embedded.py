@@ -41,11 +41,11 @@ class Splits:
 def make_splits(config: EmbeddedConfig, seed: int) -> Splits:
     """Four disjoint sets of problems; validation and test are the same for every seed."""
     share = config.math_share
-    cold_start = make_problems("train", config.num_teacher_outputs, seed, math_share=share)
+    cold_start = make_problems("train", config.num_teacher_outputs, seed, math_share=share, stream="cold start")
     keys = {problem.key for problem in cold_start}
     return Splits(
         cold_start=cold_start,
-        train=make_problems("train", config.num_train_prompts, seed, math_share=share, exclude=keys),
+        train=make_problems("train", config.num_train_prompts, seed, math_share=share, exclude=keys, stream="prompts"),
         validation=make_problems("validation", config.num_validation, 0, math_share=share),
         test=make_problems("test", config.num_test, 0, math_share=share),
     )
@@ -80,7 +80,11 @@ def teacher_folder(config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path,
 
     def make(folder: Path) -> None:
         problems = make_problems(
-            "train", embedded.num_teacher_problems, config.seed, math_share=embedded.teacher_math_share
+            "train",
+            embedded.num_teacher_problems,
+            config.seed,
+            math_share=embedded.teacher_math_share,
+            stream="teacher",
         )
         tokenizer = make_tokenizer([p.prompt + p.solution for p in problems[:4000]], embedded.vocab_size)
         model = make_model(embedded.teacher, tokenizer, config.seed)

@@ -34,12 +34,14 @@ def make_problems(
     *,
     math_share: float = 0.7,
     exclude: frozenset[str] | set[str] = frozenset(),
+    stream: str = "",
 ) -> list[Problem]:
     """`num_problems` problems with distinct prompts from one split, none of whose keys is in `exclude`.
 
+    Streams of different names draw independently, so one is not the beginning of another.
     Raises ValueError when the split does not hold that many.
     """
-    rng = random.Random(f"{seed}:{split}:{len(exclude)}")
+    rng = random.Random(f"{seed}:{split}:{stream}")
     num_math = round(num_problems * math_share)
     problems: list[Problem] = []
     for task, wanted in (("math", num_math), ("code", num_problems - num_math)):
