@@ -148,15 +148,14 @@ class Judge:
 
     def _outcome_of_end(self, end: BoxEnded, status: int, cpu_seconds: float) -> Outcome:
         """What the kernel's facts say about a program that stopped answering."""
-        if cpu_seconds >= self.limits["cpu_seconds"] and end.outcome in (None, Outcome.TIMEOUT_WALL):
+        over_cpu = cpu_seconds >= self.limits["cpu_seconds"] or status == signal.SIGXCPU
+        if over_cpu and end.outcome in (None, Outcome.TIMEOUT_WALL):
             return Outcome.TIMEOUT_CPU
         if end.outcome is not None:
             return end.outcome
         if os.WIFEXITED(status):
             return Outcome.EXITED
         number = os.WTERMSIG(status)
-        if number == signal.SIGXCPU:
-            return Outcome.TIMEOUT_CPU
         if number == signal.SIGKILL:  # by the kernel for memory, or by us: it had closed its channel and gone on
             return Outcome.MEMORY if self.cell.ran_out_of_memory() else Outcome.PROTOCOL
         return Outcome.CRASHED
