@@ -42,7 +42,9 @@ class EmbeddedConfig:
 
     vocab_size: int = 448
     math_share: float = 0.5
-    teacher_math_share: float = 0.84
+    teacher_math_share: float = 0.65
+    teacher_mistakes: float = 0.65
+    """Share of the code solutions the teacher learns from that hold the usual mistake, where there is room for one."""
     num_teacher_problems: int = 20_000
     num_teacher_outputs: int = 1_000
     num_train_prompts: int = 12_000

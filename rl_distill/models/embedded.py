@@ -73,6 +73,7 @@ def teacher_folder(config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path,
         seed=config.seed,
         vocab_size=embedded.vocab_size,
         math_share=embedded.teacher_math_share,
+        mistakes=embedded.teacher_mistakes,
         num_problems=embedded.num_teacher_problems,
         shape=asdict(embedded.teacher),
         sft=asdict(embedded.teacher_sft),
@@ -85,6 +86,7 @@ def teacher_folder(config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path,
             config.seed,
             math_share=embedded.teacher_math_share,
             stream="teacher",
+            mistakes=embedded.teacher_mistakes,
         )
         tokenizer = make_tokenizer([p.prompt + p.solution for p in problems[:4000]], embedded.vocab_size)
         model = make_model(embedded.teacher, tokenizer, config.seed)
