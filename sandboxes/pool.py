@@ -16,6 +16,7 @@ import queue
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,7 @@ class _Slot:
         self.process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],
-            env={},
+            env={"TMPDIR": tempfile.gettempdir()},  # where both sides look for scratch directories
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
