@@ -1,0 +1,165 @@
+"""Expected memory of one GPU by ZeRO stage and placement: weights, optimizer, teacher, activations, KV cache.
+
+An estimate from shapes alone, meant to be right within about a quarter; nothing is measured and no GPU is needed.
+Sources: Rajbhandari et al. 2020 (ZeRO: 2 + 2 + 12 bytes per parameter), Korthikanti et al. 2022 (34 s b h per layer).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+GIB = 1 << 30
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+CHUNK_LOGITS_BYTES = 4 * 2**27 * 4  # logprobs.py: logits of one chunk, four arrays of their size alive at the peak
+CONTEXT_BYTES = GIB  # CUDA context, cuBLAS and NCCL buffers
+FRAGMENTATION = 1.1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides a model's memory. `num_kv` is the size of one key (all key/value heads together)."""
+
+    parameters: int
+    hidden: int
+    intermediate: int
+    layers: int
+    num_kv: int
+    vocab: int
+
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        """From a Hugging Face config; parameters are counted on the meta device, tied ones once, nothing is loaded."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        count = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+        heads = config.num_attention_heads
+        head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv = (getattr(config, "num_key_value_heads", None) or heads) * head
+        return cls(
+            count,
+            config.hidden_size,
+            getattr(config, "intermediate_size", 4 * config.hidden_size),
+            config.num_hidden_layers,
+            kv,
+            config.vocab_size,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run uses its GPUs. `num_gpus`: those of the student; `split` gives the teacher `teacher_gpus` of its."""
+
+    num_gpus: int = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    placement: Literal["shared", "split", "server"] = "shared"
+    teacher_gpus: int = 1
+    student_dtype: str = "float32"
+    bf16: bool = True
+    """bf16 activations: autocast over float32 weights, or DeepSpeed's bf16 engine."""
+    teacher_dtype: str = "bfloat16"
+    lora_parameters: int | None = None
+    separate_critic: bool = False
+    gradient_checkpointing: bool = False
+    micro_batch_size: int = 4
+    generation_batch_size: int = 64
+    prompt_length: int = 512
+    completion_length: int = 512
+
+
+def training_bytes(parameters: int, plan: Plan) -> dict[str, float]:
+    """Weights, gradients and Adam's state on one GPU, sharded as the ZeRO stage says.
+
+    Half-precision weights train with a float32 copy (12 bytes of state per parameter), float32 weights need none (8).
+    """
+    weight = DTYPE_BYTES[plan.student_dtype]
+    trained = parameters if plan.lora_parameters is None else plan.lora_parameters
+    state = 8 if weight == 4 else 12
+    stage, n = plan.zero_stage, plan.num_gpus
+    return {
+        "weights": parameters * weight / (n if stage >= 3 else 1),
+        "gradients": trained * weight / (n if stage >= 2 else 1),
+        "optimizer": trained * state / (n if stage >= 1 else 1),
+    }
+
+
+def activation_bytes(shape: Shape, plan: Plan) -> float:
+    """Peak of one training micro-batch: with checkpointing one input per layer and one layer in full."""
+    tokens = plan.micro_batch_size * (plan.prompt_length + plan.completion_length)
+    size = 2 if plan.bf16 else 4
+    # Per token and layer: norms, q, k, v, attention and its output (10 h + 4 kv), gate, up, product (3 of the MLP).
+    layer = tokens * (10 * shape.hidden + 4 * shape.num_kv + 3 * shape.intermediate) * size
+    if plan.gradient_checkpointing:
+        return shape.layers * tokens * shape.hidden * size + layer
+    return shape.layers * layer
+
+
+def cache_bytes(shape: Shape, plan: Plan) -> float:
+    """The KV cache of one generation batch at full length."""
+    tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
+    return tokens * shape.layers * 2 * shape.num_kv * (2 if plan.bf16 else DTYPE_BYTES[plan.student_dtype])
+
+
+def gathered_bytes(shape: Shape, size: int) -> float:
+    """Under ZeRO-3 one layer, or the embedding, is whole on every GPU while it is used; the next is fetched ahead."""
+    layer = (shape.parameters - shape.vocab * shape.hidden) / shape.layers
+    return 2 * max(layer, shape.vocab * shape.hidden) * size
+
+
+def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
+    """Bytes on one of the student's GPUs, by what they are for; "peak" is their sum as they are alive together."""
+    parts = training_bytes(student.parameters * (2 if plan.separate_critic else 1), plan)
+    teacher_size = DTYPE_BYTES[plan.teacher_dtype]
+    if plan.placement == "shared":
+        parts["teacher"] = teacher.parameters * teacher_size / (plan.num_gpus if plan.zero_stage >= 3 else 1)
+    elif plan.placement == "split":
+        parts["teacher's head"] = teacher.vocab * teacher.hidden * teacher_size
+    if plan.zero_stage >= 3:
+        gathered = gathered_bytes(student, DTYPE_BYTES[plan.student_dtype])
+        shared = plan.placement == "shared"
+        parts["layers in use"] = max(gathered, gathered_bytes(teacher, teacher_size) if shared else 0.0)
+    parts["activations"] = activation_bytes(student, plan)
+    parts["KV cache"] = cache_bytes(student, plan)
+    parts["logits"] = float(CHUNK_LOGITS_BYTES)
+    parts["context"] = float(CONTEXT_BYTES)
+    together = {name: size for name, size in parts.items() if name not in ("activations", "KV cache", "logits")}
+    training = parts["activations"] + parts["logits"]
+    parts["peak"] = FRAGMENTATION * (sum(together.values()) + max(training, parts["KV cache"]))
+    return parts
+
+
+def teacher_gpu(teacher: Shape, plan: Plan) -> dict[str, float]:
+    """Bytes on one of the teacher's own GPUs under `split`; the teacher is sharded over them."""
+    size = DTYPE_BYTES[plan.teacher_dtype]
+    tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
+    parts = {
+        "weights": teacher.parameters * size / plan.teacher_gpus,
+        "layers in use": gathered_bytes(teacher, size) if plan.teacher_gpus > 1 else 0.0,
+        "activations": float(tokens * (4 * teacher.hidden + 2 * teacher.intermediate) * size),
+        "context": float(CONTEXT_BYTES),
+    }
+    parts["peak"] = FRAGMENTATION * sum(parts.values())
+    return parts
+
+
+def advice(peak: float, available: float, plan: Plan) -> str:
+    """What to change, cheapest first, where the estimate does not fit; empty where it does."""
+    if peak <= available:
+        return ""
+    steps = []
+    if not plan.gradient_checkpointing:
+        steps.append("set student.gradient_checkpointing: true")
+    if plan.micro_batch_size > 1:
+        steps.append(f"lower ppo.micro_batch_size (now {plan.micro_batch_size}; the result stays the same)")
+    if plan.generation_batch_size > 8:
+        steps.append(f"lower generation.batch_size (now {plan.generation_batch_size})")
+    if plan.num_gpus > 1 and plan.zero_stage < 3:
+        steps.append(f"use ZeRO stage {plan.zero_stage + 1 if plan.zero_stage else 2}")
+    if plan.placement == "shared":
+        steps.append("give the teacher GPUs of its own or a server")
+    if plan.lora_parameters is None:
+        steps.append("train with LoRA (student.lora)")
+    return "; ".join(steps) or "use more or larger GPUs"
