@@ -6,6 +6,7 @@ Used outside the walls only; raises OSError.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -30,6 +31,7 @@ class Cgroup:
         made: dict[str, str] = {}
         for controller, (parent, files) in _own_cgroups(num_bytes, num_tasks).items():
             path = os.path.join(parent, name)
+            _remove_stale(parent)
             try:
                 os.mkdir(path)
                 made[controller] = path
@@ -207,6 +209,16 @@ def _own_cgroups(num_bytes: int, num_tasks: int) -> dict[str, tuple[str, dict[st
         files = {"memory.max": str(num_bytes), "memory.swap.max": "0", "pids.max": str(num_tasks)}
         found = {"unified": (_CGROUP_ROOT + path, files) for _, names, path in lines if not names}  # noqa: B035
     return found
+
+
+def _remove_stale(parent: str) -> None:
+    """Delete empty cgroups of judges that are gone, left by a kill of judge and trainer together."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(parent):
+            words = name.split("-")
+            if words[0] == "sandbox" and len(words) == 3 and not os.path.exists(f"/proc/{words[1]}"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.join(parent, name))
 
 
 def _remove_cgroup(path: str) -> None:

@@ -36,12 +36,10 @@ def main(descriptor: int, config_text: str) -> None:
     try:
         judge.start_cell(config["limits"])
         frames.send(link, {"lacks": judge.cell.lacks})
-    except ZygoteLost as error:
-        frames.send(link, {"failed": str(error)})
-        return
-    try:
         while True:
             frames.send(link, judge.handle(frames.receive(link)))
+    except ZygoteLost as error:  # at the start; later ones are replies
+        frames.send(link, {"failed": str(error)})
     except frames.Closed:
         judge.close()
 
