@@ -42,7 +42,7 @@ class EmbeddedConfig:
 
     vocab_size: int = 448
     math_share: float = 0.5
-    teacher_math_share: float = 0.65
+    teacher_math_share: float = 0.6
     teacher_mistakes: float = 0.65
     """Share of the code solutions the teacher learns from that hold the usual mistake, where there is room for one."""
     num_teacher_problems: int = 20_000
@@ -125,7 +125,7 @@ class AnchorConfig:
     target_kl: float = 0.1
     horizon: int = 10_000
     evidence_floor: float = 0.05
-    evidence_scale: float = 0.5
+    evidence_scale: float = 0.15
     evidence_decay: float = 0.9
 
 
