@@ -57,7 +57,7 @@ class Cgroup:
         return 0
 
     def remove(self) -> None:
-        """Delete the cgroup; waits up to a second for its last process to be gone."""
+        """Delete the cgroup; waits up to five seconds for its last process to be gone."""
         for path in self.paths.values():
             _remove_cgroup(path)
 
@@ -222,7 +222,7 @@ def _remove_stale(parent: str) -> None:
 
 
 def _remove_cgroup(path: str) -> None:
-    for _ in range(100):
+    for _ in range(500):
         try:
             os.rmdir(path)
             return

@@ -83,7 +83,7 @@ class _Slot:
         """End the judge and its zygote. The judge gets a moment to clean up after itself."""
         self.link.close()
         try:
-            self.process.wait(2.0)
+            self.process.wait(10.0)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -183,6 +183,8 @@ class Sandbox:
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=True, cancel_futures=True)
+        for slot in slots:
+            slot.link.close()  # all at once, so that the judges clean up side by side
         for slot in slots:
             slot.close()
         atexit.unregister(self.close)
