@@ -91,7 +91,7 @@ def _scores(
 
     model, tokenizer = _load(str(folder.resolve()), device)
     rows = [
-        encode(tokenizer, _prompt_text(prompt, tokenizer), teacher, text_of(completion), model.config.max_length)
+        encode(tokenizer, _prompt_text(prompt, tokenizer), teacher, text_of(completion), model.config.max_tokens)
         for prompt, completion, teacher in zip(prompts, completions, teacher_outputs, strict=True)
     ]
     scores, correct = predict(model, rows, tokenizer.pad_token_id, batch_size)

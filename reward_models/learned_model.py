@@ -1,4 +1,4 @@
-"""The trained reward model: a Transformer trunk that reads teacher's output, prompt and candidate; two scalars come out.
+"""The trained reward model: a Transformer that reads teacher's output, prompt and candidate, and gives two scalars.
 
 It may assume torch and transformers, and a trunk that takes `inputs_embeds` (any decoder or encoder of transformers).
 It will not read a run's settings, nor decide whether its own quality is good enough (learned.py does).
@@ -29,14 +29,14 @@ class LearnedRewardConfig(PreTrainedConfig):
     def __init__(
         self,
         trunk: dict[str, Any] | None = None,
-        max_length: int = 512,
+        max_tokens: int = 512,
         scale: float = 1.0,
         shift: float = 0.0,
         correctness_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.trunk = trunk or {}
-        self.max_length = max_length
+        self.max_tokens = max_tokens
         self.scale, self.shift = scale, shift
         self.correctness_weight = correctness_weight
         super().__init__(**{"num_labels": 1} | kwargs)
@@ -58,7 +58,6 @@ class LearnedRewardModel(PreTrainedModel):
     """
 
     config_class = LearnedRewardConfig
-    base_model_prefix = "trunk"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -70,7 +69,7 @@ class LearnedRewardModel(PreTrainedModel):
         width = self.trunk.config.hidden_size
         self.segments = nn.Embedding(3, width)
         self.features = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(3 * width)
+        self.pooled_norm = nn.LayerNorm(3 * width)
         self.head = nn.Linear(3 * width, 2)
         self.post_init()
 
@@ -101,7 +100,7 @@ class LearnedRewardModel(PreTrainedModel):
         hidden_BLD = self.trunk(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
         mask_BL = attention_mask.bool() & (segment_ids == CANDIDATE)
         features_BLD = nn.functional.silu(self.features(hidden_BLD))
-        pooled = self.norm(pool(features_BLD, mask_BL).float())
+        pooled = self.pooled_norm(pool(features_BLD, mask_BL).float())
         logits = self.head(pooled)
         output = RewardOutput(logits=logits[:, :1], correct_logits=logits[:, 1])
         if scores is not None:
@@ -110,6 +109,10 @@ class LearnedRewardModel(PreTrainedModel):
                 correct = nn.functional.binary_cross_entropy_with_logits(logits[known, 1], verdicts[known])
                 output.loss = output.loss + self.config.correctness_weight * correct
         return output
+
+
+AutoConfig.register(LearnedRewardConfig.model_type, LearnedRewardConfig)
+AutoModel.register(LearnedRewardConfig, LearnedRewardModel)
 
 
 def pool(features_BLD: Tensor, mask_BL: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ SHORT_NAMES: dict[str, tuple[str, str]] = {
     "cosine_length": ("format", "cosine_length"),
     "repetition": ("format", "repetition"),
     "soft_overlong": ("format", "soft_overlong"),
+    "learned": ("learned", "learned"),
 }
 
 # A reward function takes at least one of these; a callable that takes none of them builds a reward function.

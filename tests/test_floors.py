@@ -16,6 +16,7 @@ FLOORS = {
     **dict.fromkeys(("generation", "rollout", "checkpoint", "data"), 4),
     **dict.fromkeys(("trainer", "evaluation"), 5),
     **dict.fromkeys(("evals", "reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),
+    **dict.fromkeys(("reward_settings", "reward_data", "reward_training", "reward_report"), 6),
     **dict.fromkeys(("cli", "launch"), 7),
 }
 ALLOWED_UP = {
@@ -23,7 +24,7 @@ ALLOWED_UP = {
     ("rollout", "worlds"),
     ("checkpoint", "reporting"),  # one atomic write for everything
 }
-TORCH_FREE = ("config", "types", "files", "arguments", "cli")
+TORCH_FREE = ("config", "types", "files", "arguments", "reward_settings", "cli")
 
 
 def room(path: Path) -> str:

@@ -1,0 +1,65 @@
+"""A trained reward model: `accelerate launch launch/reward_model.py [--config FILE] [--reward_model.num_steps 400]`.
+
+settings      rl_distill/reward_settings.py                     (no torch until they are right)
+world         rl_distill/worlds.py                              teacher, untrained student, problems
+data          rl_distill/reward_data.py                         their answers with blended scores and verdicts
+model         reward_models/learned_model.py                    a trunk with scalar heads
+training      rl_distill/reward_training.py                     regression, or preference pairs (TRL's RewardTrainer)
+report        rl_distill/reward_report.py                       held-out numbers, calibration, the limits
+use           reward_models/learned.py                          {fn: learned, kwargs: {model: runs/reward_model}}
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from rl_distill.reward_settings import parse
+
+
+def main() -> None:
+    config = parse()
+
+    from reward_models.learned import QUALITY_FILE
+    from rl_distill import distributed, reward_report, worlds
+    from rl_distill.reporting import Stages, quiet_libraries
+    from rl_distill.reward_data import make_examples
+    from rl_distill.reward_training import make_reward_model, train
+
+    quiet_libraries()
+    distributed.set_threads(config.num_threads)
+    stages = Stages()
+    world = worlds.prepare(config, stages)
+    train_examples, heldout, num_unscored = make_examples(config, world, stages)
+    model, tokenizer = make_reward_model(config, world)
+    with stages("train", f"{config.reward_model.num_steps} steps on {len(train_examples)} answers"):
+        model = train(config, model, tokenizer, train_examples)
+    with stages("measure", f"the model judges {len(heldout)} held-out answers"):
+        found, shown = reward_report.quality(config, model, tokenizer, heldout)
+    if distributed.is_main():
+        (Path(config.output_dir) / QUALITY_FILE).unlink(missing_ok=True)  # until these weights are measured and written
+        model.save_pretrained(config.output_dir)
+        tokenizer.save_pretrained(config.output_dir)
+        data = {
+            "num_train": len(train_examples),
+            "num_train_prompts": len({example.prompt for example in train_examples}),
+            "num_heldout": len(heldout),
+            "num_heldout_prompts": len({example.prompt for example in heldout}),
+            "num_unscored": num_unscored,
+            "wall_seconds": dict(stages.seconds),
+            "cpu_seconds": dict(stages.cpu_seconds),
+        }
+        command = shlex.join(["accelerate", "launch", "launch/reward_model.py", *sys.argv[1:]])
+        reward_report.write_report(config, found, shown, data, command)
+        print("\n" + reward_report.table(found))
+        print(f"\nreport: {Path(config.output_dir) / 'report.md'}   model: {config.output_dir}")
+
+
+if __name__ == "__main__":
+    main()
