@@ -33,6 +33,8 @@ class Panel:
         if self.pattern:
             names = dict.fromkeys(name for run in runs for name in run.names(*self.pattern))
             found += [name for name in names if name not in self.skip and name not in found]
+        if len(runs) > 1 and "eval_overall" in found:
+            return ["eval_overall"]  # a line per run and task would be a tangle
         return found[:1] if found[1:] == ["rewards/total/mean"] else found  # one part alone is the total
 
     def label(self, name: str) -> str:

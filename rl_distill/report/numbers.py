@@ -99,7 +99,8 @@ def table(runs: Sequence[Run]) -> str:
     head = "".join(f"<th>{w}</th>" for w in ("teacher", "before", "after", "change", "gap recovered"))
     first = "<th>run</th><th>task</th>" if many else "<th>task</th>"
     rows = "".join(table_row(run, task, many) for run in runs for task in run.tasks())
-    return f'<div class="wide"><table><thead><tr>{first}{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    kind = "wide second" if many else "wide"
+    return f'<div class="{kind}"><table><thead><tr>{first}{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def table_row(run: Run, task: str, many: bool) -> str:

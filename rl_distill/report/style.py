@@ -54,7 +54,8 @@ table{border-collapse:collapse;width:100%;font-size:14.5px}
 th{font-weight:560;color:var(--soft);text-align:right;padding:6px 12px;border-bottom:1px solid var(--rule);
 white-space:nowrap;font-size:13.5px}
 td{padding:9px 12px;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}tr:last-child td{border-bottom:0}
+th:first-child,td:first-child,.second th:nth-child(2),.second td:nth-child(2){text-align:left}
+th:first-child,td:first-child{padding-left:0}tr:last-child td{border-bottom:0}
 td small{color:var(--soft);display:block;font-size:12.5px}
 td.text{white-space:normal;text-align:left;min-width:180px}
 .good{color:var(--good)}.bad{color:var(--bad)}
