@@ -201,5 +201,5 @@ def predict(
 
 def load(folder: str | Path, device: torch.device | str) -> tuple[LearnedRewardModel, Any]:
     """(model in evaluation mode, tokenizer) of a folder that launch/reward_model.py wrote."""
-    model = LearnedRewardModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    model: Any = LearnedRewardModel.from_pretrained(folder, dtype=torch.float32)
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)

@@ -35,7 +35,9 @@ class Predictions:
     def of(self, source: str, task: str | None = None) -> Predictions:
         """The rows of one source, and of one task if given."""
         keep = [i for i, e in enumerate(self.examples) if e.source == source and task in (None, e.task)]
-        return Predictions(*([column[i] for i in keep] for column in (self.examples, self.scores, self.correct)))
+        return Predictions(
+            [self.examples[i] for i in keep], [self.scores[i] for i in keep], [self.correct[i] for i in keep]
+        )
 
 
 def predictions(

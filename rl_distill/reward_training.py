@@ -71,7 +71,7 @@ def _regression(config: RewardModelConfig, model: Any, tokenizer: Any, examples:
     return Trainer(
         model=model,
         args=TrainingArguments(**_arguments(config)),
-        train_dataset=list(examples),  # type: ignore[arg-type]
+        train_dataset=list(examples),
         data_collator=RegressionBatches(tokenizer, model.config.max_tokens, config),
         optimizers=(MuonAdamW(model, config.reward_model.learning_rate), None),
     )
