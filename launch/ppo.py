@@ -29,26 +29,28 @@ def main() -> None:
     config = parse()
 
     from rl_distill import distributed, pipeline, worlds
-    from rl_distill.evaluation import evaluate
     from rl_distill.reporting import Stages, quiet_libraries
+    from rl_distill.solving import solve
 
     quiet_libraries()
+    distributed.start()
     distributed.set_threads(config.num_threads)
-    stages = Stages()
+    stages = Stages(quiet=not distributed.is_main())
     world = worlds.prepare(config, stages)
     with stages("before", f"teacher and student solve {len(world.splits.test)} held-out problems"):
         before = {
-            "teacher": evaluate(world.teacher.model, world.tokenizer, world.splits.test, config),
-            "student": evaluate(world.student, world.tokenizer, world.splits.test, config),
+            "teacher": solve(world.teacher.model, world.tokenizer, world.splits.test, config),
+            "student": solve(world.student, world.tokenizer, world.splits.test, config),
         }
     trainer = pipeline.make_trainer(config, world)
     with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
         pipeline.train(config, trainer)
     pipeline.export(config, trainer, world.tokenizer)
     with stages("after", "the student solves the held-out problems again"):
-        after = evaluate(trainer.model.policy, world.tokenizer, world.splits.test, config)
+        after = solve(trainer.model.policy, world.tokenizer, world.splits.test, config)
     command = shlex.join(["accelerate", "launch", "launch/ppo.py", *sys.argv[1:]])
-    pipeline.compare(config, world, before, after, stages, command)
+    if distributed.is_main():
+        pipeline.compare(config, world, before, after, stages, command)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from . import distributed
-from .reporting import write_atomically
+from .files import write_atomically
 
 MARKER = "complete.json"
 STATE = "run_state.json"
@@ -67,6 +67,18 @@ def find(output_dir: Path, wanted: str | None) -> Path | None:
     """
     if wanted is None:
         return None
+    if not distributed.is_main():
+        return _as_path(distributed.from_main(None))
+    found = _find(output_dir, wanted)
+    distributed.from_main(None if found is None else str(found))
+    return found
+
+
+def _as_path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _find(output_dir: Path, wanted: str) -> Path | None:
     if wanted == "latest":
         return next((folder for folder in reversed(folders(output_dir)) if is_complete(folder)), None)
     folder = Path(wanted)
@@ -102,6 +114,22 @@ def tidy(output_dir: Path, resume: Path | None) -> None:
                 if not is_complete(folder) or present.index(folder) > present.index(resume):
                     shutil.rmtree(folder)
     distributed.barrier()
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Puts a checkpoint's weights into the model; parameters it does not hold (tied or frozen ones) stay as they are.
+
+    Raises FileNotFoundError without weights and ValueError where the checkpoint is another model's.
+    """
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no model*.safetensors")
+    state = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    unknown = model.load_state_dict(state, strict=False).unexpected_keys
+    if unknown:
+        raise ValueError(f"{folder} is of another model: it holds {unknown[0]}")
 
 
 def read_state(folder: Path) -> dict[str, Any]:

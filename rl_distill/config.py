@@ -73,6 +73,8 @@ class StudentConfig:
     model: str | None = None
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     lora: LoraSettings | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
+    """Load the student's frozen weights by bitsandbytes (CUDA); needs `lora`."""
     gradient_checkpointing: bool = False
 
 
@@ -116,7 +118,9 @@ class AnchorConfig:
     """
 
     placement: Literal["loss", "reward", "none"] = "loss"
-    estimator: Literal["exact", "k1", "k2", "k3"] = "exact"
+    estimator: Literal["exact", "k1", "k2", "k3", "top_k"] = "exact"
+    top_k: int = 32
+    """With estimator top_k: the teacher's likeliest ids per token; all others count as one outcome."""
     schedule: Literal["fixed", "anneal", "adaptive", "evidence"] = "evidence"
     coef: float = 1.0
     coef_end: float = 0.05
@@ -169,13 +173,35 @@ class PPOSettings:
 
 
 @dataclass(frozen=True)
+class VLLMSettings:
+    """TRL's VLLMGeneration. `server_base_url`: of a running `vllm serve`; the others are for colocated engines."""
+
+    server_base_url: str | None = None
+    gpu_memory_utilization: float = 0.3
+    """Share of a GPU's memory that the colocated engine takes."""
+    tensor_parallel_size: int = 1
+    max_model_length: int | None = None
+    """Tokens of prompt and completion together; None takes the model's."""
+    sleep: bool = False
+    """Free the engine's memory while the student trains."""
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """Sampling of rollouts; evaluation is greedy with the same length limit."""
 
     max_completion_length: int = 48
     temperature: float = 1.0
+    temperature_end: float | None = None
+    """Where given, the temperature goes linearly from `temperature` at the first step to this at the last."""
     top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """A completion ends after any of these texts, as after an EOS."""
     batch_size: int = 64
+    engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
+    sampler_weight_cap: float = 2.0
+    """With vLLM: advantages are multiplied by min(trainer's / sampler's probability, this) per token."""
+    vllm: VLLMSettings = field(default_factory=VLLMSettings)
 
 
 @dataclass(frozen=True)
@@ -192,6 +218,8 @@ class EvaluationConfig:
 
     every_steps: int = 50
     patience: int | None = None
+    load_best: bool = False
+    """Save a checkpoint at every new best validation accuracy, and export the best one instead of the last."""
     batch_size: int = 128
     num_samples_shown: int = 8
 
@@ -207,6 +235,8 @@ class RunConfig:
     resume_from_checkpoint: str | None = None
     """"latest" or the path of a checkpoint folder."""
     report_to: tuple[str, ...] = ("tensorboard",)
+    log_completions_every: int | None = None
+    """PPO steps between files of sampled completions with their rewards, in output_dir/completions."""
     num_threads: int | None = None
     """torch threads on CPU; None chooses from cores, processes and load."""
     embedded: EmbeddedConfig | None = field(default_factory=EmbeddedConfig)
@@ -266,6 +296,12 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f"ppo.num_minibatches ({ppo.num_minibatches}) exceeds ppo.batch_size ({ppo.batch_size})")
     if config.anchor.placement == "reward" and config.anchor.estimator == "k3":
         raise ConfigError("anchor.estimator: k3 is unbounded as a reward; use exact or k1, or anchor.placement: loss")
+    if config.anchor.placement == "reward" and config.anchor.estimator == "top_k":
+        raise ConfigError("anchor.estimator: top_k needs anchor.placement: loss; in the reward use exact")
+    if config.student.quantization is not None and config.student.lora is None:
+        raise ConfigError("student.quantization freezes the weights: set student.lora too, for something to train")
+    if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
+        raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
     if config.embedded is None:
         missing = [
             name
@@ -333,6 +369,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return _convert(next(arm for arm in typing.get_args(hint) if arm is not type(None)), value, name)
     if origin is Literal:
         choices = typing.get_args(hint)
+        if isinstance(value, bool) and "off" in choices:  # YAML 1.1 reads on and off as booleans
+            value = "on" if value else "off"
         if value not in choices:
             raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, choices))}")
         return value

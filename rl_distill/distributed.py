@@ -17,6 +17,49 @@ from torch import Tensor
 MAX_LANES = 8
 
 
+def start() -> None:
+    """Joins the processes the launcher started: NCCL between GPUs, gloo on CPU. In a single process it does nothing.
+
+    To be called before anything asks for the world's size. Raises RuntimeError where the processes did not find each
+    other (every one of them would train alone, on the whole batch, and write the same files), or where `accelerate
+    launch --cpu --num_processes N` was asked for N processes and without MPI quietly started one.
+    """
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and _launched() == 1:
+        raise RuntimeError(
+            "accelerate launch was asked for several processes on CPU and started one, because --cpu needs MPI for "
+            "that; with --multi_gpu instead of --cpu it starts all of them (no GPU needed, they talk over gloo)"
+        )
+    if _launched() == 1:
+        return
+    from accelerate import PartialState
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu and is_deepspeed():  # with cpu=True Accelerate would leave DeepSpeed out
+        state = PartialState(backend="gloo")
+    else:
+        state = PartialState(cpu=on_cpu)
+    check_world(state.num_processes)
+
+
+def check_world(num_processes: int) -> None:
+    """Raises RuntimeError where Accelerate's or torch's number of processes is not the launcher's WORLD_SIZE."""
+    if not _launched() == num_processes == world_size():
+        raise RuntimeError(
+            f"{_launched()} processes were launched, but Accelerate sees {num_processes} and torch {world_size()}; "
+            "launch with `accelerate launch --multi_gpu --num_processes N`, with or without GPUs"
+        )
+
+
+def _launched() -> int:
+    """How many processes the launcher says there are: torchrun's count, or that of an MPI."""
+    names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    return max(int(os.environ.get(name, "1")) for name in names)
+
+
+def is_deepspeed() -> bool:
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
 def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
@@ -33,9 +76,9 @@ def sum_over_processes(x: Tensor) -> Tensor:
     """The sum of a small tensor over all processes (a new tensor)."""
     if world_size() == 1:
         return x
-    total = x.clone()
+    total = x.clone() if dist.get_backend() == "gloo" else x.to(device(), copy=True)
     dist.all_reduce(total)
-    return total
+    return total.to(x.device)
 
 
 def gather_list(items: Sequence[Any]) -> list[Any]:
@@ -45,6 +88,15 @@ def gather_list(items: Sequence[Any]) -> list[Any]:
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, list(items))
     return [item for part in parts for item in part]
+
+
+def from_main(value: Any) -> Any:
+    """The main process's value, on every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def device() -> torch.device:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,10 +28,66 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generated:
-    """Token ids of one completion, EOS included where it was emitted, and why it ended."""
+    """Token ids of one completion, EOS included where it was emitted, and why it ended.
+
+    `logprobs`: what the sampler says of each token, where it is not the forward that training uses; else None.
+    """
 
     token_ids: list[int]
     finish: Finish
+    logprobs: list[float] | None = None
+
+
+class GenerationEngine(Protocol):
+    """What samples rollouts: this file's own loop, or vLLM (rl_distill/compat.py)."""
+
+    def generate(
+        self, policy: Any, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Generated]: ...
+
+
+class StopStrings:
+    """Texts at which a completion ends, as at an EOS; the token that completes the text is the last one kept."""
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        self.tokenizer, self.texts = tokenizer, tuple(texts)
+        self.window = max(len(text.encode()) for text in self.texts)
+        """A token is at least one byte: a text just completed lies within the last so many tokens."""
+
+    def found_in(self, rows: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether each row of token ids has just completed one of the texts."""
+        tails = [list(row[-self.window :]) for row in rows]
+        decoded = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
+        return [any(text in tail for text in self.texts) for tail in decoded]
+
+
+class TransformersEngine:
+    """The policy itself, through `generate` below."""
+
+    def __init__(self, tokenizer: Any, batch_size: int, stop: StopStrings | None = None) -> None:
+        self.tokenizer, self.batch_size, self.stop = tokenizer, batch_size, stop
+
+    def generate(
+        self, policy: Any, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Generated]:
+        return generate(
+            policy,
+            prompt_ids,
+            sampling,
+            eos_token_ids=[self.tokenizer.eos_token_id],
+            pad_token_id=self.tokenizer.pad_token_id,
+            seeds=seeds,
+            batch_size=self.batch_size,
+            vocab_size=len(self.tokenizer),
+            stop=self.stop,
+        )
+
+
+def ending_ids(model: Any, eos_token_ids: Sequence[int]) -> list[int]:
+    """The given ids and those of the model's generation_config: chat models have several (end of turn, end of text)."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    own_ids = [] if own is None else [own] if isinstance(own, int) else list(own)
+    return sorted({*eos_token_ids, *own_ids})
 
 
 def row_uniforms(seeds: Sequence[int], num_tokens: int) -> Tensor:
@@ -73,9 +130,11 @@ def generate(
     seeds: Sequence[int] | None = None,
     batch_size: int = 64,
     vocab_size: int | None = None,
+    stop: StopStrings | None = None,
 ) -> list[Generated]:
     """One completion per prompt, in order. Prompts of similar length share a batch, so little padding is computed.
 
+    A completion ends at any of `eos_token_ids`, at those of the model's own generation_config, or at a stop string.
     `vocab_size` hides padding rows of the language-model head (ids the tokenizer does not have) from sampling.
     Raises ValueError on an empty prompt.
     """
@@ -93,10 +152,11 @@ def generate(
             model,
             [prompt_ids[i] for i in rows],
             sampling,
-            eos=torch.tensor(list(eos_token_ids), device=device),
+            eos=torch.tensor(ending_ids(model, eos_token_ids), device=device),
             pad_token_id=pad_token_id,
             uniforms_BT=None if uniforms is None else uniforms[torch.tensor(rows, device=device)],
             vocab_size=vocab_size,
+            stop=stop,
         )
         for row, generated in zip(rows, tokens, strict=True):
             results[row] = generated
@@ -122,6 +182,7 @@ def _generate_batch(
     pad_token_id: int,
     uniforms_BT: Tensor | None,
     vocab_size: int | None,
+    stop: StopStrings | None,
 ) -> list[Generated]:
     device = eos.device
     input_ids, mask = _left_pad(prompt_ids, pad_token_id, device)
@@ -146,6 +207,8 @@ def _generate_batch(
         next_B = choose(logits_BV, sampling, uniforms_B)
         tokens_BT[alive, t] = next_B
         ended = torch.isin(next_B, eos)
+        if stop is not None:
+            ended |= torch.tensor(stop.found_in(tokens_BT[alive, : t + 1].tolist()), device=device)
         position_ids = position_ids[:, -1:] + 1
         if ended.any():
             stopped_B[alive[ended]] = True

@@ -14,9 +14,12 @@ import torch
 from reward_models import RewardBlend, RewardSpec
 
 from . import checkpoint, distributed
+from .anchor import make_coefficient
+from .callbacks import BestAndPatience, CompletionLog, CriticWatch
 from .config import RunConfig
-from .evaluation import Evaluation, evaluate, gap_recovered
+from .evaluation import Evaluation, gap_recovered
 from .models.actor_critic import ActorCritic, make_critic
+from .models.lora import add_lora, merged
 from .reporting import (
     MetricsWriter,
     PPOProgress,
@@ -29,8 +32,10 @@ from .reporting import (
     write_report,
 )
 from .rollout import RolloutCollector
+from .solving import solve
 from .timing import Phases, peak_memory_mib
-from .trainer import PPOTrainer, make_coefficient, updates_per_step
+from .trainer import PPOTrainer
+from .training_arguments import updates_per_step
 from .worlds import World
 
 
@@ -41,7 +46,10 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
     critic = None
     if config.ppo.advantage == "gae":
         critic = make_critic(config.ppo.critic, world.student, world.teacher.hidden_size)
-    model = ActorCritic(world.student, critic, num_tokens_vocab=len(world.tokenizer))
+    policy = world.student
+    if config.student.lora is not None:
+        policy = add_lora(policy, config.student.lora, config.student.gradient_checkpointing)
+    model = ActorCritic(policy, critic, num_tokens_vocab=len(world.tokenizer))
     blend = RewardBlend(
         [RewardSpec.from_config(entry) for entry in config.rewards],
         gather=distributed.gather_list if distributed.world_size() > 1 else None,
@@ -56,15 +64,24 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
         model,
         config,
         collector,
-        validate=lambda trained: evaluate(trained.policy, world.tokenizer, world.splits.validation, config).accuracy(),
+        validate=lambda trained: solve(trained.policy, world.tokenizer, world.splits.validation, config).accuracy(),
         output_dir=output_dir,
         callbacks=[
             PPOProgress(config.ppo.num_steps, updates_per_step(config)),
             writer,
+            BestAndPatience(config.evaluation.patience, config.evaluation.load_best),
+            CriticWatch(config.ppo.critic_warmup_steps, updates_per_step(config)),
             checkpoint.CompleteCheckpoints(lambda: {"anchor": coefficient.state_dict(), "rewards": blend.state_dict()}),
         ],
     )
     writer.timing = trainer.timing
+    if config.log_completions_every is not None:
+        every, updates = config.log_completions_every, updates_per_step(config)
+        trainer.add_callback(CompletionLog(every, updates, lambda: trainer.last_rollout))
+    if config.generation.engine != "transformers":
+        from .compat import make_vllm_engine
+
+        collector.engine = make_vllm_engine(config, policy, trainer.accelerator, world.tokenizer)
     return trainer
 
 
@@ -77,15 +94,20 @@ def train(config: RunConfig, trainer: PPOTrainer) -> None:
         trainer.collector.coefficient.load_state_dict(state["anchor"])
         trainer.collector.blend.load_state_dict(state["rewards"])
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    if config.evaluation.load_best:
+        trainer.load_best()
     trainer.collector.blend.close()
 
 
 def export(config: RunConfig, trainer: PPOTrainer, tokenizer: Any) -> Path:
-    """The student alone, as an ordinary Hugging Face folder with its tokenizer."""
+    """The student alone, adapters merged, as an ordinary Hugging Face folder with its tokenizer."""
     folder = Path(config.output_dir) / "student"
-    policy = trainer.accelerator.unwrap_model(trainer.model).policy
-    policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.policy = merged(model.policy, folder.with_name("adapters"))
+    if distributed.is_main():
+        model.policy.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    distributed.barrier()
     return folder
 
 

@@ -69,7 +69,14 @@ class StageProgress(TrainerCallback):
         self.words = words
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, desc=self.words, unit="step", file=sys.stderr, mininterval=0.5)
+        self.bar = tqdm(
+            total=state.max_steps,
+            desc=self.words,
+            unit="step",
+            file=sys.stderr,
+            mininterval=0.5,
+            disable=not state.is_world_process_zero,
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update()
@@ -87,7 +94,15 @@ class PPOProgress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         done = state.global_step // self.updates
-        self.bar = tqdm(total=self.num_steps, initial=done, desc="ppo", unit="step", file=sys.stderr, mininterval=0.5)
+        self.bar = tqdm(
+            total=self.num_steps,
+            initial=done,
+            desc="ppo",
+            unit="step",
+            file=sys.stderr,
+            mininterval=0.5,
+            disable=not state.is_world_process_zero,
+        )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         logs = logs or {}

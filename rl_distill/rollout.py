@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,11 +18,12 @@ from torch import Tensor
 from reward_models import BlendedScores, RewardBlend
 
 from . import distributed
-from .advantages import anchored_rewards, explained_variance, gae, group_mean_advantages, scores_to_rewards
+from .advantages import anchored_rewards, gae, group_mean_advantages, scores_to_rewards
 from .batching import completion_lengths_mask, length_sorted, to_padded, token_batch
 from .config import RunConfig
-from .generation import Generated, Sampling, generate
+from .generation import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine
 from .kl import Coefficient, kl_k1
+from .losses import sampler_weights
 from .masking import center, masked_mean, moments, standardize
 from .models.actor_critic import ActorCritic
 from .models.critics import teacher_scalars
@@ -59,6 +60,11 @@ class Rollout:
     anchor_B: Tensor
     advantages_BT: Tensor
     returns_BT: Tensor
+    temperature: float = 1.0
+    teacher_top_ids_BTK: Tensor | None = None
+    """The teacher's likeliest ids and their log-probabilities, where the anchor's estimator is top_k."""
+    teacher_top_logprobs_BTK: Tensor | None = None
+    extra_metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def scored_B(self) -> Tensor:
@@ -83,10 +89,15 @@ class RolloutCollector:
         self.prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
         settings = config.generation
         self.sampling = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
+        stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
+        self.engine: GenerationEngine = TransformersEngine(tokenizer, settings.batch_size, stop)
+        if config.anchor.estimator == "top_k":
+            teacher.top_k = config.anchor.top_k
 
     def collect(self, model: ActorCritic, step: int) -> Rollout:
         """The rollout of `step` (counted from 0). Raises TrainingStopped on NaN or a KL explosion."""
         self.blend.set_progress(step / self.config.ppo.num_steps)
+        self._set_temperature(step)
         rows = self._rows(step)
         problems = [self.problems[row] for row in rows]
         prompt_ids = [self.prompt_ids[row] for row in rows]
@@ -102,6 +113,7 @@ class RolloutCollector:
         )
         with self.phases("teacher"):
             states = self._teacher_states(prompt_ids, completions)
+            self._add_sampler_logprobs(states, generated)
         with self.phases("prepare"):
             states |= self._policy_states(model, prompt_ids, completions, states)
         with self.phases("reward"):
@@ -112,6 +124,15 @@ class RolloutCollector:
             rollout = self._assemble(step, problems, prompt_ids, completions, states, scores)
         self._observe(rollout)
         return rollout
+
+    def _set_temperature(self, step: int) -> None:
+        """Sampling, old and new log-probs and the teacher all use the temperature of the step."""
+        settings = self.config.generation
+        if settings.temperature_end is not None:
+            share = step / max(1, self.config.ppo.num_steps - 1)
+            temperature = settings.temperature + share * (settings.temperature_end - settings.temperature)
+            self.sampling = replace(self.sampling, temperature=temperature)
+            self.teacher.temperature = temperature
 
     def _rows(self, step: int) -> list[int]:
         """Indices into the training problems: walks through one shuffled pass after another, this process's share."""
@@ -132,16 +153,7 @@ class RolloutCollector:
         rng = random.Random(f"{self.config.seed}:sampling:{step}")
         seeds = [rng.getrandbits(62) for _ in range(self.config.ppo.batch_size)]
         mine = distributed.my_rows(self.config.ppo.batch_size)
-        return generate(
-            model.policy,
-            prompt_ids,
-            self.sampling,
-            eos_token_ids=[self.tokenizer.eos_token_id],
-            pad_token_id=self.tokenizer.pad_token_id,
-            seeds=[seeds[row] for row in mine],
-            batch_size=self.config.generation.batch_size,
-            vocab_size=len(self.tokenizer),
-        )
+        return self.engine.generate(model.policy, prompt_ids, self.sampling, [seeds[row] for row in mine])
 
     def _completion(self, generated: Generated) -> Completion:
         text = self.tokenizer.decode(generated.token_ids, skip_special_tokens=True)
@@ -158,11 +170,23 @@ class RolloutCollector:
         scores = self.teacher.score(prompt_ids, ids)
         mask_BT = mask_BT.to(scores.logprobs_N.device)
         logprobs_BT, entropy_BT = to_padded(scores.logprobs_N, mask_BT), to_padded(scores.entropy_N, mask_BT)
-        return {
+        top = {}
+        if scores.top_ids_NK is not None and scores.top_logprobs_NK is not None:
+            top["teacher_top_ids_BTK"] = to_padded(scores.top_ids_NK, mask_BT)
+            top["teacher_top_logprobs_BTK"] = to_padded(scores.top_logprobs_NK, mask_BT)
+        return top | {
             "teacher_hidden_BTE": to_padded(scores.hidden_NE, mask_BT),
             "teacher_logprobs_BT": logprobs_BT,
             "teacher_scalars_BTK": teacher_scalars(logprobs_BT, entropy_BT, mask_BT),
         }
+
+    def _add_sampler_logprobs(self, states: dict[str, Tensor], generated: list[Generated]) -> None:
+        """Where the sampler is another engine than the trainer: what it said of its own tokens, in the same places."""
+        if generated and generated[0].logprobs is not None:
+            states["sampler_logprobs_BT"] = torch.zeros_like(states["teacher_logprobs_BT"])
+            for row, item in enumerate(generated):
+                values = states["sampler_logprobs_BT"].new_tensor(item.logprobs)
+                states["sampler_logprobs_BT"][row, : len(values)] = values
 
     @torch.no_grad()
     def _policy_states(
@@ -228,6 +252,15 @@ class RolloutCollector:
             groups_B = torch.arange(len(problems), device=mask_BT.device) // ppo.group_size
             advantages_BT = group_mean_advantages(scores_B, groups_B, mask_BT)
         advantages_BT = self._normalized(advantages_BT, mask_BT & scored_B[:, None])
+        sampler_logprobs_BT = states.pop("sampler_logprobs_BT", None)
+        extra_metrics = {}
+        if sampler_logprobs_BT is not None:
+            lost_BT = sampler_logprobs_BT.isnan()  # the sampler did not tell: no correction there
+            sampler_logprobs_BT = torch.where(lost_BT, states["logprobs_BT"], sampler_logprobs_BT)
+            cap = self.config.generation.sampler_weight_cap
+            weights_BT = sampler_weights(states["logprobs_BT"], sampler_logprobs_BT, mask_BT, cap=cap)
+            advantages_BT = advantages_BT * weights_BT
+            extra_metrics = sampler_metrics(states["logprobs_BT"], sampler_logprobs_BT, weights_BT, mask_BT)
         return Rollout(
             step=step,
             problems=problems,
@@ -238,6 +271,8 @@ class RolloutCollector:
             anchor_B=anchor_B,
             advantages_BT=advantages_BT,
             returns_BT=returns_BT,
+            temperature=self.sampling.temperature,
+            extra_metrics=extra_metrics,
             **states,
         )
 
@@ -266,42 +301,17 @@ class RolloutCollector:
         tasks = distributed.gather_list([problem.task for problem in rollout.problems])
         self.coefficient.observe(tasks=tasks, successes=distributed.gather_list(successes(rollout.scores)), kl=kl)
 
-    @torch.no_grad()
-    def metrics(self, rollout: Rollout) -> dict[str, float]:
-        """The numbers of one rollout, over all processes."""
-        reduce = distributed.sum_over_processes
 
-        def mean(x_BT: Tensor, mask_BT: Tensor = rollout.mask_BT) -> float:
-            return float(moments(x_BT, mask_BT, reduce)[0])
-
-        lengths = torch.tensor([[float(len(c.token_ids))] for c in rollout.completions])
-        cut = torch.tensor([[float(c.finish is Finish.LENGTH)] for c in rollout.completions])
-        ones = torch.ones_like(lengths, dtype=torch.bool)
-        totals = torch.tensor([[0.0 if s is None else s] for s in rollout.scores.total])
-        total_mean, total_variance, _ = moments(totals, rollout.scored_B[:, None], reduce)
-        return {
-            "reward": float(total_mean),
-            "reward_std": float(total_variance.sqrt()),
-            **{k: v for k, v in rollout.scores.metrics.items() if not k.endswith("/seconds")},
-            **self._success_by_task(rollout),
-            "kl": mean(rollout.kl_BT),
-            "entropy": mean(rollout.entropy_BT),
-            "explained_variance": float(
-                explained_variance(rollout.returns_BT, rollout.values_BT, rollout.mask_BT, reduce)
-            ),
-            "completions/mean_length": mean(lengths, ones),
-            "completions/cut_by_length": mean(cut, ones),
-            **self.coefficient.metrics(),
-        }
-
-    def _success_by_task(self, rollout: Rollout) -> dict[str, float]:
-        tasks = distributed.gather_list([problem.task for problem in rollout.problems])
-        values = distributed.gather_list(successes(rollout.scores))
-        by_task: dict[str, list[float]] = {}
-        for task, value in zip(tasks, values, strict=True):
-            if value is not None:
-                by_task.setdefault(task, []).append(value)
-        return {f"success/{task}": sum(v) / len(v) for task, v in sorted(by_task.items())}
+def sampler_metrics(
+    logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, weights_BT: Tensor, mask_BT: Tensor
+) -> dict[str, float]:
+    """How far the sampler's probabilities are from the trainer's, over all processes."""
+    reduce = distributed.sum_over_processes
+    difference_BT = (logprobs_BT - sampler_logprobs_BT).abs()
+    return {
+        "sampler/weight": float(moments(weights_BT, mask_BT, reduce)[0]),
+        "sampler/logprob_difference": float(moments(difference_BT, mask_BT, reduce)[0]),
+    }
 
 
 def successes(scores: BlendedScores) -> list[float | None]:
@@ -318,64 +328,3 @@ def columns_of(problems: Sequence[Problem], completions: Sequence[Completion]) -
     columns["task"] = [problem.task for problem in problems]
     columns["finished"] = [completion.finish is Finish.STOP for completion in completions]
     return columns
-
-
-def minibatches(rollout: Rollout, config: RunConfig, epoch: int) -> Iterator[list[int]]:
-    """This process's rows of each minibatch, reshuffled per epoch; every row once.
-
-    Rows are shuffled within contiguous lanes, so that any number of processes forms the same minibatches.
-    """
-    ppo = config.ppo
-    size = ppo.batch_size // ppo.num_minibatches
-    lanes = distributed.num_lanes(size)
-    lane_rows = ppo.batch_size // lanes
-    orders = []
-    for lane in range(lanes):
-        order = list(range(lane * lane_rows, (lane + 1) * lane_rows))
-        random.Random(f"{config.seed}:minibatch:{rollout.step}:{epoch}:{lane}").shuffle(order)
-        orders.append(order)
-    mine = distributed.my_rows(ppo.batch_size)
-    per_lane = size // lanes
-    for start in range(0, lane_rows, per_lane):
-        rows = [row for order in orders for row in order[start : start + per_lane] if row in mine]
-        yield [row - mine.start for row in rows]
-
-
-def micro_batches(
-    rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_token_id: int
-) -> list[dict[str, Tensor]]:
-    """The minibatch in pieces of micro_batch_size rows of similar length, as tensors over their real tokens.
-
-    `count` is the number of real tokens of the whole minibatch over all processes: what every sum is divided by.
-    """
-    lengths = [len(rollout.prompt_ids[row]) + len(rollout.completions[row].token_ids) for row in rows]
-    count = distributed.sum_over_processes(rollout.mask_BT[torch.tensor(rows)].sum().double()).float()
-    pieces = []
-    for picks in length_sorted(lengths, config.ppo.micro_batch_size):
-        chosen = [rows[pick] for pick in picks]
-        batch = token_batch(
-            [rollout.prompt_ids[row] for row in chosen],
-            [rollout.completions[row].token_ids for row in chosen],
-            pad_token_id,
-        )
-        index = torch.tensor(chosen, device=rollout.mask_BT.device)
-        mask_BT = rollout.mask_BT[index]
-        spread = mask_BT.new_ones(mask_BT.shape[1], dtype=torch.float32)[None, :]
-        pieces.append(
-            {
-                "input_ids_BL": batch.input_ids_BL,
-                "state_index_N": batch.state_index_N,
-                "targets_N": batch.targets_N,
-                "old_logprobs_N": rollout.logprobs_BT[index][mask_BT],
-                "old_values_N": rollout.values_BT[index][mask_BT],
-                "advantages_N": rollout.advantages_BT[index][mask_BT],
-                "returns_N": rollout.returns_BT[index][mask_BT],
-                "teacher_logprobs_N": rollout.teacher_logprobs_BT[index][mask_BT],
-                "anchor_N": (rollout.anchor_B[index][:, None] * spread)[mask_BT],
-                "scored_N": (rollout.scored_B.to(index.device)[index][:, None] * spread)[mask_BT].bool(),
-                "teacher_hidden_NE": rollout.teacher_hidden_BTE[index][mask_BT],
-                "teacher_scalars_NK": rollout.teacher_scalars_BTK[index][mask_BT],
-                "count": count,
-            }
-        )
-    return pieces

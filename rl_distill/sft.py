@@ -6,6 +6,7 @@ apart, as generation sees them: joined text could merge a token across the bound
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from . import distributed
 from .config import SFTStageConfig
 
 
@@ -60,7 +62,7 @@ def fine_tune(
     arguments = SFTConfig(
         output_dir=str(work_dir),
         max_steps=stage.num_steps,
-        per_device_train_batch_size=stage.batch_size,
+        per_device_train_batch_size=math.ceil(stage.batch_size / distributed.world_size()),
         learning_rate=stage.learning_rate,
         warmup_steps=stage.warmup_steps,
         lr_scheduler_type="cosine_with_min_lr",

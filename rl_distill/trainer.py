@@ -6,7 +6,6 @@ overridden. One PPO step = one rollout, then num_epochs x num_minibatches optimi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,97 +13,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from . import distributed
+from . import checkpoint, distributed
+from .anchor import anchor_kl
 from .config import RunConfig
-from .kl import (
-    AdaptiveKLController,
-    AnnealedCoefficient,
-    Coefficient,
-    EvidenceCoefficient,
-    FixedCoefficient,
-    kl_k1,
-    kl_k2,
-    kl_k3,
-)
-from .losses import policy_loss, value_loss
+from .losses import entropy_bonus, policy_loss, value_loss
 from .masking import masked_mean
+from .minibatches import micro_batches, minibatches
 from .models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
-from .rollout import RolloutCollector, TrainingStopped, micro_batches, minibatches
+from .rollout import RolloutCollector, TrainingStopped
+from .rollout_metrics import rollout_metrics
 from .timing import Phases, peak_memory_mib
-
-ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
-
-
-def make_coefficient(config: RunConfig, teacher_success: dict[str, float]) -> Coefficient:
-    """The anchor's strength by its name in the config; `teacher_success` per task is what `evidence` compares with."""
-    anchor = config.anchor
-    if anchor.placement == "none":
-        return FixedCoefficient(0.0)
-    if anchor.schedule == "anneal":
-        return AnnealedCoefficient(anchor.coef, anchor.coef_end, begin=anchor.anneal_start, finish=anchor.anneal_end)
-    if anchor.schedule == "adaptive":
-        return AdaptiveKLController(anchor.coef, anchor.target_kl, anchor.horizon)
-    if anchor.schedule == "evidence":
-        return EvidenceCoefficient(
-            teacher_success,
-            floor=anchor.evidence_floor,
-            ceiling=anchor.coef,
-            scale=anchor.evidence_scale,
-            decay=anchor.evidence_decay,
-        )
-    return FixedCoefficient(anchor.coef)
-
-
-def updates_per_step(config: RunConfig) -> int:
-    """Optimizer steps of one PPO step."""
-    return config.ppo.num_epochs * config.ppo.num_minibatches
-
-
-def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
-    """What the config means to transformers.Trainer; its steps are optimizer steps, the config's are PPO steps."""
-    ppo, updates = config.ppo, updates_per_step(config)
-    rows = ppo.batch_size // ppo.num_minibatches // distributed.world_size()
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        max_steps=ppo.num_steps * updates,
-        per_device_train_batch_size=min(ppo.micro_batch_size, rows),
-        gradient_accumulation_steps=math.ceil(rows / ppo.micro_batch_size),
-        learning_rate=ppo.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": ppo.final_learning_rate_fraction},
-        warmup_steps=ppo.warmup_steps * updates,
-        weight_decay=ppo.weight_decay,
-        adam_beta2=ppo.adam_beta2,
-        max_grad_norm=ppo.max_grad_norm if _deepspeed() else 0.0,
-        bf16=ppo.bf16,
-        use_cpu=ppo.bf16 and not torch.cuda.is_available(),
-        gradient_checkpointing=config.student.gradient_checkpointing,
-        logging_strategy="steps",
-        logging_steps=updates,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
-        eval_steps=config.evaluation.every_steps * updates,
-        metric_for_best_model="eval_accuracy",
-        greater_is_better=True,
-        save_strategy="steps",
-        save_steps=config.checkpoint.every_steps * updates,
-        save_total_limit=max(2, config.checkpoint.keep_last),
-        report_to=list(config.report_to),
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ignore_data_skip=True,
-        seed=config.seed,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-    )
-
-
-def _deepspeed() -> bool:
-    import os
-
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+from .training_arguments import training_arguments, updates_per_step
 
 
 class RolloutStream:
@@ -154,6 +75,7 @@ class PPOTrainer(Trainer):
             processing_class=collector.tokenizer,
             callbacks=[ClipApart(self), *callbacks],
         )
+        distributed.check_world(self.args.world_size)
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
 
@@ -182,10 +104,11 @@ class PPOTrainer(Trainer):
             inputs["input_ids_BL"],
             inputs["state_index_N"],
             inputs["targets_N"],
-            temperature=self.config.generation.temperature,
+            temperature=inputs["temperature"],
             teacher_hidden_NE=inputs["teacher_hidden_NE"],
             teacher_weight_VE=self.collector.teacher.lm_head_weight_VE if exact else None,
             teacher_scalars_NK=inputs["teacher_scalars_NK"],
+            teacher_top_ids_NK=inputs.get("teacher_top_ids_NK"),
         )
         loss, stats = self._loss(output, inputs)
         if not torch.isfinite(loss):
@@ -212,8 +135,7 @@ class PPOTrainer(Trainer):
             dual_clip=ppo.dual_clip,
             count=count,
         )
-        everything_N = torch.ones_like(scored_N)
-        entropy = masked_mean(output.entropy_N, everything_N, count)
+        entropy = entropy_bonus(output.entropy_N, torch.ones_like(scored_N), count=count)
         anchor = self._anchor(output, inputs)
         loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
         stats = {"loss/policy": surrogate, "loss/anchor": anchor}
@@ -237,10 +159,7 @@ class PPOTrainer(Trainer):
         anchor = self.config.anchor
         if anchor.placement != "loss":
             return output.logprobs_N.new_zeros(())
-        if anchor.estimator == "exact":
-            kl_N = output.kl_N
-        else:
-            kl_N = ESTIMATORS[anchor.estimator](output.logprobs_N, inputs["teacher_logprobs_N"])
+        kl_N = anchor_kl(anchor.estimator, output, inputs)
         return masked_mean(inputs["anchor_N"] * kl_N, torch.ones_like(inputs["scored_N"]), inputs["count"])
 
     def evaluate(
@@ -262,7 +181,7 @@ class PPOTrainer(Trainer):
         super().log(logs, start_time)
 
     def _step_metrics(self) -> dict[str, float]:
-        metrics = self.collector.metrics(self.last_rollout)
+        metrics = rollout_metrics(self.last_rollout, self.collector.coefficient)
         names = sorted({name for stats in self.step_stats for name in stats})
         sums = torch.stack([sum(s[name].double() for s in self.step_stats) for name in names])
         for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
@@ -274,10 +193,19 @@ class PPOTrainer(Trainer):
         metrics["ppo_step"] = self.last_rollout.step + 1
         return metrics
 
+    def load_best(self) -> None:
+        """Puts the weights of the best evaluated checkpoint into the model; nothing where none was saved."""
+        best = self.state.best_model_checkpoint
+        if best is not None:
+            checkpoint.load_weights(self.accelerator.unwrap_model(self.model), Path(best))
+
     def timing(self) -> dict[str, float]:
         """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""
         tokens = sum(len(completion.token_ids) for completion in self.last_rollout.completions)
-        seconds = {f"seconds/{name}": value for name, value in self.phases.take().items()}
+        taken = self.phases.take()
+        seconds = {f"seconds/{name}": value for name, value in taken.items()}
+        collected = sum(taken.get(name, 0.0) for name in ("generate", "teacher", "prepare", "reward", "update"))
+        seconds["tokens_per_second"] = tokens / collected if collected else 0.0
         return seconds | {"peak_memory_mib": peak_memory_mib(), "completion_tokens": float(tokens)}
 
 
@@ -288,6 +216,6 @@ class ClipApart(TrainerCallback):
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not _deepspeed():
+        if not distributed.is_deepspeed():
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
             self.trainer.grad_norms.append(clip_gradients(model, self.trainer.config.ppo.max_grad_norm))

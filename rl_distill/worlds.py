@@ -80,7 +80,7 @@ def _embedded(config: RunConfig, stages: Stages) -> World:
 def _own(config: RunConfig, stages: Stages) -> World:
     """The user's student, teacher and prompts; the two must share one tokenizer."""
     with stages("models", f"loading student {config.student.model} and teacher {config.teacher.model}"):
-        student, tokenizer = load(str(config.student.model), config.student.dtype)
+        student, tokenizer = load(str(config.student.model), config.student.dtype, config.student.quantization)
         teacher_model, teacher_tokenizer = load(str(config.teacher.model), config.teacher.dtype)
         check_same_tokenizer(tokenizer, teacher_tokenizer)
     if tokenizer.pad_token_id is None:
@@ -89,7 +89,9 @@ def _own(config: RunConfig, stages: Stages) -> World:
     teacher = make_teacher(config, teacher_model.to(device), tokenizer)
     with stages("data", f"loading prompts from {config.data.train}"):
         splits = load_splits(config.data, tokenizer, config.seed)
-    world = World(splits, teacher, student.to(device), tokenizer, {}, 0)
+    if config.student.quantization is None:  # a quantized model is on its device and may not be moved
+        student = student.to(device)
+    world = World(splits, teacher, student, tokenizer, {}, 0)
     if config.anchor.schedule == "evidence" and config.anchor.placement != "none":
         sample = splits.train[: config.teacher.num_evidence_prompts]
         with stages("evidence", f"the teacher solves {len(sample)} training problems"):

@@ -20,6 +20,8 @@ SETTINGS = {
     "num_threads": 1,
     "report_to": "[]",
     "embedded.vocab_size": 320,
+    "embedded.math_share": 1.0,
+    "embedded.teacher_math_share": 1.0,
     "embedded.num_teacher_problems": 40,
     "embedded.num_teacher_outputs": 8,
     "embedded.num_train_prompts": 40,

@@ -12,9 +12,10 @@ FLOORS = {
     **dict.fromkeys(
         ("config", "types", "files", "masking", "advantages", "kl", "losses", "logprobs", "batching", "timing"), 2
     ),
-    **dict.fromkeys(("tasks", "models", "teachers", "distributed", "compat", "sft", "memory"), 3),
-    **dict.fromkeys(("generation", "rollout", "checkpoint", "data"), 4),
-    **dict.fromkeys(("trainer", "evaluation"), 5),
+    **dict.fromkeys(("tasks", "models", "teachers", "distributed", "anchor", "sft", "memory"), 3),
+    **dict.fromkeys(("generation", "compat", "rollout", "rollout_metrics", "minibatches", "completions_log"), 4),
+    **dict.fromkeys(("checkpoint", "data"), 4),
+    **dict.fromkeys(("trainer", "training_arguments", "callbacks", "evaluation", "solving"), 5),
     **dict.fromkeys(("evals", "reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),
     **dict.fromkeys(("reward_settings", "reward_data", "reward_training", "reward_report"), 6),
     **dict.fromkeys(("cli", "launch"), 7),
@@ -22,7 +23,6 @@ FLOORS = {
 ALLOWED_UP = {
     ("teachers", "generation"),  # a teacher writes texts with the student's generation
     ("rollout", "worlds"),
-    ("checkpoint", "reporting"),  # one atomic write for everything
 }
 TORCH_FREE = ("config", "types", "files", "arguments", "reward_settings", "cli")
 

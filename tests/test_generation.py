@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rl_distill.generation import Sampling, choose, generate, row_uniforms
+from rl_distill.generation import Sampling, StopStrings, choose, generate, row_uniforms
 from rl_distill.types import Finish
 
 PROMPTS = ["Q: Tom has 4 pens.", "def f(x):\n", "Q: Mia has 12 coins. Mia loses 3. How many coins does Mia have?\nA:\n"]
@@ -88,3 +88,22 @@ def test_padding_rows_of_the_vocabulary_are_never_sampled(sample, tokenizer):
 def test_an_empty_prompt_is_refused(sample):
     with pytest.raises(ValueError, match="empty prompt"):
         generate(sample.model, [[]], Sampling(2), eos_token_ids=[1], pad_token_id=0)
+
+
+def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(sample, tokenizer):
+    full = sample(PROMPTS, Sampling(20), seeds=[1, 2, 3])
+    text = tokenizer.decode(full[0].token_ids[:8])[-3:]
+    stopped = sample(PROMPTS, Sampling(20), seeds=[1, 2, 3], stop=StopStrings(tokenizer, [text, "never appears"]))
+    assert stopped[0].finish is Finish.STOP
+    assert stopped[0].token_ids == full[0].token_ids[: len(stopped[0].token_ids)]
+    assert text in tokenizer.decode(stopped[0].token_ids)
+    assert text not in tokenizer.decode(stopped[0].token_ids[:-1])
+
+
+def test_every_eos_id_of_the_generation_config_ends_a_completion(sample):
+    full = sample(PROMPTS, Sampling(20), seeds=[1, 2, 3])
+    other = full[1].token_ids[4]
+    sample.model.generation_config.eos_token_id = [sample.model.generation_config.eos_token_id, other]
+    cut = sample(PROMPTS, Sampling(20), seeds=[1, 2, 3])
+    assert cut[1].token_ids == full[1].token_ids[: full[1].token_ids.index(other) + 1]
+    assert cut[1].finish is Finish.STOP

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rl_distill import checkpoint, pipeline
-from rl_distill.rollout import TrainingStopped, micro_batches, minibatches
+from rl_distill.minibatches import micro_batches, minibatches
+from rl_distill.rollout import TrainingStopped
 from rl_distill.types import Finish
 from tests.world import make_config, make_trainer, make_world, weights
 

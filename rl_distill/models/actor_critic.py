@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -24,6 +25,8 @@ class ActorCriticOutput:
     entropy_N: Tensor
     kl_N: Tensor | None
     values_N: Tensor | None
+    top_logprobs_NK: Tensor | None = None
+    """The student's log-probabilities of the teacher's likeliest ids, where those were given."""
 
 
 class ActorCritic(PreTrainedModel):
@@ -40,6 +43,10 @@ class ActorCritic(PreTrainedModel):
         self.critic = critic
         self.num_tokens_vocab = num_tokens_vocab
         self._tied_weights_keys = _prefixed(getattr(policy, "all_tied_weights_keys", None))
+        if hasattr(policy, "peft_config"):  # a checkpoint holds what is trained: adapters and critic
+            self._tied_weights_keys = {}
+            named = self.named_parameters(remove_duplicate=False)
+            self._keys_to_ignore_on_save = [name for name, parameter in named if not parameter.requires_grad]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -49,6 +56,8 @@ class ActorCritic(PreTrainedModel):
         return self.policy.get_input_embeddings()
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        if hasattr(self.policy, "peft_config"):  # checkpointed segments need an input that carries a gradient
+            self.policy.enable_input_require_grads()
         self.policy.gradient_checkpointing_enable(*args, **kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
@@ -64,6 +73,7 @@ class ActorCritic(PreTrainedModel):
         teacher_hidden_NE: Tensor | None = None,
         teacher_weight_VE: Tensor | None = None,
         teacher_scalars_NK: Tensor | None = None,
+        teacher_top_ids_NK: Tensor | None = None,
     ) -> ActorCriticOutput:
         """ActorCriticOutput of `targets_N`, where state_index_N points into the flattened (B*L) positions that predict
         them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing.
@@ -73,10 +83,11 @@ class ActorCritic(PreTrainedModel):
         hidden_BLD = trunk(input_ids=input_ids_BL, use_cache=False).last_hidden_state
         hidden_ND = hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[state_index_N]
         head = self.policy.get_output_embeddings()
+        wanted = targets_N if teacher_top_ids_NK is None else torch.cat([targets_N[:, None], teacher_top_ids_NK], 1)
         stats = token_statistics(
             hidden_ND,
             head.weight,
-            targets_N,
+            wanted,
             bias=head.bias,
             teacher_hidden_NE=None if teacher_weight_VE is None else teacher_hidden_NE,
             teacher_weight_VE=teacher_weight_VE,
@@ -87,7 +98,10 @@ class ActorCritic(PreTrainedModel):
         if self.critic is not None:
             inputs = CriticInputs(hidden_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
             values_N = self.critic(inputs)
-        return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N)
+        if teacher_top_ids_NK is None:
+            return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N)
+        logprobs_N, top_NK = stats.logprobs_N[:, 0], stats.logprobs_N[:, 1:]
+        return ActorCriticOutput(logprobs_N, stats.entropy_N, stats.kl_N, values_N, top_NK)
 
 
 def _prefixed(keys: Any) -> dict[str, str]:

@@ -18,11 +18,13 @@ from typing import Any
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from .. import distributed
 from ..config import EmbeddedConfig, RunConfig
 from ..distributed import fast_bf16
 from ..sft import fine_tune
 from ..tasks.embedded import make_problems
 from ..types import Problem
+from .lora import quantization_config
 from .tiny import make_model, make_tokenizer
 
 Stage = Callable[[str], Any]
@@ -52,13 +54,20 @@ def make_splits(config: EmbeddedConfig, seed: int) -> Splits:
 
 
 def cached(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, made by `make` in a temporary place and renamed, so that it is whole whenever it exists."""
-    if not folder.is_dir():
+    """`folder`, made by `make` in a temporary place and renamed, so that it is whole whenever it exists.
+
+    All processes make it together (a stage may train on all of them), each in a place of its own; the main one's stays.
+    """
+    if not distributed.from_main(folder.is_dir()):
         temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         make(temporary)
-        temporary.rename(folder)
+        if distributed.is_main() and not folder.is_dir():  # another run may have been faster
+            temporary.rename(folder)
+        else:
+            shutil.rmtree(temporary)
+        distributed.barrier()
     return folder
 
 
@@ -132,7 +141,10 @@ def student_folder(
     return cached(cache_dir / f"student-{key}", make)
 
 
-def load(path: Path | str, dtype: str = "float32") -> tuple[Any, Any]:
-    """(model, tokenizer) of a folder or hub id."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+def load(path: Path | str, dtype: str = "float32", quantization: str | None = None) -> tuple[Any, Any]:
+    """(model, tokenizer) of a folder or hub id; `quantization` "4bit" or "8bit" loads the weights by bitsandbytes."""
+    options: dict[str, Any] = {}
+    if quantization is not None:
+        options = {"quantization_config": quantization_config(quantization), "device_map": {"": distributed.device()}}
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
     return model, AutoTokenizer.from_pretrained(path)

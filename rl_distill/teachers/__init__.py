@@ -25,6 +25,9 @@ class TeacherScores:
     hidden_NE: Tensor
     logprobs_N: Tensor
     entropy_N: Tensor
+    top_ids_NK: Tensor | None = None
+    """The teacher's K likeliest ids and their log-probabilities, where `Teacher.top_k` asks for them."""
+    top_logprobs_NK: Tensor | None = None
 
 
 class Teacher(Protocol):
@@ -33,6 +36,10 @@ class Teacher(Protocol):
     hidden_size: int
     fingerprint: str
     """Identifies the weights, for caches."""
+    temperature: float
+    """That of the rollouts: the collector sets it where it follows a schedule."""
+    top_k: int
+    """How many of its likeliest ids the teacher reports per token; 0 for none."""
 
     @property
     def lm_head_weight_VE(self) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from ..generation import Generated, Sampling, generate
 from ..logprobs import token_statistics
 from ..models.actor_critic import freeze
 from . import TeacherScores
+
+TOP_K_LOGITS = 2**22
+"""Logits of one chunk when the likeliest ids are looked for."""
 
 
 class SharedTeacher:
@@ -42,6 +46,7 @@ class SharedTeacher:
         self.autocast = autocast
         self.num_tokens_vocab = num_tokens_vocab
         self.fingerprint = fingerprint(model)
+        self.top_k = 0
         self.tokens_scored = 0
         """Prompt and completion tokens that went through `score` so far."""
 
@@ -68,7 +73,20 @@ class SharedTeacher:
             for row, *parts in zip(rows, *(part.split(sizes) for part in scores), strict=True):
                 pieces[row] = tuple(parts)
         columns = zip(*(pieces[row] for row in range(len(lengths))), strict=True)
-        return TeacherScores(*(torch.cat(column) for column in columns))
+        scored = TeacherScores(*(torch.cat(column) for column in columns))
+        return self._with_top_k(scored) if self.top_k else scored
+
+    def _with_top_k(self, scores: TeacherScores) -> TeacherScores:
+        """The scores with the teacher's likeliest ids; logits live for one chunk of tokens at a time."""
+        head, ids, logprobs = self.model.get_output_embeddings(), [], []
+        weight_VE = head.weight[: self.num_tokens_vocab]
+        bias_V = None if head.bias is None else head.bias[: self.num_tokens_vocab]
+        for hidden_nE in scores.hidden_NE.split(max(1, TOP_K_LOGITS // len(weight_VE))):
+            logits_nV = torch.nn.functional.linear(hidden_nE, weight_VE, bias_V).float() / self.temperature
+            top = logits_nV.log_softmax(-1).topk(min(self.top_k, len(weight_VE)), dim=-1)
+            ids.append(top.indices)
+            logprobs.append(top.values)
+        return replace(scores, top_ids_NK=torch.cat(ids), top_logprobs_NK=torch.cat(logprobs))
 
     def _score_batch(self, prompts: list, completions: list) -> tuple[Tensor, Tensor, Tensor]:
         batch = token_batch(prompts, completions, self.pad_token_id)

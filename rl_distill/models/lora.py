@@ -1,0 +1,62 @@
+"""LoRA through peft: adapters on the policy, and the plain model again at the end. Also how frozen weights are loaded.
+
+The 4- and 8-bit paths need CUDA and bitsandbytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from ..config import LoraSettings
+
+
+def quantization_config(kind: str) -> BitsAndBytesConfig:
+    """bitsandbytes settings for "4bit" (NF4, double quantisation, products in bf16) or "8bit" weights."""
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    assert kind == "4bit", kind
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def add_lora(policy: Any, settings: LoraSettings, gradient_checkpointing: bool = False) -> Any:
+    """`policy` under peft: its own weights frozen, adapters trained. Adapter weights come from torch's random state."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if getattr(policy, "is_quantized", False):
+        policy = prepare_model_for_kbit_training(policy, use_gradient_checkpointing=gradient_checkpointing)
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    wrapped = get_peft_model(policy, config)
+    wrapped.all_tied_weights_keys = {}  # else the base's names are read as the wrapper's, one level too high
+    return wrapped
+
+
+def merged(policy: Any, adapters: Path) -> Any:
+    """`policy` as a plain causal LM: adapters merged into its weights; a model without adapters as it is.
+
+    Merging into 4- or 8-bit weights would round the result, so the base is loaded again in full; `adapters` is the
+    folder for the adapters in between.
+    """
+    if not hasattr(policy, "peft_config"):
+        return policy
+    if not getattr(policy.get_base_model(), "is_quantized", False):
+        return policy.merge_and_unload()
+    from peft import PeftModel
+
+    policy.save_pretrained(adapters)
+    base = AutoModelForCausalLM.from_pretrained(policy.get_base_model().name_or_path, dtype="auto")
+    return PeftModel.from_pretrained(base, adapters).merge_and_unload()

@@ -1,0 +1,23 @@
+"""Evaluation over all processes: each solves and grades its share of the problems, and every one gets the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import distributed
+from .config import RunConfig
+from .evaluation import Evaluation, evaluate
+from .types import Problem
+
+
+def solve(model: Any, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
+    """The Evaluation of all `problems`, in order, the same on every process; in one process it is `evaluate`."""
+    processes = distributed.world_size()
+    if processes == 1:
+        return evaluate(model, tokenizer, problems, config)
+    rows = range(distributed.rank(), len(problems), processes)
+    mine = evaluate(model, tokenizer, [problems[row] for row in rows], config) if rows else Evaluation([], [], [])
+    found = distributed.gather_list(list(zip(rows, mine.completions, mine.grades, strict=True)))
+    found.sort(key=lambda item: item[0])
+    return Evaluation(list(problems), [completion for _, completion, _ in found], [grade for _, _, grade in found])

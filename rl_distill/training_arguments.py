@@ -1,0 +1,57 @@
+"""What the config means to transformers.Trainer, whose steps are optimizer steps while the config's are PPO steps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from . import distributed
+from .config import RunConfig
+
+
+def updates_per_step(config: RunConfig) -> int:
+    """Optimizer steps of one PPO step."""
+    return config.ppo.num_epochs * config.ppo.num_minibatches
+
+
+def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
+    """The arguments of a run; raises ValueError where rows do not divide over minibatches and processes."""
+    ppo, updates = config.ppo, updates_per_step(config)
+    rows = ppo.batch_size // ppo.num_minibatches // distributed.world_size()
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=ppo.num_steps * updates,
+        per_device_train_batch_size=min(ppo.micro_batch_size, rows),
+        gradient_accumulation_steps=math.ceil(rows / ppo.micro_batch_size),
+        learning_rate=ppo.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": ppo.final_learning_rate_fraction},
+        warmup_steps=ppo.warmup_steps * updates,
+        weight_decay=ppo.weight_decay,
+        adam_beta2=ppo.adam_beta2,
+        max_grad_norm=ppo.max_grad_norm if distributed.is_deepspeed() else 0.0,
+        bf16=ppo.bf16,
+        use_cpu=ppo.bf16 and not torch.cuda.is_available(),
+        gradient_checkpointing=config.student.gradient_checkpointing,
+        logging_strategy="steps",
+        logging_steps=updates,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=config.evaluation.every_steps * updates,
+        metric_for_best_model="eval_accuracy",
+        greater_is_better=True,
+        save_strategy="steps",
+        save_steps=config.checkpoint.every_steps * updates,
+        save_total_limit=max(2, config.checkpoint.keep_last) + int(config.evaluation.load_best),
+        report_to=list(config.report_to),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ignore_data_skip=True,
+        seed=config.seed,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        accelerator_config={"use_configured_state": distributed.world_size() > 1},
+    )
