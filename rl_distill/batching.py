@@ -29,7 +29,9 @@ def token_batch(
 ) -> TokenBatch:
     """Prompt and completion of every row joined, right-padded to the longest row of this batch."""
     length = max(len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True))
-    rows, index, targets = [], [], []
+    rows: list[list[int]] = []
+    index: list[Tensor] = []
+    targets: list[int] = []
     for row, (prompt, completion) in enumerate(zip(prompt_ids, completion_ids, strict=True)):
         rows.append([*prompt, *completion] + [pad_token_id] * (length - len(prompt) - len(completion)))
         first = row * length + len(prompt) - 1

@@ -28,12 +28,19 @@ class TinyModelConfig:
 
 @dataclass(frozen=True)
 class SFTStageConfig:
-    """One supervised stage on TRL's SFTTrainer: `num_steps` optimizer steps of `batch_size` sequences."""
+    """One supervised stage on TRL's SFTTrainer: `num_steps` optimizer steps of `batch_size` sequences.
+
+    With `stop_at_accuracy` it ends early: at the first check (every `check_every` steps) that finds the model solving
+    that share of `num_checked` validation problems.
+    """
 
     num_steps: int = 500
     batch_size: int = 32
     learning_rate: float = 3e-3
     warmup_steps: int = 50
+    stop_at_accuracy: float | None = None
+    check_every: int = 20
+    num_checked: int = 200
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,7 @@ class EmbeddedConfig:
 
     vocab_size: int = 448
     math_share: float = 0.5
-    teacher_math_share: float = 0.6
-    teacher_mistakes: float = 0.65
-    """Share of the code solutions the teacher learns from that hold the usual mistake, where there is room for one."""
+    teacher_math_share: float = 0.75
     num_teacher_problems: int = 20_000
     num_teacher_outputs: int = 1_000
     num_train_prompts: int = 12_000

@@ -111,7 +111,7 @@ class Cell:
         self.process.wait()
         if self.cgroup is not None:
             self.cgroup.remove()
-        if self.scratch_keeper is not None:
+        if self.scratch_keeper is not None and self.scratch is not None:
             self.scratch_keeper.clean()
             with contextlib.suppress(OSError):
                 os.rmdir(self.scratch)

@@ -167,8 +167,8 @@ def _only_call(statement: ast.stmt, mentions: list[ast.Name]) -> bytes | None:
         return None
     try:
         args = tuple(ast.literal_eval(node) for node in calls[0].args)
-        kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in calls[0].keywords}
-        return None if None in kwargs else encode_call(args, kwargs)
+        kwargs = {word.arg: ast.literal_eval(word.value) for word in calls[0].keywords if word.arg is not None}
+        return None if len(kwargs) < len(calls[0].keywords) else encode_call(args, kwargs)
     except (ValueError, TypeError, JobError):
         return None
 

@@ -34,8 +34,7 @@ def main(descriptor: int, config_text: str) -> None:
     link = socket.socket(fileno=descriptor)
     judge = Judge(config)
     try:
-        judge.start_cell(config["limits"])
-        frames.send(link, {"lacks": judge.cell.lacks})
+        frames.send(link, {"lacks": judge.start_cell(config["limits"]).lacks})
         while True:
             frames.send(link, judge.handle(frames.receive(link)))
     except ZygoteLost as error:  # at the start; later ones are replies
@@ -57,16 +56,16 @@ class Judge:
         self.cell: Cell | None = None
         self.cpu_guard_seconds = 0.0
 
-    def start_cell(self, limits: dict[str, Any]) -> None:
+    def start_cell(self, limits: dict[str, Any]) -> Cell:
         """Start the zygote of the configured tier. Raises ZygoteLost."""
         self.cell = Cell(self.config["tier"], self.config["packages"], limits)
+        return self.cell
 
-    def _provide_cell(self, limits: dict[str, Any]) -> None:
+    def _provide_cell(self, limits: dict[str, Any]) -> Cell:
         """A usable zygote for `limits`: those that the kernel keeps for the whole slot need a zygote of their own."""
         if self.cell is not None and not (self.cell.usable and self.cell.serves(limits)):
             self.close()
-        if self.cell is None:
-            self.start_cell(limits)
+        return self.start_cell(limits) if self.cell is None else self.cell
 
     def close(self) -> None:
         """End the zygote."""
@@ -79,8 +78,7 @@ class Judge:
         self._guard_own_cpu()
         try:
             self.limits = request.get("limits") or self.limits
-            self._provide_cell(self.limits)
-            return {"verdict": self._judge(request)}
+            return {"verdict": self._judge(request, self._provide_cell(self.limits))}
         except JobError as error:
             return {"trouble": str(error), "retry": False}
         except (ZygoteLost, OSError) as error:
@@ -94,25 +92,26 @@ class Judge:
             self.cpu_guard_seconds = int(used + _OWN_CPU_SECONDS)
             resource.setrlimit(resource.RLIMIT_CPU, (int(self.cpu_guard_seconds), resource.RLIM_INFINITY))
 
-    def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
-        calls = codec.decode(request["calls"].encode(), _ARGUMENT_DEPTH) if "calls" in request else None
-        prepared = (
-            None if calls is not None else grading.prepare(request["test"], request["prelude"], request["entry_point"])
-        )
-        total = len(calls) if calls is not None else max(len(prepared.assert_lines), 1)
-        limits = self.limits
-        program = Program(self.cell, limits)
+    def _judge(self, request: dict[str, Any], cell: Cell) -> dict[str, Any]:
+        if "calls" in request:
+            work = codec.decode(request["calls"].encode(), _ARGUMENT_DEPTH)
+            total = len(work)
+        else:
+            work = grading.prepare(request["test"], request["prelude"], request["entry_point"])
+            total = max(len(work.assert_lines), 1)
+        program = Program(cell, self.limits)
         facts = None
         try:
-            score, end = self._score(request, calls, prepared, program, total)
+            score, end = self._score(request, work, program)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             facts = program.close()
         status, cpu_seconds, wall_seconds, out, err = facts
         exit_status = None if end is None else _exit_status(status)
         if end is not None:
-            outcome = self._outcome_of_end(end, status, cpu_seconds)
+            outcome = self._outcome_of_end(end, status, cpu_seconds, cell)
             score = grading.Score(outcome, end.tests_passed, total, end.detail or _describe(status))
+        assert score is not None  # the program answered to the end, or it ended
         return {
             "outcome": score.outcome.value,
             "tests_passed": score.tests_passed,
@@ -126,25 +125,24 @@ class Judge:
         }
 
     def _score(
-        self, request: dict, calls: list | None, prepared: grading.PreparedTest | None, program: Program, total: int
+        self, request: dict, work: list | grading.PreparedTest, program: Program
     ) -> tuple[grading.Score | None, BoxEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
         limits = self.limits
         signal.setitimer(signal.ITIMER_REAL, PATIENCE * limits["wall_seconds"] + _OWN_PATIENCE_SECONDS, 0.5)
-        program.send(
-            box.load_frame(request["source"], request["entry_point"]), *(() if prepared is None else prepared.ahead)
-        )
+        ahead = () if isinstance(work, list) else work.ahead
+        program.send(box.load_frame(request["source"], request["entry_point"]), *ahead)
         try:
-            if calls is not None:
-                return grading.run_calls(calls, program, limits["result_depth"]), None
-            candidate = grading.Candidate(program, limits["result_depth"], len(prepared.ahead))
-            return grading.run_test(prepared, request["entry_point"], candidate), None
+            if isinstance(work, list):
+                return grading.run_calls(work, program, limits["result_depth"]), None
+            candidate = grading.Candidate(program, limits["result_depth"], len(ahead))
+            return grading.run_test(work, request["entry_point"], candidate), None
         except BoxEnded as end:
             return None, end
         except TestOverran:
             return None, BoxEnded(Outcome.TIMEOUT_WALL, "the test overran on the program's answers")
 
-    def _outcome_of_end(self, end: BoxEnded, status: int, cpu_seconds: float) -> Outcome:
+    def _outcome_of_end(self, end: BoxEnded, status: int, cpu_seconds: float, cell: Cell) -> Outcome:
         """What the kernel's facts say about a program that stopped answering."""
         over_cpu = cpu_seconds >= self.limits["cpu_seconds"] or status == signal.SIGXCPU
         if over_cpu and end.outcome in (None, Outcome.TIMEOUT_WALL):
@@ -155,7 +153,7 @@ class Judge:
             return Outcome.EXITED
         number = os.WTERMSIG(status)
         if number == signal.SIGKILL:  # by the kernel for memory, or by us: it had closed its channel and gone on
-            return Outcome.MEMORY if self.cell.ran_out_of_memory() else Outcome.PROTOCOL
+            return Outcome.MEMORY if cell.ran_out_of_memory() else Outcome.PROTOCOL
         return Outcome.CRASHED
 
 

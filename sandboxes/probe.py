@@ -5,11 +5,12 @@ A tier is claimed only if everything it promises was really denied. Used wheneve
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sandboxes.contract import Job, Limits, Outcome, SandboxError
+from sandboxes.contract import Job, Outcome, SandboxError
 
 if TYPE_CHECKING:
     from sandboxes.pool import Sandbox
@@ -91,7 +92,7 @@ def survey(sandbox: Sandbox) -> tuple[str, ...]:
     """What a program in `sandbox` could do that tier A denies. Raises SandboxError if the survey itself fails."""
     limits = sandbox.limits
     constants = f"WRITABLE, MEMORY, FILE = {_WRITABLE!r}, {limits.memory_bytes}, {limits.file_bytes}\n"
-    roomy = Limits(**{**limits.as_dict(), "cpu_seconds": 10.0, "wall_seconds": 60.0, "idle_seconds": 30.0})
+    roomy = dataclasses.replace(limits, cpu_seconds=10.0, wall_seconds=60.0, idle_seconds=30.0)
     source = constants + ATTEMPTS + "\nprint(survey())\n"
     verdict = sandbox.run(Job(source, "survey", calls=[((), {}, None)], limits=roomy))
     if verdict.outcome is not Outcome.WRONG_ANSWER:

@@ -92,14 +92,3 @@ def test_asking_for_more_problems_than_a_split_holds_says_how_many_there_are(mon
     )
     with pytest.raises(ValueError, match=r"only [01] distinct problems exist"):
         make_problems("train", 10, 0, math_share=1.0)
-
-
-def test_mistakes_change_solutions_of_code_only_and_the_tests_tell():
-    right = make_problems("train", 200, 7, math_share=0.2)
-    wrong = make_problems("train", 200, 7, math_share=0.2, mistakes=1.0)
-    assert [p.prompt for p in right] == [p.prompt for p in wrong]
-    changed = [w for r, w in zip(right, wrong, strict=True) if r.solution != w.solution]
-    assert {p.task for p in changed} == {"code"}
-    assert len(changed) > 40
-    grades = grade(changed, [answered(p.solution) for p in changed])
-    assert 0.5 < grades.count(0.0) / len(grades) < 1.0  # some tests never hit the bound

@@ -33,10 +33,10 @@ class Critic(nn.Module):
 
 
 def _value_mlp(num_inputs: int, width: int) -> nn.Sequential:
-    mlp = nn.Sequential(nn.Linear(num_inputs, width), nn.Tanh(), nn.Linear(width, 1))
-    nn.init.zeros_(mlp[-1].weight)
-    nn.init.zeros_(mlp[-1].bias)
-    return mlp
+    first, last = nn.Linear(num_inputs, width), nn.Linear(width, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.Tanh(), last)
 
 
 class SharedTrunkCritic(Critic):

@@ -27,7 +27,8 @@ from ..types import Problem
 from .lora import quantization_config
 from .tiny import make_model, make_tokenizer
 
-Stage = Callable[[str], Any]
+Accuracy = Callable[[Any, Any, int], float]
+"""accuracy(model, tokenizer, n): the share of the first n validation problems that the model solves greedily."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ def cache_key(**made_from: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def teacher_folder(config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path, work_dir: Path) -> Path:
+def teacher_folder(
+    config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path, work_dir: Path, accuracy: Accuracy
+) -> Path:
     """The teacher: a tiny model after SFT on reference solutions, with its tokenizer beside it."""
     key = cache_key(
         seed=config.seed,
         vocab_size=embedded.vocab_size,
         math_share=embedded.teacher_math_share,
-        mistakes=embedded.teacher_mistakes,
         num_problems=embedded.num_teacher_problems,
         shape=asdict(embedded.teacher),
         sft=asdict(embedded.teacher_sft),
@@ -95,7 +97,6 @@ def teacher_folder(config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path,
             config.seed,
             math_share=embedded.teacher_math_share,
             stream="teacher",
-            mistakes=embedded.teacher_mistakes,
         )
         tokenizer = make_tokenizer([p.prompt + p.solution for p in problems[:4000]], embedded.vocab_size)
         model = make_model(embedded.teacher, tokenizer, config.seed)
@@ -107,6 +108,7 @@ def teacher_folder(config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path,
             seed=config.seed,
             work_dir=work_dir,
             bf16=fast_bf16(model.device),
+            accuracy=lambda: accuracy(model, tokenizer, embedded.teacher_sft.num_checked),
         )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -121,6 +123,7 @@ def student_folder(
     pairs: Sequence[tuple[str, str]],
     cache_dir: Path,
     work_dir: Path,
+    accuracy: Accuracy,
 ) -> Path:
     """The student after its cold start on (prompt, teacher output) pairs: the baseline that RL starts from."""
     key = cache_key(
@@ -134,7 +137,15 @@ def student_folder(
     def make(folder: Path) -> None:
         tokenizer: Any = AutoTokenizer.from_pretrained(teacher_path)
         model = make_model(embedded.student, tokenizer, config.seed + 1)
-        fine_tune(model, tokenizer, pairs, embedded.student_sft, seed=config.seed, work_dir=work_dir)
+        fine_tune(
+            model,
+            tokenizer,
+            pairs,
+            embedded.student_sft,
+            seed=config.seed,
+            work_dir=work_dir,
+            accuracy=lambda: accuracy(model, tokenizer, embedded.student_sft.num_checked),
+        )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from functools import partial
 
 from ..types import Problem
 from .short_functions import make_short_function
 from .word_problems import make_word_problem
 
-MAKERS: dict[str, Callable[..., Problem]] = {"math": make_word_problem, "code": make_short_function}
+MAKERS: dict[str, Callable[[random.Random], Problem]] = {"math": make_word_problem, "code": make_short_function}
 SPLIT_SHARES = {"test": 12, "validation": 8, "train": 80}  # percent of keys
 
 
@@ -36,20 +35,17 @@ def make_problems(
     math_share: float = 0.7,
     exclude: frozenset[str] | set[str] = frozenset(),
     stream: str = "",
-    mistakes: float = 0.0,
 ) -> list[Problem]:
     """`num_problems` problems with distinct prompts from one split, none of whose keys is in `exclude`.
 
-    Streams of different names draw independently, so one is not the beginning of another. `mistakes` is the share of
-    solutions to code problems that hold the usual mistake (short_functions.py).
+    Streams of different names draw independently, so one is not the beginning of another.
     Raises ValueError when the split does not hold that many.
     """
     rng = random.Random(f"{seed}:{split}:{stream}")
     num_math = round(num_problems * math_share)
     problems: list[Problem] = []
     for task, wanted in (("math", num_math), ("code", num_problems - num_math)):
-        maker = partial(MAKERS[task], mistakes=mistakes) if task == "code" else MAKERS[task]
-        problems += _distinct(maker, wanted, split, rng, exclude)
+        problems += _distinct(MAKERS[task], wanted, split, rng, exclude)
     rng.shuffle(problems)
     return problems
 

@@ -22,34 +22,32 @@ NUM_TESTS = 4
 FUNCTION_NAMES = ("f", "g", "h", "run", "solve", "apply", "work", "calc")
 
 
-def _condition(rng: random.Random) -> tuple[str, str, str, Callable[[int], bool]]:
-    """(words, code, mistaken code, predicate); the usual mistake is to include the bound."""
+def _condition(rng: random.Random) -> tuple[str, str, Callable[[int], bool]]:
     k = rng.randint(2, 9)
     return rng.choice(
         [
-            ("even", "x % 2 == 0", "x % 2 == 0", lambda x: x % 2 == 0),
-            ("odd", "x % 2 == 1", "x % 2 == 1", lambda x: x % 2 == 1),
-            (f"above {k}", f"x > {k}", f"x >= {k}", lambda x: x > k),
-            (f"below {k}", f"x < {k}", f"x <= {k}", lambda x: x < k),
-            (f"divisible by {k}", f"x % {k} == 0", f"x % {k} == 0", lambda x: x % k == 0),
+            ("even", "x % 2 == 0", lambda x: x % 2 == 0),
+            ("odd", "x % 2 == 1", lambda x: x % 2 == 1),
+            (f"above {k}", f"x > {k}", lambda x: x > k),
+            (f"below {k}", f"x < {k}", lambda x: x < k),
+            (f"divisible by {k}", f"x % {k} == 0", lambda x: x % k == 0),
         ]
     )
 
 
-def _filter(rng: random.Random) -> tuple[str, str, str, Callable[[int], bool]]:
-    """(words, code, mistaken code, predicate): no condition, one, or two joined by and/or."""
-    words, code, mistaken, holds = _condition(rng)
+def _filter(rng: random.Random) -> tuple[str, str, Callable[[int], bool]]:
+    """(words, code, predicate): no condition, one, or two joined by and/or."""
+    words, code, holds = _condition(rng)
     kind = rng.choice(("none", "one", "and", "or"))
     if kind == "none":
-        return "", "", "", lambda x: True
+        return "", "", lambda x: True
     if kind == "one":
-        return f" that are {words}", f" if {code}", f" if {mistaken}", holds
-    other_words, other_code, other_mistaken, other_holds = _condition(rng)
-    words = f" that are {words} {kind} {other_words}"
-    code, mistaken = f" if {code} {kind} {other_code}", f" if {mistaken} {kind} {other_mistaken}"
+        return f" that are {words}", f" if {code}", holds
+    other_words, other_code, other_holds = _condition(rng)
+    words, code = f" that are {words} {kind} {other_words}", f" if {code} {kind} {other_code}"
     if kind == "and":
-        return words, code, mistaken, lambda x: holds(x) and other_holds(x)
-    return words, code, mistaken, lambda x: holds(x) or other_holds(x)
+        return words, code, lambda x: holds(x) and other_holds(x)
+    return words, code, lambda x: holds(x) or other_holds(x)
 
 
 def _map(rng: random.Random) -> tuple[str, str, Number]:
@@ -69,38 +67,32 @@ def _check(calls: list[tuple[object, object]]) -> str:
     return "def check(candidate):\n" + "".join(f"    assert candidate({x!r}) == {y!r}\n" for x, y in calls)
 
 
-def _list_function(rng: random.Random, mistakes: float) -> Problem:
+def _list_function(rng: random.Random) -> Problem:
     aggregate = rng.choice(list(AGGREGATES))
     template, apply_aggregate = AGGREGATES[aggregate]
-    filter_words, filter_code, mistaken_code, keep = _filter(rng)
+    filter_words, filter_code, keep = _filter(rng)
     map_words, map_code, change = _map(rng)
-    inputs = [[rng.randint(0, 20) for _ in range(rng.randint(4, 7))] for _ in range(NUM_TESTS)]
-    calls = [(xs, apply_aggregate([change(x) for x in xs if keep(x)])) for xs in inputs]
-    if rng.random() < mistakes:
-        filter_code = mistaken_code
     body = template.format(f"{map_code} for x in xs{filter_code}")
+    inputs = [[rng.randint(0, 20) for _ in range(rng.randint(4, 7))] for _ in range(NUM_TESTS)]
+    calls: list[tuple[object, object]] = [(xs, apply_aggregate([change(x) for x in xs if keep(x)])) for xs in inputs]
     return _problem(rng, "xs", f"Return {aggregate} {map_words}{filter_words}.", body, _check(calls))
 
 
-def _arithmetic_function(rng: random.Random, mistakes: float) -> Problem:
-    """The usual mistake is to leave out the parentheses before a multiplication."""
-    words, code, mistaken_code = [], "x", "x"
+def _arithmetic_function(rng: random.Random) -> Problem:
+    words, code = [], "x"
     steps: list[Number] = []
     for _ in range(rng.randint(2, 3)):
         word, symbol = rng.choice((("add", "+"), ("subtract", "-"), ("multiply by", "*")))
         k = rng.randint(2, 9)
         words.append(f"{word} {k}")
         code = f"({code}) {symbol} {k}" if symbol == "*" and " " in code else f"{code} {symbol} {k}"
-        mistaken_code = f"{mistaken_code} {symbol} {k}"
         steps.append({"+": lambda x, k=k: x + k, "-": lambda x, k=k: x - k, "*": lambda x, k=k: x * k}[symbol])
-    calls = []
+    calls: list[tuple[object, object]] = []
     for x in rng.sample(range(-9, 30), NUM_TESTS):
         result = x
         for step in steps:
             result = step(result)
         calls.append((x, result))
-    if rng.random() < mistakes:
-        code = mistaken_code
     return _problem(rng, "x", f"Take x, {', then '.join(words)}.", code, _check(calls))
 
 
@@ -116,10 +108,6 @@ def _problem(rng: random.Random, argument: str, docstring: str, expression: str,
     )
 
 
-def make_short_function(rng: random.Random, mistakes: float = 0.0) -> Problem:
-    """A list function (two thirds) or an arithmetic one, with four hidden assertions.
-
-    With probability `mistakes` the solution holds the usual mistake, where the problem leaves room for one: what an
-    imperfect teacher learnt from. The test is always right.
-    """
-    return (_list_function if rng.random() < 2 / 3 else _arithmetic_function)(rng, mistakes)
+def make_short_function(rng: random.Random) -> Problem:
+    """A list function (two thirds) or an arithmetic one, with four hidden assertions."""
+    return _list_function(rng) if rng.random() < 2 / 3 else _arithmetic_function(rng)
