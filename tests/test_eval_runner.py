@@ -1,0 +1,221 @@
+"""The runner: stops, seeds, resumption, any number of processes, the command line, and a whole evaluation."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rl_distill import distributed
+from rl_distill.evals import runner
+from rl_distill.evals.arguments import parse
+from rl_distill.evals.records import RecordFiles, summarize
+from rl_distill.generation import Sampling
+from rl_distill.tasks.base import Graded, Task
+from rl_distill.types import Problem
+
+ROOT = Path(__file__).parents[1]
+SAMPLING = Sampling(6, temperature=1.0)
+
+
+def make_task(num_problems=7, **settings):
+    problems = [
+        Problem("toy", f"toy/{i}", "Q: " + "one more " * (i % 3) + f"{i}\nA:", "x") for i in range(num_problems)
+    ]
+    grade = lambda ps, ts: [Graded({"accuracy": float(len(t) % 2)}, t[:1]) for t in ts]  # noqa: E731
+    return Task("toy", lambda: problems, grade, **settings)
+
+
+@pytest.fixture
+def student(make_policy, tokenizer):
+    return runner.Student.of(make_policy(3), tokenizer)
+
+
+def solve(task, student, folder, num_samples=2, **settings):
+    files = RecordFiles(folder, task.name, {"made": "alike"})
+    files.open(start_anew=False)
+    return runner.solve(
+        task, task.problems(), student, files, sampling=SAMPLING, num_samples=num_samples, batch_size=3, **settings
+    )
+
+
+def bare(records):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+def test_a_stop_string_ends_a_completion():
+    assert runner.cut("    return 1\n\ndef other", ("\nclass", "\ndef")) == ("    return 1\n", True)
+    assert runner.cut("5\nQuestion: 6", ("Question:",)) == ("5\n", True)
+    assert runner.cut("no stop", ("\ndef",)) == ("no stop", False)
+
+
+def test_records_have_everything_and_come_in_order(tmp_path, student):
+    records = solve(make_task(), student, tmp_path)
+    assert [(r["index"], r["sample"]) for r in records] == [(i, s) for i in range(7) for s in range(2)]
+    assert set(records[0]) == {
+        "task", "key", "index", "sample", "prompt", "completion", "extracted", "scores", "finish", "tokens", "seconds",
+    }  # fmt: skip
+    assert records[0]["prompt"] == "Q: 0\nA:"
+    assert all(0 < r["tokens"] <= 6 and r["seconds"] > 0 for r in records)
+    assert len({r["completion"] for r in records}) > 7  # samples of one problem differ
+
+
+def test_an_interrupted_evaluation_goes_on_and_makes_no_batch_twice(tmp_path, student, monkeypatch):
+    whole = solve(make_task(), student, tmp_path / "whole")
+    calls = []
+    real = runner.complete
+
+    def failing(model, prompt_ids, *rest):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(len(prompt_ids))
+        return real(model, prompt_ids, *rest)
+
+    monkeypatch.setattr(runner, "complete", failing)
+    with pytest.raises(KeyboardInterrupt):
+        solve(make_task(), student, tmp_path / "cut")
+    part = tmp_path / "cut" / "toy.part-0.jsonl"
+    assert len(part.read_text().splitlines()) == 6
+    part.write_text(part.read_text() + '{"task": "toy", "ke')  # the crash tore a line
+    counted = []
+    monkeypatch.setattr(runner, "complete", lambda m, ids, *rest: counted.append(len(ids)) or real(m, ids, *rest))
+    assert bare(solve(make_task(), student, tmp_path / "cut")) == bare(whole)
+    assert sum(counted) == 14 - 6
+
+
+def test_records_made_under_other_settings_are_not_reused(tmp_path, student):
+    solve(make_task(), student, tmp_path)
+    files = RecordFiles(tmp_path, "toy", {"made": "otherwise"})
+    files.open(start_anew=False)
+    assert files.read() == {}
+
+
+class UnreadAtFirst(RecordFiles):
+    """The files as a process sees them that starts together with the others: nothing is there yet."""
+
+    started = False
+
+    def read(self):
+        if not self.started:
+            self.started = True
+            return {}
+        return super().read()
+
+
+def test_two_processes_make_the_records_of_one(tmp_path, student, monkeypatch):
+    task = make_task()
+    whole = solve(task, student, tmp_path / "one")
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
+    settings = {"sampling": SAMPLING, "num_samples": 2, "batch_size": 3}
+    shares = {}
+    for rank in (1, 0):  # here one after the other; the main process merges at the end
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        files = UnreadAtFirst(tmp_path / "two", task.name, {"made": "alike"})
+        files.folder.mkdir(exist_ok=True)
+        sizes: list[int] = []
+        made = runner.solve(task, task.problems(), student, files, progress=sizes.append, **settings)
+        shares[rank] = sum(sizes)
+    assert shares == {0: 8, 1: 6}  # five batches of three, the last of two: the first, third and fifth are the main's
+    assert bare(made) == bare(whole)
+
+
+def test_greedy_is_the_same_however_seeds_fall(tmp_path, student):
+    task = make_task(3)
+    kept = []
+    for seed in (0, 1):
+        files = RecordFiles(tmp_path / str(seed), "toy", {})
+        files.open(start_anew=False)
+        records = runner.solve(task, task.problems(), student, files, sampling=Sampling(5, 0.0), seed=seed)
+        kept.append([record["completion"] for record in records])
+    assert kept[0] == kept[1]
+
+
+def test_a_summary_counts_problems_and_leaves_out_what_was_not_graded():
+    task = make_task()
+    records = [
+        {"key": key, "scores": {"accuracy": score}, "tokens": 4, "finish": "length" if score is None else "stop"}
+        for key, scores in {"a": [1.0, 0.0], "b": [0.0, 0.0], "c": [None, None]}.items()
+        for score in scores
+    ]
+    found = summarize(task, records, ks=(1, 2))
+    assert found["metrics"]["accuracy"]["value"] == 0.25
+    assert found["metrics"]["accuracy"]["n"] == 2
+    assert found["metrics"]["accuracy"]["not_graded"] == 2
+    assert found["metrics"]["pass@1"]["value"] == 0.25
+    assert found["metrics"]["pass@2"]["value"] == 0.5
+    assert (found["num_problems"], found["num_completions"], found["cut_by_length"]) == (3, 6, 2)
+
+
+def test_chat_prompts_go_through_the_template(tokenizer):
+    import copy
+
+    chatty = copy.copy(tokenizer)
+    chatty.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    item = runner.make_items(make_task(1, protocol="chat"), make_task(1).problems(), chatty, 1)[0]
+    assert item.text == "<user>Q: 0\nA:<assistant>"
+
+
+def test_the_command_line_says_what_is_wrong(capsys):
+    base = ["--model", "m", "--tasks", "gsm8k"]
+    for words, message in (
+        (["--num_samples", "5"], "needs --temperature above 0"),
+        (["--compare", "a/x", "b/x"], "same name"),
+        (["--batch_size", "0"], "at least 1"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(base + words)
+        assert message in capsys.readouterr().err
+    settings = parse(
+        [
+            *base,
+            "--compare",
+            "teacher=t",
+            "org/base",
+            "--data_path",
+            "gsm8k=/g",
+            "/all",
+            "--num_samples",
+            "20",
+            "--temperature",
+            "0.8",
+        ]
+    )
+    assert settings.models == {"model": "m", "teacher": "t", "base": "org/base"}
+    assert (settings.data_path("gsm8k"), settings.data_path("humaneval")) == ("/g", "/all")
+    assert settings.ks == (1, 10)
+
+
+def test_help_and_typos_answer_without_torch():
+    code = "import sys, rl_distill.cli, rl_distill.evals.arguments; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_real_launch_of_one_and_of_two_processes_gives_the_same(tmp_path, make_policy, tokenizer):
+    for name, seed in (("a", 0), ("b", 1)):
+        make_policy(seed).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    kept = []
+    for processes in (1, 2):
+        out = tmp_path / f"out{processes}"
+        command = [
+            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
+            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+            str(ROOT / "launch" / "eval.py"), "--model", str(tmp_path / "a"), "--compare", f"teacher={tmp_path / 'b'}",
+            "--tasks", "embedded", "--limit", "20", "--batch_size", "4", "--max_new_tokens", "8", "--num_threads", "1",
+            "--output_dir", str(out), "--speed", "2",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=900, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        results = json.loads((out / "results.json").read_text())
+        assert results["num_processes"] == processes
+        assert results["tasks"]["embedded"]["gold_answers_correct"] == 20
+        assert results["comparisons"]["teacher"]["speedup_tokens_per_second"] > 0
+        records = [json.loads(line) for line in (out / "model" / "embedded.jsonl").read_text().splitlines()]
+        kept.append((bare(records), results["tasks"]))
+    assert kept[0] == kept[1]
