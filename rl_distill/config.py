@@ -39,8 +39,8 @@ class SFTStageConfig:
     learning_rate: float = 3e-3
     warmup_steps: int = 50
     stop_at_accuracy: float | None = None
-    check_every: int = 20
-    num_checked: int = 200
+    check_every: int = 30
+    num_checked: int = 300
 
 
 @dataclass(frozen=True)

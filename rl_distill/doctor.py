@@ -178,7 +178,8 @@ def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, cas
 
 def weight_findings(name: str, path: str) -> tuple[list[Finding], Any]:
     """Whether every weight came from the checkpoint and is finite; and the model."""
-    model, info = AutoModelForCausalLM.from_pretrained(path, dtype="float32", output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype="float32", output_loading_info=True)
+    model, info = loaded
     model.eval()
     what = f"{name}'s weights"
     missing = sorted([*info.get("missing_keys", ()), *(str(key) for key in info.get("mismatched_keys", ()))])

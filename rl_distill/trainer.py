@@ -41,7 +41,7 @@ class RolloutStream:
         trainer, config = self.trainer, self.trainer.config
         step = trainer.state.global_step // updates_per_step(config)
         while step < config.ppo.num_steps and not trainer.control.should_training_stop:
-            rollout = trainer.collector.collect(trainer.model, step)
+            rollout = trainer.collector.collect(trainer.actor_critic, step)
             trainer.last_rollout = rollout
             for epoch in range(config.ppo.num_epochs):
                 for rows in minibatches(rollout, config, epoch):
@@ -62,6 +62,7 @@ class PPOTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.config, self.collector, self.validate = config, collector, validate
+        self.actor_critic = model
         self.phases: Phases = collector.phases
         self.last_rollout: Any = None
         self.step_stats: list[dict[str, Tensor]] = []
@@ -71,7 +72,6 @@ class PPOTrainer(Trainer):
             args=training_arguments(config, output_dir),
             train_dataset=collector.problems,
             eval_dataset=collector.problems,
-            data_collator=lambda rows: rows,
             processing_class=collector.tokenizer,
             callbacks=[ClipApart(self), *callbacks],
         )
@@ -86,8 +86,8 @@ class PPOTrainer(Trainer):
         """AdamW (or `args.optim`) over the policy's and the critic's parameter groups, each with its learning rate."""
         if self.optimizer is None:
             ppo = self.config.ppo
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups = parameter_groups(self.model, ppo.learning_rate, ppo.value_learning_rate, ppo.weight_decay)
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.actor_critic)
+            groups = parameter_groups(self.actor_critic, ppo.learning_rate, ppo.value_learning_rate, ppo.weight_decay)
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
 
@@ -140,7 +140,7 @@ class PPOTrainer(Trainer):
         loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
         stats = {"loss/policy": surrogate, "loss/anchor": anchor}
         stats |= {f"policy/{name}": value for name, value in asdict(policy_stats).items()}
-        if trains_critic:
+        if trains_critic and output.values_N is not None:
             loss = loss * 0.0 if warming_up else loss
             critic, value_stats = value_loss(
                 output.values_N,
@@ -183,7 +183,7 @@ class PPOTrainer(Trainer):
     def _step_metrics(self) -> dict[str, float]:
         metrics = rollout_metrics(self.last_rollout, self.collector.coefficient)
         names = sorted({name for stats in self.step_stats for name in stats})
-        sums = torch.stack([sum(s[name].double() for s in self.step_stats) for name in names])
+        sums = torch.stack([torch.stack([s[name].double() for s in self.step_stats]).sum() for name in names])
         for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
             metrics[name] = value / updates_per_step(self.config)
         if self.grad_norms:

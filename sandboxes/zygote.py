@@ -121,7 +121,7 @@ def _warm_up() -> None:
         __import__(name)
     for name in _COMMON:
         __import__(name)
-    calls: tuple[tuple[list, dict], ...] = (([[1, 2, 3, 4]], {"n": 2}), (["abc"], {}), ([5], {}))
+    calls: list[tuple[tuple, dict]] = [(([1, 2, 3, 4],), {"n": 2}), (("abc",), {}), ((5,), {})]
     for _ in range(20):  # enough for the interpreter to specialise its bytecode, which writes to it
         ours, theirs = socket.socketpair()
         for body in (box.load_frame(_SAMPLE, "f"), *(box.call_frame(*call) for call in calls)):

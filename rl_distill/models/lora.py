@@ -41,7 +41,7 @@ def add_lora(policy: Any, settings: LoraSettings, gradient_checkpointing: bool =
         task_type="CAUSAL_LM",
     )
     wrapped = get_peft_model(policy, config)
-    wrapped.all_tied_weights_keys = {}  # else the base's names are read as the wrapper's, one level too high
+    wrapped.all_tied_weights_keys = {}  # type: ignore[assignment]  # else the base's names are read as the wrapper's, one level too high
     return wrapped
 
 

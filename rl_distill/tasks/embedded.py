@@ -36,7 +36,7 @@ def make_problems(
     exclude: frozenset[str] | set[str] = frozenset(),
     stream: str = "",
 ) -> list[Problem]:
-    """`num_problems` problems with distinct prompts from one split, none of whose keys is in `exclude`.
+    """`num_problems` problems with distinct keys from one split, none of whose keys is in `exclude`.
 
     Streams of different names draw independently, so one is not the beginning of another.
     Raises ValueError when the split does not hold that many.
@@ -63,8 +63,8 @@ def _distinct(
         if len(found) == wanted:
             break
         problem = maker(rng)
-        if problem.prompt not in seen and problem.key not in exclude and split_of(problem.key) == split:
-            seen.add(problem.prompt)
+        if problem.key not in seen and problem.key not in exclude and split_of(problem.key) == split:
+            seen.add(problem.key)
             found.append(problem)
     if len(found) < wanted:
         raise ValueError(f"only {len(found)} distinct problems exist in split {split!r}; {wanted} were asked for")

@@ -24,7 +24,7 @@ def _step(rng: random.Random, value: int) -> tuple[str, str, int]:
     Adding and taking away come up about three times as often as multiplying and halving.
     """
     operand, factor = rng.randint(2, 6), rng.randint(2, 3)
-    moves = []
+    moves: list[tuple[tuple[str, ...], int, str, int]] = []
     if value + operand <= MAX_VALUE:
         moves += 3 * [(GAINS, operand, f"{value}+{operand}", value + operand)]
     if value >= operand:
