@@ -81,9 +81,9 @@ def _list_function(rng: random.Random) -> Problem:
 def _arithmetic_function(rng: random.Random) -> Problem:
     words, code = [], "x"
     steps: list[Number] = []
-    for _ in range(rng.randint(2, 3)):
+    for _ in range(2 if rng.random() < 0.7 else 3):
         word, symbol = rng.choice((("add", "+"), ("subtract", "-"), ("multiply by", "*")))
-        k = rng.randint(2, 9)
+        k = rng.randint(2, 20)
         words.append(f"{word} {k}")
         code = f"({code}) {symbol} {k}" if symbol == "*" and " " in code else f"{code} {symbol} {k}"
         steps.append({"+": lambda x, k=k: x + k, "-": lambda x, k=k: x - k, "*": lambda x, k=k: x * k}[symbol])
