@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from rl_distill import distributed
 from rl_distill.evals import runner
@@ -131,6 +132,17 @@ def test_greedy_is_the_same_however_seeds_fall(tmp_path, student):
         records = runner.solve(task, task.problems(), student, files, sampling=Sampling(5, 0.0), seed=seed)
         kept.append([record["completion"] for record in records])
     assert kept[0] == kept[1]
+
+
+def test_choices_are_scored_by_the_model(tmp_path, student):
+    record = solve(make_task(1, choices=("yes", "no")), student, tmp_path, num_samples=1)[0]
+    ids = student.tokenizer("Q: 0\nA:")["input_ids"]
+    expected = 0.0
+    for token in student.tokenizer(" no")["input_ids"]:  # one token at a time, each after those before it
+        expected += torch.log_softmax(student.model(torch.tensor([ids])).logits[0, -1], -1)[token].item()
+        ids = [*ids, token]
+    assert record["choices"]["no"] == pytest.approx(expected, abs=1e-4)
+    assert set(record["choices"]) == {"yes", "no"}
 
 
 def test_a_summary_counts_problems_and_leaves_out_what_was_not_graded():

@@ -257,7 +257,11 @@ def test_free_text_and_classes_from_plain_rows(tmp_path):
     answers = ["It is Positive, not negative.", "positive"]
     graded = classes.grade(problems, answers)
     assert [verdict.scores["accuracy"] for verdict in graded] == [1.0, 0.0]
-    assert classes.corpus(problems, answers, graded) == {"macro_f1": pytest.approx(1 / 3), "auc": 0.5}
+    records = [
+        {"extracted": verdict.extracted, "choices": {"negative": negative, "positive": positive}}
+        for verdict, (negative, positive) in zip(graded, [(-3.0, -1.0), (-1.0, -0.5)], strict=True)
+    ]
+    assert classes.corpus(problems, records) == {"macro_f1": pytest.approx(1 / 3), "auc": 1.0}
 
 
 @needs_official

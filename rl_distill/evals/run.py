@@ -224,9 +224,7 @@ def corpus_metrics(one: Loaded, records: list[Record]) -> dict[str, Any]:
     if one.task.corpus is None:
         return {}
     first = [record for record in records if record["sample"] == 0]
-    texts = [record["completion"] for record in first]
-    problems = [one.problems[record["index"]] for record in first]
-    return {"corpus": one.task.corpus(problems, texts, one.task.grade(problems, texts))}
+    return {"corpus": one.task.corpus([one.problems[record["index"]] for record in first], first)}
 
 
 def git_revision() -> str | None:

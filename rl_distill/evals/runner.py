@@ -125,6 +125,7 @@ def _solve_batch(
     decode = student.tokenizer.decode
     texts = [cut(decode(item.token_ids, skip_special_tokens=True), task.stops) for item in generated]
     graded = task.grade([item.problem for item in batch], [text for text, _ in texts])
+    choices = [{"choices": choice_logprobs(student, item, task.choices)} if task.choices else {} for item in batch]
     return [
         {
             "task": task.name,
@@ -138,8 +139,9 @@ def _solve_batch(
             "finish": (Finish.STOP if stopped else output.finish).value,
             "tokens": len(output.token_ids),
             "seconds": round(seconds / len(batch), 6),
+            **extra,
         }
-        for item, (text, stopped), verdict, output in zip(batch, texts, graded, generated, strict=True)
+        for item, (text, stopped), verdict, output, extra in zip(batch, texts, graded, generated, choices, strict=True)
     ]
 
 
@@ -162,3 +164,17 @@ def complete(
         batch_size=len(prompt_ids),
         vocab_size=len(student.tokenizer),
     )
+
+
+@torch.inference_mode()
+def choice_logprobs(student: Student, item: Item, choices: Sequence[str]) -> dict[str, float]:
+    """Log-probability of each choice as the answer, in nats: the sum over its tokens, after a space if one is due."""
+    found = {}
+    for choice in choices:
+        text = choice if item.text[-1:].isspace() else f" {choice}"
+        ids = student.tokenizer(text, add_special_tokens=False)["input_ids"]
+        inputs = torch.tensor([item.token_ids + ids], device=next(student.model.parameters()).device)
+        logits = student.model(inputs).logits[0, len(item.token_ids) - 1 : -1, : len(student.tokenizer)]
+        logprobs = torch.log_softmax(logits.float(), dim=-1)
+        found[choice] = logprobs.gather(-1, inputs[0, len(item.token_ids) :, None]).sum().item()
+    return found

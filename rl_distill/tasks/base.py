@@ -55,7 +55,8 @@ class Task:
     """Problems, the prompt for each, and the grader; `metrics[0]` is the headline.
 
     A prompt under the protocol `chat` is the user's turn; every other prompt is continued as it stands.
-    `stops` end a completion (they are not part of it). `corpus` adds metrics that are no mean of per-problem scores.
+    `stops` end a completion (they are not part of it). With `choices` each record also has their log-probabilities as
+    an answer. `corpus` adds metrics that are no mean of per-problem scores: from the problems and their records.
     """
 
     name: str
@@ -68,7 +69,8 @@ class Task:
     stops: tuple[str, ...] = ()
     max_new_tokens: int = 512
     extraction: str = ""
-    corpus: Callable[[Sequence[Problem], Sequence[str], Sequence[Graded]], dict[str, float]] | None = None
+    choices: tuple[str, ...] = ()
+    corpus: Callable[[Sequence[Problem], Sequence[Mapping[str, Any]]], dict[str, float]] | None = None
 
 
 # short name -> module of this package and the function in it that builds the task from TaskOptions

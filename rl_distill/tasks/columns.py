@@ -1,11 +1,13 @@
 """Your own data as a task, without code: rows with `prompt` and `answer` (free text), or `prompt` and `label`.
 
-Data comes from --data_path NAME=FILE. Free text: BLEU-4, ROUGE-L, exact match, F1. Classes: accuracy, macro-F1, AUC.
+Data comes from --data_path NAME=FILE. Free text: BLEU-4, ROUGE-L, exact match, F1. Classes: accuracy, macro-F1 and,
+for two labels, AUC of the difference of their log-probabilities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..types import Problem
 from . import text_metrics
@@ -22,8 +24,10 @@ def free_text(options: TaskOptions) -> Task:
         metrics=("rouge_l", "exact_match", "f1"),
         protocol=options.choose("base", ["base", "chat"]),
         extraction="the text after </think>",
-        corpus=lambda problems, texts, graded: {
-            "bleu4": text_metrics.corpus_bleu([after_reasoning(t) for t in texts], [references(p) for p in problems])
+        corpus=lambda problems, records: {
+            "bleu4": text_metrics.corpus_bleu(
+                [after_reasoning(record["completion"]) for record in records], [references(p) for p in problems]
+            )
         },
     )
 
@@ -40,12 +44,11 @@ def classification(options: TaskOptions) -> Task:
             for label, problem in zip(found, problems, strict=True)
         ]
 
-    def corpus(problems: Sequence[Problem], texts: Sequence[str], graded: Sequence[Graded]) -> dict[str, float]:
+    def corpus(problems: Sequence[Problem], records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         gold = [problem.solution for problem in problems]
-        found = [verdict.extracted for verdict in graded]
-        metrics = {"macro_f1": text_metrics.macro_f1(found, gold)}
+        metrics = {"macro_f1": text_metrics.macro_f1([record["extracted"] for record in records], gold)}
         if len(labels) == 2:
-            scores = [float(label == labels[1]) if label else 0.5 for label in found]
+            scores = [record["choices"][labels[1]] - record["choices"][labels[0]] for record in records]
             metrics["auc"] = text_metrics.auc(scores, [label == labels[1] for label in gold])
         return metrics
 
@@ -56,6 +59,7 @@ def classification(options: TaskOptions) -> Task:
         protocol=options.choose("base", ["base", "chat"]),
         max_new_tokens=32,
         extraction=f"the first of the labels {', '.join(labels)} in the text after </think>",
+        choices=tuple(labels),
         corpus=corpus,
     )
 
