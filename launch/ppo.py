@@ -7,7 +7,7 @@ teacher       rl_distill/teachers/                              scores every tok
 rewards       reward_models/, sandboxes/                        similarity and task checks; code runs in a sandbox
 rollouts      rl_distill/generation.py, rl_distill/rollout.py   sample, score, advantages (advantages.py, kl.py)
 PPO           rl_distill/trainer.py, rl_distill/losses.py       on transformers.Trainer
-evaluation    rl_distill/evaluation.py                          greedy, with the graders of training
+evaluation    rl_distill/solving.py, rl_distill/evaluation.py   greedy, with the graders of training
 report        rl_distill/reporting.py                           results.json, report.md, curves, samples
 """
 
