@@ -28,19 +28,12 @@ class TinyModelConfig:
 
 @dataclass(frozen=True)
 class SFTStageConfig:
-    """One supervised stage on TRL's SFTTrainer: `num_steps` optimizer steps of `batch_size` sequences.
-
-    With `stop_at_accuracy` it ends early: at the first check (every `check_every` steps) that finds the model solving
-    that share of `num_checked` validation problems.
-    """
+    """One supervised stage on TRL's SFTTrainer: `num_steps` optimizer steps of `batch_size` sequences."""
 
     num_steps: int = 500
     batch_size: int = 32
     learning_rate: float = 3e-3
     warmup_steps: int = 50
-    stop_at_accuracy: float | None = None
-    check_every: int = 30
-    num_checked: int = 300
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,8 @@ class EmbeddedConfig:
     """The embedded default: tasks, a teacher and a worse student made here, without a model hub."""
 
     vocab_size: int = 448
-    math_share: float = 0.5
-    teacher_math_share: float = 0.75
+    math_share: float = 0.7
+    teacher_math_share: float = 0.7
     num_teacher_problems: int = 20_000
     num_teacher_outputs: int = 1_000
     num_train_prompts: int = 12_000

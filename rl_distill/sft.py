@@ -7,7 +7,7 @@ apart, as generation sees them: joined text could merge a token across the bound
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +47,6 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
 
 
-class StopAtAccuracy(TrainerCallback):
-    """Ends a stage at the first check that finds the model good enough."""
-
-    def __init__(self, stage: SFTStageConfig, accuracy: Callable[[], float]) -> None:
-        self.stage, self.accuracy = stage, accuracy
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if state.global_step > self.stage.warmup_steps and state.global_step % self.stage.check_every == 0:
-            model.eval()
-            good_enough = self.accuracy() >= (self.stage.stop_at_accuracy or 0.0)
-            model.train()
-            control.should_training_stop = control.should_training_stop or good_enough
-
-
 def fine_tune(
     model: Any,
     tokenizer: Any,
@@ -70,13 +56,9 @@ def fine_tune(
     seed: int,
     work_dir: Path,
     bf16: bool = False,
-    accuracy: Callable[[], float] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
-    """`model` after `stage.num_steps` optimizer steps on the pairs, in place; nothing is saved.
-
-    `accuracy` measures the model as it is; it is asked only where the stage has a `stop_at_accuracy`.
-    """
+    """`model` after `stage.num_steps` optimizer steps on the pairs, in place; nothing is saved."""
     arguments = SFTConfig(
         output_dir=str(work_dir),
         max_steps=stage.num_steps,
@@ -103,7 +85,7 @@ def fine_tune(
         train_dataset=tokenized(tokenizer, pairs),
         processing_class=tokenizer,
         optimizers=(MuonAdamW(model, stage.learning_rate), None),
-        callbacks=[*callbacks, *([StopAtAccuracy(stage, accuracy)] if stage.stop_at_accuracy and accuracy else [])],
+        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

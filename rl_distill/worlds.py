@@ -16,7 +16,7 @@ from tqdm import tqdm
 from . import distributed
 from .config import ConfigError, RunConfig
 from .data import load_splits
-from .evaluation import evaluate, grade
+from .evaluation import grade
 from .generation import Sampling
 from .models.embedded import Splits, load, make_splits, student_folder, teacher_folder
 from .models.tokenizers import check_same_tokenizer
@@ -62,12 +62,8 @@ def _embedded(config: RunConfig, stages: Stages) -> World:
     assert config.embedded is not None
     cache_dir, work_dir = cache_dir_of(config), Path(config.output_dir) / "work"
     splits = make_splits(config.embedded, config.seed)
-
-    def accuracy(model: Any, tokenizer: Any, num_problems: int) -> float:
-        return evaluate(model, tokenizer, splits.validation[:num_problems], config).accuracy()["overall"]
-
     with stages("teacher", "the teacher learns from reference solutions"):
-        teacher_path = teacher_folder(config, config.embedded, cache_dir, work_dir, accuracy)
+        teacher_path = teacher_folder(config, config.embedded, cache_dir, work_dir)
     model, tokenizer = load(teacher_path)
     teacher = make_teacher(config, model, tokenizer)
     with stages("outputs", f"the teacher writes {len(splits.cold_start)} outputs"):
@@ -75,7 +71,7 @@ def _embedded(config: RunConfig, stages: Stages) -> World:
         rates = success_rates(splits.cold_start, texts)
     with stages("cold_start", "the student learns from those outputs"):
         pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
-        student_path = student_folder(config, config.embedded, teacher_path, pairs, cache_dir, work_dir, accuracy)
+        student_path = student_folder(config, config.embedded, teacher_path, pairs, cache_dir, work_dir)
     student, _ = load(student_path)
     world = World(splits, teacher, student, tokenizer, rates, count_tokens(tokenizer, texts))
     return _with_teacher_texts(config, world, stages)

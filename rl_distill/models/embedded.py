@@ -27,9 +27,6 @@ from ..types import Problem
 from .lora import quantization_config
 from .tiny import make_model, make_tokenizer
 
-Accuracy = Callable[[Any, Any, int], float]
-"""accuracy(model, tokenizer, n): the share of the first n validation problems that the model solves greedily."""
-
 
 @dataclass(frozen=True)
 class Splits:
@@ -44,11 +41,11 @@ class Splits:
 def make_splits(config: EmbeddedConfig, seed: int) -> Splits:
     """Four disjoint sets of problems; validation and test are the same for every seed."""
     share = config.math_share
-    cold_start = make_problems("train", config.num_teacher_outputs, seed, math_share=share, stream="cold start")
+    cold_start = make_problems("train", config.num_teacher_outputs, seed, math_share=share)
     keys = {problem.key for problem in cold_start}
     return Splits(
         cold_start=cold_start,
-        train=make_problems("train", config.num_train_prompts, seed, math_share=share, exclude=keys, stream="prompts"),
+        train=make_problems("train", config.num_train_prompts, seed, math_share=share, exclude=keys),
         validation=make_problems("validation", config.num_validation, 0, math_share=share),
         test=make_problems("test", config.num_test, 0, math_share=share),
     )
@@ -77,9 +74,7 @@ def cache_key(**made_from: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def teacher_folder(
-    config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path, work_dir: Path, accuracy: Accuracy
-) -> Path:
+def teacher_folder(config: RunConfig, embedded: EmbeddedConfig, cache_dir: Path, work_dir: Path) -> Path:
     """The teacher: a tiny model after SFT on reference solutions, with its tokenizer beside it."""
     key = cache_key(
         seed=config.seed,
@@ -96,7 +91,6 @@ def teacher_folder(
             embedded.num_teacher_problems,
             config.seed,
             math_share=embedded.teacher_math_share,
-            stream="teacher",
         )
         tokenizer = make_tokenizer([p.prompt + p.solution for p in problems[:4000]], embedded.vocab_size)
         model = make_model(embedded.teacher, tokenizer, config.seed)
@@ -108,7 +102,6 @@ def teacher_folder(
             seed=config.seed,
             work_dir=work_dir,
             bf16=fast_bf16(model.device),
-            accuracy=lambda: accuracy(model, tokenizer, embedded.teacher_sft.num_checked),
         )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -123,7 +116,6 @@ def student_folder(
     pairs: Sequence[tuple[str, str]],
     cache_dir: Path,
     work_dir: Path,
-    accuracy: Accuracy,
 ) -> Path:
     """The student after its cold start on (prompt, teacher output) pairs: the baseline that RL starts from."""
     key = cache_key(
@@ -144,7 +136,6 @@ def student_folder(
             embedded.student_sft,
             seed=config.seed,
             work_dir=work_dir,
-            accuracy=lambda: accuracy(model, tokenizer, embedded.student_sft.num_checked),
         )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -34,14 +34,12 @@ def make_problems(
     *,
     math_share: float = 0.7,
     exclude: frozenset[str] | set[str] = frozenset(),
-    stream: str = "",
 ) -> list[Problem]:
-    """`num_problems` problems with distinct keys from one split, none of whose keys is in `exclude`.
+    """`num_problems` problems with distinct prompts from one split, none of whose keys is in `exclude`.
 
-    Streams of different names draw independently, so one is not the beginning of another.
     Raises ValueError when the split does not hold that many.
     """
-    rng = random.Random(f"{seed}:{split}:{stream}")
+    rng = random.Random(f"{seed}:{split}:{len(exclude)}")
     num_math = round(num_problems * math_share)
     problems: list[Problem] = []
     for task, wanted in (("math", num_math), ("code", num_problems - num_math)):
@@ -63,8 +61,8 @@ def _distinct(
         if len(found) == wanted:
             break
         problem = maker(rng)
-        if problem.key not in seen and problem.key not in exclude and split_of(problem.key) == split:
-            seen.add(problem.key)
+        if problem.prompt not in seen and problem.key not in exclude and split_of(problem.key) == split:
+            seen.add(problem.prompt)
             found.append(problem)
     if len(found) < wanted:
         raise ValueError(f"only {len(found)} distinct problems exist in split {split!r}; {wanted} were asked for")

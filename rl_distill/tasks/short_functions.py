@@ -7,7 +7,7 @@ expected values in the tests come from the generator's own arithmetic, never fro
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..types import Problem
 
@@ -63,7 +63,7 @@ def _map(rng: random.Random) -> tuple[str, str, Number]:
     )
 
 
-def _check(calls: list[tuple[object, object]]) -> str:
+def _check(calls: Sequence[tuple[object, object]]) -> str:
     return "def check(candidate):\n" + "".join(f"    assert candidate({x!r}) == {y!r}\n" for x, y in calls)
 
 
@@ -74,16 +74,16 @@ def _list_function(rng: random.Random) -> Problem:
     map_words, map_code, change = _map(rng)
     body = template.format(f"{map_code} for x in xs{filter_code}")
     inputs = [[rng.randint(0, 20) for _ in range(rng.randint(4, 7))] for _ in range(NUM_TESTS)]
-    calls: list[tuple[object, object]] = [(xs, apply_aggregate([change(x) for x in xs if keep(x)])) for xs in inputs]
+    calls = [(xs, apply_aggregate([change(x) for x in xs if keep(x)])) for xs in inputs]
     return _problem(rng, "xs", f"Return {aggregate} {map_words}{filter_words}.", body, _check(calls))
 
 
 def _arithmetic_function(rng: random.Random) -> Problem:
     words, code = [], "x"
     steps: list[Number] = []
-    for _ in range(2 if rng.random() < 0.7 else 3):
+    for _ in range(rng.randint(2, 3)):
         word, symbol = rng.choice((("add", "+"), ("subtract", "-"), ("multiply by", "*")))
-        k = rng.randint(2, 20)
+        k = rng.randint(2, 9)
         words.append(f"{word} {k}")
         code = f"({code}) {symbol} {k}" if symbol == "*" and " " in code else f"{code} {symbol} {k}"
         steps.append({"+": lambda x, k=k: x + k, "-": lambda x, k=k: x - k, "*": lambda x, k=k: x * k}[symbol])

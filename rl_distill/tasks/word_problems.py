@@ -15,7 +15,7 @@ GAINS = ("{b} gives {a} {n} more.", "{a} buys {n} more.", "{a} finds {n} {items}
 LOSSES = ("{a} loses {n}.", "{a} gives {n} to {b}.", "{a} sells {n} {items}.")
 GROWTHS = ("{b} makes it {n} times as many.", "Now {a} gets {n} times as many.")
 HALVES = ("{a} keeps one half.", "{b} takes one half.")
-MAX_VALUE = 60
+MAX_VALUE = 99
 
 
 def _step(rng: random.Random, value: int) -> tuple[str, str, int]:
@@ -23,7 +23,7 @@ def _step(rng: random.Random, value: int) -> tuple[str, str, int]:
 
     Adding and taking away come up about three times as often as multiplying and halving.
     """
-    operand, factor = rng.randint(2, 6), rng.randint(2, 3)
+    operand, factor = rng.randint(2, 9), rng.randint(2, 3)
     moves: list[tuple[tuple[str, ...], int, str, int]] = []
     if value + operand <= MAX_VALUE:
         moves += 3 * [(GAINS, operand, f"{value}+{operand}", value + operand)]
@@ -41,7 +41,7 @@ def make_word_problem(rng: random.Random, min_steps: int = 2, max_steps: int = 3
     """A problem in GSM8K's format; its key (the equations) identifies it whatever the names in the story."""
     a, b = rng.sample(NAMES, 2)
     items = rng.choice(ITEMS)
-    value = rng.randint(3, 40)
+    value = rng.randint(3, 60)
     sentences, equations = [f"{a} has {value} {items}."], []
     for _ in range(rng.randint(min_steps, max_steps)):
         template, equation, value = _step(rng, value)
