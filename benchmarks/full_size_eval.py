@@ -61,7 +61,7 @@ def main() -> None:
     launch = [
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
+        *(["--multi_gpu"] if args.processes > 1 else ["--cpu"]),
         "--num_processes",
         str(args.processes),
         "--num_machines",
@@ -76,6 +76,7 @@ def main() -> None:
     subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     seconds = time.perf_counter() - start
     results = json.loads((args.output_dir / "results.json").read_text())
+    assert results["num_processes"] == args.processes
     for name, entry in results["tasks"].items():
         found = entry["models"]["model"]
         print(f"{name} ({entry['protocol']}): {found['num_problems']} problems, {found['mean_tokens']:.1f} tokens each")
