@@ -213,8 +213,9 @@ def test_a_real_launch_of_one_and_of_two_processes_gives_the_same(tmp_path, make
     kept = []
     for processes in (1, 2):
         out = tmp_path / f"out{processes}"
+        kind = "--multi_gpu" if processes > 1 else "--cpu"  # on a CPU, --cpu starts one process only
         command = [
-            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu" if processes > 1 else "--cpu", "--num_processes", str(processes),
+            sys.executable, "-m", "accelerate.commands.launch", kind, "--num_processes", str(processes),
             "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
             str(ROOT / "launch" / "eval.py"), "--model", str(tmp_path / "a"), "--compare", f"teacher={tmp_path / 'b'}",
             "--tasks", "embedded", "--limit", "20", "--batch_size", "4", "--max_new_tokens", "8", "--num_threads", "1",
