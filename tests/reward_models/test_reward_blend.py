@@ -296,7 +296,7 @@ class TwoProcesses:
     """Two blends in two threads whose `gather` meets the other's, as all_gather does."""
 
     def __init__(self):
-        self.barrier, self.slots = threading.Barrier(2, timeout=10), [None, None]
+        self.barrier, self.slots = threading.Barrier(2, timeout=120), [None, None]
 
     def gather(self, rank):
         def call(values):
