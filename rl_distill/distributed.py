@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -134,12 +135,13 @@ def num_lanes(rows_per_minibatch: int) -> int:
 def choose_threads(wanted: int | None) -> int:
     """Torch threads on a CPU machine: the wanted number, else the free cores shared by the processes of this machine.
 
-    Spinning on a core that somebody else uses makes two threads slower than one, so busy cores are left alone.
+    Spinning on a core that somebody else uses makes two threads slower than one, so busy cores are left alone: those in
+    use during a third of a second, as the load average remembers work that ended minutes ago.
     """
     if wanted is not None:
         return max(1, wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+    busy = round(psutil.cpu_percent(interval=0.3) / 100 * (psutil.cpu_count() or 1))
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, (cores - min(busy, cores - 1)) // processes)
 
