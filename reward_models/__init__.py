@@ -6,8 +6,10 @@ Importing this package imports neither torch nor any grader: names are resolved 
 
 from .base import RewardError, RewardSpec, WeightSchedule, resolve, validate
 from .blend import BlendedScores, PendingScores, RewardBlend
+from .registry import VERIFYING_REWARDS
 
 __all__ = [
+    "VERIFYING_REWARDS",
     "BlendedScores",
     "PendingScores",
     "RewardBlend",

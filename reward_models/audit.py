@@ -13,9 +13,9 @@ from typing import Any
 
 from .base import RewardSpec
 from .normalize import mean_and_std
+from .registry import VERIFYING_REWARDS
 
 PROXY_FUNCTIONS = ("bleu", "rouge_l", "teacher_likelihood", "learned")
-CHECK_FUNCTIONS = ("task_check", "math_answer", "code_execution", "exact_match")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Audit:
         labels = [spec.label for spec in specs]
         by_default = [spec.label for spec in specs if spec.fn in PROXY_FUNCTIONS]
         self.proxies = list(settings.proxies) if settings.proxies is not None else by_default
-        checks = [spec.label for fn in CHECK_FUNCTIONS for spec in specs if spec.fn == fn]
+        checks = [spec.label for fn in VERIFYING_REWARDS for spec in specs if spec.fn == fn]
         self.check = settings.check or (checks[0] if checks else None)
         for name in [*self.proxies, *([self.check] if self.check else [])]:
             if name not in labels:

@@ -31,6 +31,9 @@ SHORT_NAMES: dict[str, tuple[str, str]] = {
     "learned": ("learned", "learned"),
 }
 
+# those that verify an answer: what they say is the truth that proxies and the anchor are measured against
+VERIFYING_REWARDS = ("task_check", "math_answer", "code_execution", "exact_match")
+
 # A reward function takes at least one of these; a callable that takes none of them builds a reward function.
 BATCH_ARGUMENTS = ("prompts", "completions", "completion_ids")
 

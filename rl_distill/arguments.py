@@ -10,49 +10,73 @@ import dataclasses
 import os
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from reward_models import RewardSpec, validate
+from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 
-from .config import ConfigError, RunConfig, load_config, parse_override
+from .config import Config, ConfigError, RunConfig, load_config, parse_override
 
-DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "embedded.yaml"
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def default_config() -> Path:
-    """configs/embedded.yaml, of the checkout or of the installed package."""
-    if DEFAULT_CONFIG.is_file():
-        return DEFAULT_CONFIG
+def shipped_config(name: str) -> Path:
+    """A file of configs/, of the checkout or of the installed package."""
+    if CONFIGS.is_dir():
+        return CONFIGS / name
     from importlib import resources
 
-    return Path(str(resources.files("rl_distill.configs"))) / "embedded.yaml"
+    return Path(str(resources.files("rl_distill.configs"))) / name
 
 
 def parse(argv: Sequence[str] | None = None) -> RunConfig:
     """The run's settings; exits with one clear line on anything wrong."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = config_parser(
+        "launch/ppo.py",
+        "R1-style reward distillation: PPO with a critic under a KL anchor to a teacher.",
+        RunConfig,
+        "embedded.yaml",
+    )
+    parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
+    return read_config(parser, argv, load_config, _check_evidence)
+
+
+def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> argparse.ArgumentParser:
+    """What every program with a RunConfig understands; `default`: the file of configs/ that it takes by itself."""
     parser = argparse.ArgumentParser(
-        prog="accelerate launch launch/ppo.py",
-        description="R1-style reward distillation: PPO with a critic under a KL anchor to a teacher.",
+        prog=f"accelerate launch {program}",
+        description=description,
         epilog="Every setting of the config is an option: --ppo.learning_rate 1e-4, --anchor.schedule fixed, "
-        "--embedded.num_test 500. Settings:\n" + describe(RunConfig),
+        "--embedded.num_test 500. Settings:\n" + describe(cls),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", help="a YAML file; the default is configs/embedded.yaml")
+    parser.add_argument("--config", default=shipped_config(default), help=f"a YAML file; default configs/{default}")
     parser.add_argument("--seed", type=int, help="seed of everything that is drawn")
-    parser.add_argument("--output_dir", help="folder of the run")
-    parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
-    known, rest = parser.parse_known_args(argv)
+    parser.add_argument("--output_dir", help="folder of all that is written")
+    return parser
+
+
+def read_config(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    load: Callable[[str | Path, dict[str, Any]], Config],
+    *checks: Callable[[Config], None],
+) -> Config:
+    """The settings that `load` makes of the file and the overrides; exits with one clear line on anything wrong.
+
+    Rewards must be found and output_dir writable; `checks` raise ConfigError where a program wants more.
+    """
+    known, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
     try:
         overrides = _overrides(rest)
         named = {name: value for name, value in vars(known).items() if name != "config" and value is not None}
-        config = load_config(known.config or default_config(), overrides | named)
+        config = load(known.config, overrides | named)
         validate([RewardSpec.from_config(entry) for entry in config.rewards])
-        _check_evidence(config)
-        _check_writable(Path(config.output_dir))
+        for check in checks:
+            check(config)
+        check_writable(Path(config.output_dir))
     except (ConfigError, ValueError, ImportError) as error:
         parser.exit(2, f"error: {error}\n")
     return config
@@ -84,16 +108,17 @@ def _is_number(text: str) -> bool:
 
 def _check_evidence(config: RunConfig) -> None:
     """An anchor that follows the evidence needs a reward that verifies answers."""
-    verifying = ("task_check", "math_answer", "code_execution", "exact_match")
     labels = [RewardSpec.from_config(entry).label for entry in config.rewards]
-    if config.anchor.placement != "none" and config.anchor.schedule == "evidence" and not set(labels) & set(verifying):
+    follows = config.anchor.placement != "none" and config.anchor.schedule == "evidence"
+    if follows and not set(labels) & set(VERIFYING_REWARDS):
         raise ConfigError(
-            f"anchor.schedule: evidence needs one of the rewards {', '.join(verifying)} (weight 0 will do); "
+            f"anchor.schedule: evidence needs one of the rewards {', '.join(VERIFYING_REWARDS)} (weight 0 will do); "
             "or set anchor.schedule to fixed"
         )
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
+    """Makes the folder; ConfigError where it cannot be made or written."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -257,15 +257,23 @@ class ConfigError(ValueError):
     """A setting is wrong; the message is one line that says which and what to do."""
 
 
-def load_config(path: str | Path | None, overrides: dict[str, Any] | None = None) -> RunConfig:
+Config = typing.TypeVar("Config", bound=RunConfig)
+
+
+def load_config(
+    path: str | Path | None,
+    overrides: dict[str, Any] | None = None,
+    cls: type[Config] = RunConfig,  # type: ignore[assignment]  # github.com/python/mypy/issues/3737
+) -> Config:
     """The run's settings: the file (and its `base` files) under the overrides, dotted keys such as "ppo.num_steps".
 
-    Raises ConfigError on a missing file, an unknown key (naming the nearest) or a value of the wrong type.
+    `cls` is RunConfig, or a class that extends it by settings of its own. Raises ConfigError on a missing file, an
+    unknown key (naming the nearest) or a value of the wrong type.
     """
     settings = _read(Path(path)) if path is not None else {}
     for key, value in (overrides or {}).items():
         _set_dotted(settings, key, value)
-    config = _build(RunConfig, settings, "")
+    config: Config = _build(cls, settings, "")
     check(config)
     return config
 

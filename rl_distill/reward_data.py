@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from reward_models import BlendedScores, RewardBlend, RewardSpec
+from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardSpec
 
 from . import distributed
 from .config import ConfigError, RunConfig
 from .generation import Sampling, generate
 from .reporting import Stages
 from .reward_settings import RewardModelConfig
-from .rollout import VERIFIED_PARTS, columns_of, successes
+from .rollout import columns_of, successes
 from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
 from .teachers.shared import fingerprint
 from .types import Completion, Finish, Problem
@@ -170,7 +170,7 @@ def scored_rows(
 def _specs(config: RunConfig) -> list[RewardSpec]:
     """The run's rewards; a task check of weight 0 joins them where none of them verifies answers."""
     specs = [RewardSpec.from_config(entry) for entry in config.rewards]
-    verified = any(spec.label in VERIFIED_PARTS for spec in specs)
+    verified = any(spec.label in VERIFYING_REWARDS for spec in specs)
     return specs if verified else [*specs, RewardSpec("task_check", 0.0)]
 
 

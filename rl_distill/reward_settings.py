@@ -6,17 +6,15 @@ it finds the run's cache. Imports without torch.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from reward_models import RewardSpec, validate
+from reward_models import RewardSpec
 
-from . import arguments
-from .config import ConfigError, RunConfig, _build, _read, _set_dotted, check
+from .arguments import config_parser, read_config
+from .config import ConfigError, RunConfig, load_config
 
 DEFAULT_REWARDS: tuple[dict[str, Any], ...] = ({"fn": "bleu", "weight": 0.7}, {"fn": "task_check", "weight": 0.3})
 
@@ -73,13 +71,9 @@ class RewardModelConfig(RunConfig):
         return self.seed if chosen is None else chosen
 
 
-def load_config(path: str | Path | None, overrides: dict[str, Any] | None = None) -> RewardModelConfig:
-    """As rl_distill.config.load_config, for RewardModelConfig; raises ConfigError in the same words."""
-    settings = _read(Path(path)) if path is not None else {}
-    for key, value in (overrides or {}).items():
-        _set_dotted(settings, key, value)
-    config = _build(RewardModelConfig, settings, "")
-    check(config)
+def load_reward_config(path: str | Path | None, overrides: dict[str, Any] | None = None) -> RewardModelConfig:
+    """The settings of launch/reward_model.py; raises ConfigError as rl_distill.config.load_config does."""
+    config = load_config(path, overrides, RewardModelConfig)
     _check_reward_model(config)
     return config
 
@@ -100,25 +94,10 @@ def _check_reward_model(config: RewardModelConfig) -> None:
 
 def parse(argv: Sequence[str] | None = None) -> RewardModelConfig:
     """The settings from the command line; exits with one clear line on anything wrong."""
-    parser = argparse.ArgumentParser(
-        prog="accelerate launch launch/reward_model.py",
-        description="Trains a reward model on the outputs of the teacher and of the untrained student.",
-        epilog="Every setting of the config is an option: --reward_model.num_steps 400, --cache_dir runs/cache. "
-        "Settings:\n" + arguments.describe(RewardModelConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = config_parser(
+        "launch/reward_model.py",
+        "Trains a reward model on the outputs of the teacher and of the untrained student.",
+        RewardModelConfig,
+        "reward_model.yaml",
     )
-    parser.add_argument("--config", help="a YAML file; the default is configs/reward_model.yaml")
-    parser.add_argument("--seed", type=int, help="seed of everything that is drawn")
-    parser.add_argument("--output_dir", help="folder of the model and its report")
-    known, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
-    try:
-        overrides = arguments._overrides(rest)
-        named = {name: value for name, value in vars(known).items() if name != "config" and value is not None}
-        path = known.config or arguments.default_config().with_name("reward_model.yaml")
-        config = load_config(path, overrides | named)
-        validate([RewardSpec.from_config(entry) for entry in config.rewards])
-        arguments._check_writable(Path(config.output_dir))
-    except (ConfigError, ValueError, ImportError) as error:
-        parser.exit(2, f"error: {error}\n")
-    return config
+    return read_config(parser, argv, load_reward_config)

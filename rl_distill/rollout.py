@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reward_models import BlendedScores, RewardBlend
+from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend
 
 from . import distributed
 from .advantages import anchored_rewards, gae, group_mean_advantages, scores_to_rewards
@@ -30,8 +30,6 @@ from .models.critics import teacher_scalars
 from .teachers import Teacher
 from .timing import Phases
 from .types import Completion, Finish, Problem
-
-VERIFIED_PARTS = ("task_check", "math_answer", "code_execution", "exact_match")
 
 
 class TrainingStopped(RuntimeError):
@@ -316,7 +314,7 @@ def sampler_metrics(
 
 def successes(scores: BlendedScores) -> list[float | None]:
     """The verified part of each score, whichever check applied to it; None where nothing was verified."""
-    parts = [scores.parts[name] for name in VERIFIED_PARTS if name in scores.parts]
+    parts = [scores.parts[name] for name in VERIFYING_REWARDS if name in scores.parts]
     found = [[value for value in row if value is not None] for row in zip(*parts, strict=True)]
     return [max(row) if row else None for row in found] if parts else [None] * len(scores.total)
 

@@ -12,7 +12,7 @@ import pytest
 from reward_models import RewardBlend, RewardSpec, validate
 from reward_models.learned import QUALITY_FILE, PoorQualityError, learned
 from rl_distill.config import ConfigError
-from rl_distill.reward_settings import RewardModelConfig, load_config
+from rl_distill.reward_settings import RewardModelConfig, load_reward_config
 from tests.world import SETTINGS, make_world
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ def make_config(folder: Path, **settings) -> RewardModelConfig:
     """Test settings under overrides for the section `reward_model`: num_steps=4."""
     small = {"num_train_prompts": 10, "num_heldout_prompts": 6, "num_steps": 2, "batch_size": 4, "warmup_steps": 1}
     section = {f"reward_model.{name}": value for name, value in (small | settings).items()}
-    return load_config(None, SETTINGS | {"output_dir": str(folder), "rewards": REWARDS} | section)
+    return load_reward_config(None, SETTINGS | {"output_dir": str(folder), "rewards": REWARDS} | section)
 
 
 def quality(spearman=0.9, auc=0.95, auc_without=0.9, **changes):
@@ -75,12 +75,12 @@ def test_the_command_answers_a_typo_before_torch_and_names_the_nearest_key():
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        load_config(None, settings)
+        load_reward_config(None, settings)
 
 
 def test_the_shipped_config_is_the_embedded_world_with_the_seed_blend():
-    config = load_config(ROOT / "configs" / "reward_model.yaml")
-    assert config.embedded == load_config(ROOT / "configs" / "embedded.yaml").embedded
+    config = load_reward_config(ROOT / "configs" / "reward_model.yaml")
+    assert config.embedded == load_reward_config(ROOT / "configs" / "embedded.yaml").embedded
     assert [(entry["fn"], entry["weight"]) for entry in config.rewards] == [("bleu", 0.7), ("task_check", 0.3)]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from .runs import Run
+from reward_models import VERIFYING_REWARDS
 
-CHECKS = ("task_check", "math_answer", "code_execution", "exact_match")
+from .runs import Run
 
 
 def section(run: Run) -> str:
@@ -38,7 +38,7 @@ def proxies(run: Run, labels: list[str]) -> str:
     """Correlation with the check, and the share of highly rewarded answers that are wrong, for each audited proxy."""
     audited = list(dict.fromkeys(name.split("/")[1] for name in run.names("audit/")))
     if not audited:
-        only_checks = all(label in CHECKS for label in labels)
+        only_checks = all(label in VERIFYING_REWARDS for label in labels)
         words = (
             "Every reward of this run is a verified check of the task itself, so there is no proxy that could be gamed "
             "in its place."

@@ -53,7 +53,7 @@ def test_functions_of_modules_and_files_resolve(tmp_path, monkeypatch):
         ("reward_models.similarity:blue", r"has no 'blue'; did you mean 'bleu'\?"),
         ("./nowhere.py:fn", "there is no reward file ./nowhere.py"),
         ("reward_models.similarity:TeacherOutput", "not callable|is not a|takes no"),
-        ("reward_models.audit:CHECK_FUNCTIONS", "is not callable but a tuple"),
+        ("reward_models.audit:PROXY_FUNCTIONS", "is not callable but a tuple"),
         ("", "non-empty string"),
     ],
 )
