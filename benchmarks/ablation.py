@@ -4,6 +4,7 @@
 
 Each seed has its own teacher, teacher outputs, cold start, rollouts and reward. A finished arm is not run again, so the
 command can be repeated after an interruption. Settings after `--` go to every arm. Ends with the table in Markdown.
+`--arms full shared_critic separate_critic` compares the critics; `--arms full learned` adds a trained reward model.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ PPO_ARMS: dict[str, tuple[str, list[str]]] = {
         ["--ppo.advantage", "group_mean", "--ppo.group_size", "4"],
     ),
 }
+MORE_ARMS: dict[str, tuple[str, list[str]]] = {
+    "shared_critic": ("critic: value head on the student's trunk", ["--ppo.critic", "shared"]),
+    "separate_critic": ("critic: a trunk of its own", ["--ppo.critic", "separate"]),
+    "learned": ("0.5 x trained reward model + 0.5 x check", []),
+}
 RIVAL_ARMS = {
     "more_sft": "more SFT, same teacher outputs",
     "logit_kd": "logit KD, same teacher outputs",
@@ -44,12 +50,19 @@ def run_arm(arm: str, seed: int, output: Path, settings: list[str]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     common = ["--seed", str(seed), "--output_dir", str(folder), "--cache_dir", str(output / "cache"), *settings]
-    if arm in PPO_ARMS:
-        command = [str(ROOT / "launch" / "ppo.py"), *PPO_ARMS[arm][1], *common]
-    else:
-        command = [str(ROOT / "benchmarks" / "rivals.py"), "--arm", arm, *common]
+    commands = [[str(ROOT / "benchmarks" / "rivals.py"), "--arm", arm, *common]]
+    if arm not in RIVAL_ARMS:
+        commands = [[str(ROOT / "launch" / "ppo.py"), *(PPO_ARMS | MORE_ARMS)[arm][1], *common]]
+    if arm == "learned":
+        model = folder / "reward_model"
+        blend = f"[{{fn: task_check, weight: 0.5}}, {{fn: learned, weight: 0.5, kwargs: {{model: {model}}}}}]"
+        reward_model = [str(ROOT / "launch" / "reward_model.py"), *common, "--output_dir", str(model)]
+        commands = [reward_model, [*commands[0], "--rewards", blend]]
     with (folder / "log.txt").open("w") as log:
-        done = subprocess.run([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, check=False)
+        for command in commands:
+            done = subprocess.run([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, check=False)
+            if done.returncode:
+                break
     print(f"{arm} seed {seed}: {'done' if done.returncode == 0 else f'FAILED, see {folder}/log.txt'}", flush=True)
 
 
@@ -84,7 +97,7 @@ def table(output: Path, seeds: list[int], arms: list[str]) -> str:
             lead = mean_se([f["student_after"]["overall"] - r["student_after"]["overall"] for f, r in pairs])
         ledger = {k: mean(r["ledger"][k] for r in runs) for k in runs[0]["ledger"]}
         cpu = mean(sum(r["cpu_seconds"].get(s, 0) for s in ("ppo", "train", "label")) for r in runs)
-        name = PPO_ARMS[arm][0] if arm in PPO_ARMS else RIVAL_ARMS[arm]
+        name = RIVAL_ARMS[arm] if arm in RIVAL_ARMS else (PPO_ARMS | MORE_ARMS)[arm][0]
         lines.append(
             f"| {name} | {' | '.join(cells)} | {gaps} | {lead} | "
             + " | ".join(f"{ledger[k] / 1000:.1f} k" for k in ledger)
@@ -97,7 +110,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", default=[*PPO_ARMS, *RIVAL_ARMS], choices=[*PPO_ARMS, *RIVAL_ARMS])
+    parser.add_argument(
+        "--arms", nargs="+", default=[*PPO_ARMS, *RIVAL_ARMS], choices=[*PPO_ARMS, *MORE_ARMS, *RIVAL_ARMS]
+    )
     parser.add_argument("--jobs", type=int, default=1, help="arms that run at the same time")
     parser.add_argument("settings", nargs=argparse.REMAINDER, help="after --: settings for every arm")
     arguments = parser.parse_args()

@@ -30,7 +30,7 @@ def stage_of(config: RunConfig) -> SFTStageConfig:
     return SFTStageConfig(num_steps=num_sequences // 32, batch_size=32, learning_rate=LEARNING_RATE, warmup_steps=50)
 
 
-def logit_kd(world: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, seed: int, num_threads: int) -> None:
+def logit_kd(world: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, seed: int) -> None:
     """Forward KL(teacher || student) per token on the teacher's own outputs, full vocabulary (Hinton et al. 2015)."""
     import random
 
@@ -93,7 +93,7 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
     stage = stage_of(config)
     with stages("train", f"{arm}: {stage.num_steps} steps of {stage.batch_size} on {len(pairs)} outputs"):
         if arm == "logit_kd":
-            logit_kd(world, pairs, stage, config.seed, config.num_threads or 1)
+            logit_kd(world, pairs, stage, config.seed)
         else:
             work_dir = Path(config.output_dir) / "work"
             fine_tune(world.student, world.tokenizer, pairs, stage, seed=config.seed, work_dir=work_dir)
