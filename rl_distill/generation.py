@@ -6,7 +6,8 @@ does not depend on the batch it was sampled in, on the number of processes or on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from .types import Finish
+
+SMALL_WEIGHTS = 10_000_000
+"""Below so many parameters a decoding step on CPU is many tiny products, and handing them to threads costs more."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,19 @@ def choose(logits_BV: Tensor, sampling: Sampling, uniforms_B: Tensor) -> Tensor:
     return tokens_B.clamp_max(logits_BV.shape[-1] - 1)
 
 
+@contextlib.contextmanager
+def decoding_threads(model: PreTrainedModel) -> Iterator[None]:
+    """One torch thread while a small model decodes on CPU; with two, its steps take twice as long."""
+    num_threads = torch.get_num_threads()
+    small = sum(p.numel() for p in model.parameters()) < SMALL_WEIGHTS and model.device.type == "cpu"
+    if small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -148,16 +165,17 @@ def generate(
     results: list[Generated | None] = [None] * len(prompt_ids)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        tokens = _generate_batch(
-            model,
-            [prompt_ids[i] for i in rows],
-            sampling,
-            eos=torch.tensor(ending_ids(model, eos_token_ids), device=device),
-            pad_token_id=pad_token_id,
-            uniforms_BT=None if uniforms is None else uniforms[torch.tensor(rows, device=device)],
-            vocab_size=vocab_size,
-            stop=stop,
-        )
+        with decoding_threads(model):
+            tokens = _generate_batch(
+                model,
+                [prompt_ids[i] for i in rows],
+                sampling,
+                eos=torch.tensor(ending_ids(model, eos_token_ids), device=device),
+                pad_token_id=pad_token_id,
+                uniforms_BT=None if uniforms is None else uniforms[torch.tensor(rows, device=device)],
+                vocab_size=vocab_size,
+                stop=stop,
+            )
         for row, generated in zip(rows, tokens, strict=True):
             results[row] = generated
     return [result for result in results if result is not None]

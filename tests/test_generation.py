@@ -107,3 +107,14 @@ def test_every_eos_id_of_the_generation_config_ends_a_completion(sample):
     cut = sample(PROMPTS, Sampling(20), seeds=[1, 2, 3])
     assert cut[1].token_ids == full[1].token_ids[: full[1].token_ids.index(other) + 1]
     assert cut[1].finish is Finish.STOP
+
+
+def test_a_small_model_decodes_on_one_thread_and_gives_the_others_back(sample):
+    before, seen = torch.get_num_threads(), []
+    sample.model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        sample(PROMPTS, Sampling(2))
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
