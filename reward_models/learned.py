@@ -89,7 +89,7 @@ def _scores(
 ) -> tuple[list[float | None], int]:
     from .learned_model import encode, predict
 
-    model, tokenizer = _load(str(folder.resolve()), device)
+    model, tokenizer = shared_model(str(folder.resolve()), device)
     rows = [
         encode(tokenizer, _prompt_text(prompt, tokenizer), teacher, text_of(completion), model.config.max_tokens)
         for prompt, completion, teacher in zip(prompts, completions, teacher_outputs, strict=True)
@@ -98,7 +98,8 @@ def _scores(
     return list(scores if output == "score" else correct), sum(row.cut for row in rows)
 
 
-def _load(folder: str, device: str | None) -> tuple[Any, Any]:
+def shared_model(folder: str, device: str | None) -> tuple[Any, Any]:
+    """(model, tokenizer) of a folder, loaded once per process: who trains the model changes what is scored with."""
     with _loading:  # two rewards of one model may start at once, each in a thread of its own
         return _load_once(folder, device)
 

@@ -223,6 +223,17 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class RewardRefreshConfig:
+    """Training of the `learned` reward's model on the policy's own answers during PPO."""
+
+    every_steps: int = 50
+    """PPO steps between refreshes."""
+    num_steps: int = 40
+    """Optimizer steps of the reward model at each refresh."""
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything a run needs. `embedded: null` in a config of your own needs student.model, teacher.model and data."""
 
@@ -242,6 +253,7 @@ class RunConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     data: DataConfig = field(default_factory=DataConfig)
     rewards: tuple[dict[str, Any], ...] = ({"fn": "task_check", "weight": 1.0},)
+    reward_refresh: RewardRefreshConfig | None = None
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     ppo: PPOSettings = field(default_factory=PPOSettings)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -308,6 +320,11 @@ def check(config: RunConfig) -> None:
         raise ConfigError("student.quantization freezes the weights: set student.lora too, for something to train")
     if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
         raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
+    if (
+        config.reward_refresh is not None
+        and min(config.reward_refresh.every_steps, config.reward_refresh.num_steps) < 1
+    ):
+        raise ConfigError("reward_refresh.every_steps and reward_refresh.num_steps must be at least 1")
     if config.embedded is None:
         missing = [
             name

@@ -31,6 +31,7 @@ from .reporting import (
     write_evaluations,
     write_report,
 )
+from .reward_refresh import RewardModelRefresh
 from .rollout import RolloutCollector
 from .solving import solve
 from .timing import Phases, peak_memory_mib
@@ -46,6 +47,10 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
     critic = None
     if config.ppo.advantage == "gae":
         critic = make_critic(config.ppo.critic, world.student, world.teacher.hidden_size)
+    phases, updates = Phases(), updates_per_step(config)
+    refresh = None
+    if config.reward_refresh is not None:
+        refresh = RewardModelRefresh(config, world, updates, lambda: trainer.last_rollout, phases)
     policy = world.student
     if config.student.lora is not None:
         policy = add_lora(policy, config.student.lora, config.student.gradient_checkpointing)
@@ -56,10 +61,8 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
         seed=config.seed,
     )
     coefficient = make_coefficient(config, world.teacher_success)
-    collector = RolloutCollector(
-        config, world.splits.train, world.tokenizer, world.teacher, blend, coefficient, Phases()
-    )
-    writer = MetricsWriter(output_dir, updates_per_step(config))
+    collector = RolloutCollector(config, world.splits.train, world.tokenizer, world.teacher, blend, coefficient, phases)
+    writer = MetricsWriter(output_dir, updates)
     trainer = PPOTrainer(
         model,
         config,
@@ -67,17 +70,18 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
         validate=lambda trained: solve(trained.policy, world.tokenizer, world.splits.validation, config).accuracy(),
         output_dir=output_dir,
         callbacks=[
-            PPOProgress(config.ppo.num_steps, updates_per_step(config)),
+            PPOProgress(config.ppo.num_steps, updates),
             writer,
             BestAndPatience(config.evaluation.patience, config.evaluation.load_best),
-            CriticWatch(config.ppo.critic_warmup_steps, updates_per_step(config)),
+            *([] if refresh is None else [refresh]),
+            CriticWatch(config.ppo.critic_warmup_steps, updates),
             checkpoint.CompleteCheckpoints(lambda: {"anchor": coefficient.state_dict(), "rewards": blend.state_dict()}),
         ],
     )
     writer.timing = trainer.timing
+    trainer.refresh = refresh
     if config.log_completions_every is not None:
-        every, updates = config.log_completions_every, updates_per_step(config)
-        trainer.add_callback(CompletionLog(every, updates, lambda: trainer.last_rollout))
+        trainer.add_callback(CompletionLog(config.log_completions_every, updates, lambda: trainer.last_rollout))
     if config.generation.engine != "transformers":
         from .compat import make_vllm_engine
 
@@ -93,6 +97,8 @@ def train(config: RunConfig, trainer: PPOTrainer) -> None:
         state = checkpoint.read_state(resume)
         trainer.collector.coefficient.load_state_dict(state["anchor"])
         trainer.collector.blend.load_state_dict(state["rewards"])
+        if trainer.refresh is not None:
+            trainer.refresh.load(resume)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     if config.evaluation.load_best:
         trainer.load_best()
@@ -100,7 +106,10 @@ def train(config: RunConfig, trainer: PPOTrainer) -> None:
 
 
 def export(config: RunConfig, trainer: PPOTrainer, tokenizer: Any) -> Path:
-    """The student alone, adapters merged, as an ordinary Hugging Face folder with its tokenizer."""
+    """The student alone, adapters merged, as an ordinary Hugging Face folder with its tokenizer.
+
+    Under ZeRO-3 to be called inside `trainer.whole_weights()`.
+    """
     folder = Path(config.output_dir) / "student"
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.policy = merged(model.policy, folder.with_name("adapters"))

@@ -53,14 +53,19 @@ def make_reward_model(config: RewardModelConfig, world: World) -> tuple[LearnedR
 
 
 def train(
-    config: RewardModelConfig, model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example]
+    config: RewardModelConfig,
+    model: LearnedRewardModel,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    progress: bool = True,
 ) -> LearnedRewardModel:
     """`model` after reward_model.num_steps optimizer steps, in place. Raises ConfigError without a pair to prefer."""
     make = _regression if config.reward_model.objective == "regression" else _preference
     trainer = make(config, model, tokenizer, examples)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(StageProgress("reward model"))
+    if progress:
+        trainer.add_callback(StageProgress("reward model"))
     trainer.train()
     if config.reward_model.objective == "preference":
         calibrate(model.eval(), tokenizer, examples, config.seed)

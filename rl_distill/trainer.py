@@ -65,6 +65,7 @@ class PPOTrainer(Trainer):
         self.actor_critic = model
         self.phases: Phases = collector.phases
         self.last_rollout: Any = None
+        self.refresh: Any = None
         self.step_stats: list[dict[str, Tensor]] = []
         self.grad_norms: list[dict[str, float]] = []
         super().__init__(
