@@ -86,6 +86,9 @@ class TeacherConfig:
     micro_batch_size: int = 64
     num_evidence_prompts: int = 256
     """With your own data: training problems the teacher solves once, so that the anchor can follow the evidence."""
+    placement: Literal["shared", "split"] = "shared"
+    """`shared`: in the student's processes. `split`: the last `num_processes` of the launch serve the teacher alone."""
+    num_processes: int = 1
     num_outputs_per_prompt: int = 0
     """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
 
@@ -139,7 +142,7 @@ class PPOSettings:
     it changes how gradients are accumulated, never the result.
     """
 
-    num_steps: int = 400
+    num_steps: int = 350
     batch_size: int = 128
     group_size: int = 1
     num_epochs: int = 1
