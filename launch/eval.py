@@ -27,14 +27,20 @@ def main() -> None:
     settings = parse()
 
     from rl_distill import distributed
+    from rl_distill.evals.loading import ModelError
     from rl_distill.evals.run import run, table
     from rl_distill.reporting import quiet_libraries
     from rl_distill.tasks.base import TaskError
 
     quiet_libraries()
     try:
+        distributed.start()
+    except RuntimeError as error:  # fewer processes than were asked for
+        sys.exit(f"error: {error}")
+    distributed.set_threads(settings.num_threads)
+    try:
         results = run(settings, shlex.join(["accelerate", "launch", "launch/eval.py", *sys.argv[1:]]))
-    except TaskError as error:
+    except (TaskError, ModelError) as error:
         sys.exit(f"error: {error}" if distributed.is_main() else 2)
     if distributed.is_main():
         print("\n" + table(results))

@@ -6,8 +6,10 @@ from itertools import combinations
 import pytest
 import torch
 
-from rl_distill.evals import comparison, statistics
+from rl_distill.evals import comparison, runner, statistics
 from rl_distill.evals.decontamination import overlap, training_texts
+from rl_distill.evals.records import by_problem
+from rl_distill.generation import Sampling
 from rl_distill.tasks import text_metrics
 from rl_distill.types import Problem
 
@@ -52,7 +54,7 @@ def test_the_paired_bootstrap_of_a_clear_and_of_no_difference():
     assert better.difference == pytest.approx(25 / 40)
     assert (better.first_only, better.second_only, better.n) == (25, 0, 40)
     assert better.low > 0.4
-    assert better.p_value == 0.0
+    assert better.p_value == pytest.approx(2 / 10_001)  # the least that 10,000 resamples can show
     spread = 1.96 * math.sqrt((25 / 40) * (15 / 40) / 40)  # the differences are 0 or 1: a binomial share
     assert better.high - better.low == pytest.approx(2 * spread, rel=0.1)
     same = statistics.paired_bootstrap([1.0, 0.0] * 20, [0.0, 1.0] * 20)
@@ -78,6 +80,59 @@ def test_models_are_compared_on_the_problems_that_both_have_graded():
     assert (found["n"], found["better_on"], found["worse_on"]) == (3, 1, 1)
     assert found["difference"] == 0.0
     assert found["retention"] == 1.0
+
+
+def test_a_question_asked_twice_counts_twice():
+    records = [record("0", 1.0) | {"key": "same"}, record("1", 0.0) | {"key": "same"}]
+    assert by_problem(records, "accuracy") == {0: 1.0, 1: 0.0}
+
+
+def test_the_ratio_of_means_has_the_interval_of_the_binomial_where_the_bottom_is_constant():
+    low, high = statistics.bootstrap_ratio([1.0] * 60 + [0.0] * 40, [0.5] * 100)
+    half = 2 * 1.96 * math.sqrt(0.6 * 0.4 / 100)  # mean 0.6 / 0.5 = 1.2, its spread doubled by the division
+    assert (low, high) == (pytest.approx(1.2 - half, abs=0.03), pytest.approx(1.2 + half, abs=0.03))
+    assert statistics.bootstrap_ratio([1.0, 0.0], [2.0, 0.0]) is None  # a resample may hold the second row only
+    assert statistics.bootstrap_ratio([], []) is None
+
+
+def test_the_gap_is_resampled_over_problems_for_all_three_models_together():
+    baseline, teacher = [0.0] * 100, [1.0] * 100
+    low, high = statistics.bootstrap_gap([1.0] * 30 + [0.0] * 70, baseline, teacher)
+    half = 1.96 * math.sqrt(0.3 * 0.7 / 100)  # the gap is 1 in every resample
+    assert (low, high) == (pytest.approx(0.3 - half, abs=0.02), pytest.approx(0.3 + half, abs=0.02))
+    assert statistics.bootstrap_gap([1.0, 1.0], [0.0, 1.0], [1.0, 0.0]) is None
+    same = [0.0, 1.0] * 20
+    low, high = statistics.bootstrap_gap(same, [0.0] * 40, same)  # model = teacher in every resample
+    assert (low, high) == (1.0, 1.0)
+
+
+def test_the_gap_between_records_is_that_of_the_problems_all_three_have_graded():
+    model = [record("0", 1.0), record("1", 0.0), record("2", 1.0)]
+    baseline = [record("0", 0.0), record("1", 0.0), record("2", None)]
+    teacher = [record("0", 1.0), record("1", 1.0), record("2", 0.0)]
+    found = comparison.compare_gap("accuracy", model, baseline, teacher)
+    assert (found["value"], found["n"]) == (0.5, 2)
+    assert comparison.compare_gap("accuracy", model, [record("0", None)], teacher)["value"] is None
+
+
+def test_speed_is_that_of_answers_of_equal_length_though_the_model_would_end_them(make_policy, tokenizer):
+    model = make_policy(0)
+    ids = tokenizer("Q: 1")["input_ids"]
+    greedy = runner.complete(runner.Student.of(model, tokenizer), [ids], Sampling(1, temperature=0.0))[0].token_ids
+    model.generation_config.eos_token_id = greedy[0]  # ends every answer at once
+    student = runner.Student.of(model, tokenizer)
+    assert len(runner.complete(student, [ids], Sampling(5, temperature=0.0))[0].token_ids) == 1
+    lengths = []
+    real = comparison.complete
+    try:
+        comparison.complete = lambda *args: [lengths.append(len(g.token_ids)) or g for g in real(*args)]
+        found = comparison.measure_speed(student, [ids, ids], 5, batch_size=3)
+    finally:
+        comparison.complete = real
+    assert lengths == [5] * 6  # once to warm up, two alone, a batch of three
+    assert model.generation_config.eos_token_id == greedy[0]
+    assert 0 < found["latency_p50_seconds"] <= found["latency_p95_seconds"]
+    assert found["tokens_per_second"] > 0
 
 
 def test_gap_recovered_and_where_there_is_no_gap():

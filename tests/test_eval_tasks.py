@@ -55,6 +55,13 @@ def test_rows_read_the_same_from_every_format(tmp_path, suffix):
     assert read_rows(path) == QUESTIONS
 
 
+def test_a_line_of_jsonl_may_hold_characters_that_other_programs_take_for_line_ends(tmp_path):
+    rows = [{"question": "one\u2028two\x85three"}, {"question": "four"}]
+    path = tmp_path / "test.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert read_rows(path) == rows
+
+
 def test_a_damaged_file_is_told_by_name(tmp_path):
     path = tmp_path / "test.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"question": 1}\n' * 50)[:-9])

@@ -156,6 +156,7 @@ def test_several_runs_share_a_page_in_colours_of_their_own(tmp_path):
     charts = [json.loads(attrs["data-chart"]) for tag, attrs in reader.tags if tag == "svg" and "data-chart" in attrs]
     kl = next(chart for chart in charts if [s["label"] for s in chart["series"]] == ["one", "two"])
     assert [series["color"] for series in kl["series"]] == [0, 1]
+    assert path.read_text().count('class="level"') == 2  # each run is compared with its own teacher
 
 
 def test_an_evaluation_has_a_page_too(tmp_path):
@@ -165,7 +166,8 @@ def test_an_evaluation_has_a_page_too(tmp_path):
             "gsm8k": {
                 "protocol": "chat",
                 "extraction": "boxes",
-                "models": {"model": {"metrics": {"strict": found}}},
+                "models": {"model": {"metrics": {"strict": found}, "corpus": {"bleu4": 0.25}, "num_problems": 10}},
+                "decontamination": {"num_overlapping": 1, "num_problems": 10, "n": 13, "training_data": "train.jsonl"},
                 "comparisons": {
                     "teacher": {
                         "difference": -0.1,
@@ -175,7 +177,7 @@ def test_an_evaluation_has_a_page_too(tmp_path):
                         "retention": 0.8,
                     }
                 },
-                "gap_recovered": 0.6,
+                "gap_recovered": {"value": 0.6, "ci95": [0.4, 0.9], "n": 10},
             }
         },
         "comparisons": {"teacher": {"compression_parameters": 14.5}},
@@ -185,7 +187,10 @@ def test_an_evaluation_has_a_page_too(tmp_path):
     _, text = read(write([tmp_path]))
     assert "model strict 50.0 % 20.0 % – 80.0 % 10" in text
     assert "Against teacher: -10.0 points (-30.0 to +10.0)" in text
+    assert "Gap recovered: 60.0 % (40.0 % to 90.0 %)" in text
     assert "14.50×" in text
+    assert "model bleu4 25.0 % – 10" in text
+    assert "1 of 10 problems share a run of 13 words with a prompt of train.jsonl" in text
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..tasks.base import SHORT_NAMES
+from ..arguments import check_writable
+from ..config import ConfigError
+from ..tasks.base import SHORT_NAMES, Task
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,9 @@ class Settings:
     models: dict[str, str]
     tasks: tuple[str, ...]
     data_paths: dict[str, str]
-    """By task name; "" holds for every task without one of its own."""
+    """By task name; "" holds for every task without one of its own. So do the protocols."""
+    protocols: dict[str, str]
     output_dir: Path
-    protocol: str | None
     extra_tests_path: str | None
     num_samples: int
     ks: tuple[int, ...]
@@ -46,6 +48,13 @@ class Settings:
         own = Path(common, task) if common else None
         return str(own) if own is not None and own.is_dir() else common
 
+    def protocol(self, task: str) -> str | None:
+        return self.protocols.get(task, self.protocols.get(""))
+
+    def length(self, task: Task) -> int:
+        """The most tokens an answer may have."""
+        return self.max_new_tokens or task.max_new_tokens
+
     def sampling(self) -> dict[str, Any]:
         return {"temperature": self.temperature, "top_p": self.top_p, "num_samples": self.num_samples}
 
@@ -64,7 +73,13 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--output_dir", default="runs/eval", help="results.json and one .jsonl per task and model (default %(default)s)"
     )
-    add("--protocol", help="gsm8k: chat, 5-shot, 8-shot; humaneval: chat, base; triviaqa: chat, 0-shot, 5-shot")
+    add(
+        "--protocol",
+        nargs="+",
+        default=[],
+        metavar="[TASK=]PROTOCOL",
+        help="gsm8k: chat, 5-shot, 8-shot; humaneval: chat, base; triviaqa: chat, 0-shot, 5-shot",
+    )
     add("--humaneval_plus", metavar="PATH", help="tests of HumanEval+ (rows of the hub's evalplus/humanevalplus)")
     add("--num_samples", type=int, default=1, help="completions per problem (default %(default)s)")
     add("--k", type=int, nargs="+", default=[1, 10, 100], help="pass@k for each k up to num_samples")
@@ -89,22 +104,17 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     """The settings; exits with one clear line on anything wrong."""
     found = parser()
     args = found.parse_args(sys.argv[1:] if argv is None else list(argv))
-    for name in ("num_samples", "batch_size", "ngram"):
-        if getattr(args, name) < 1:
-            found.error(f"--{name} must be at least 1")
-    if args.limit is not None and args.limit < 1:
-        found.error("--limit must be at least 1")
-    if args.num_samples > 1 and args.temperature == 0:
-        found.error("--num_samples above 1 needs --temperature above 0: greedy samples are all the same")
-    names = [name for name, _ in (_pair(text) for text in args.compare)]
-    if len(set(names) | {"model"}) != len(names) + 1:
-        found.error("--compare: two models have the same name; write NAME=MODEL")
+    try:
+        check(args)
+        check_writable(Path(args.output_dir))
+    except ConfigError as error:
+        found.error(str(error))
     return Settings(
         models={"model": args.model} | dict(_pair(text) for text in args.compare),
         tasks=tuple(args.tasks),
-        data_paths=dict(_path(text) for text in args.data_path),
+        data_paths=dict(_of_task(text) for text in args.data_path),
+        protocols=dict(_of_task(text) for text in args.protocol),
         output_dir=Path(args.output_dir),
-        protocol=args.protocol,
         extra_tests_path=args.humaneval_plus,
         num_samples=args.num_samples,
         ks=tuple(k for k in args.k if k <= args.num_samples) if args.num_samples > 1 else (),
@@ -123,12 +133,36 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     )
 
 
+LOWEST = {"num_samples": 1, "batch_size": 1, "ngram": 1, "limit": 1, "max_new_tokens": 1, "num_threads": 1, "speed": 0}
+
+
+def check(args: argparse.Namespace) -> None:
+    """ConfigError where a number is out of range, or options contradict each other."""
+    for name, lowest in LOWEST.items():
+        if getattr(args, name) is not None and getattr(args, name) < lowest:
+            raise ConfigError(f"--{name} must be at least {lowest}")
+    if min(args.k) < 1:
+        raise ConfigError("--k must be at least 1")
+    if args.temperature < 0 or not 0 < args.top_p <= 1:
+        raise ConfigError("--temperature must be at least 0, --top_p above 0 and at most 1")
+    if args.num_samples > 1 and args.temperature == 0:
+        raise ConfigError("--num_samples above 1 needs --temperature above 0: greedy samples are all the same")
+    names = [name for name, _ in (_pair(text) for text in args.compare)]
+    if len(set(names) | {"model"}) != len(names) + 1:
+        raise ConfigError('--compare: two models have the same name ("model" is the first one\'s); write NAME=MODEL')
+    for option in ("data_path", "protocol"):
+        for task, _ in (_of_task(text) for text in getattr(args, option)):
+            if task and task not in args.tasks:
+                raise ConfigError(f"--{option}: {task!r} is none of the tasks {', '.join(args.tasks)}")
+
+
 def _pair(text: str) -> tuple[str, str]:
     """(name, model) of NAME=MODEL, or of a model alone: its last path component."""
     name, equals, model = text.partition("=")
     return (name, model) if equals else (Path(text.rstrip("/")).name, text)
 
 
-def _path(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    return (name, path) if equals else ("", text)
+def _of_task(text: str) -> tuple[str, str]:
+    """(task, value) of TASK=VALUE; the task "" of a value alone."""
+    name, equals, value = text.partition("=")
+    return (name, value) if equals else ("", text)

@@ -8,27 +8,41 @@ from typing import Any
 
 from ..generation import Sampling
 from . import statistics
-from .records import Record, by_problem
+from .records import Record, by_problem, plain
 from .runner import Student, complete
 
 
 def compare_records(metric: str, first: Sequence[Record], second: Sequence[Record], seed: int = 0) -> dict[str, Any]:
     """first - second on the problems that both have graded; `retention` is first / second."""
-    ours, theirs = by_problem(first, metric), by_problem(second, metric)
-    keys = [key for key in ours if key in theirs]
-    a, b = [ours[key] for key in keys], [theirs[key] for key in keys]
-    found = statistics.paired_bootstrap(a, b, seed)
-    low, high = statistics.bootstrap_ratio(a, b, seed) if keys else (None, None)
+    ours, theirs = common_scores(metric, first, second)
+    found = statistics.paired_bootstrap(ours, theirs, seed)
     return {
-        "difference": found.difference,
-        "ci95": [found.low, found.high],
-        "p_value": found.p_value,
+        "difference": plain(found.difference),
+        "ci95": [plain(found.low), plain(found.high)],
+        "p_value": plain(found.p_value),
         "n": found.n,
         "better_on": found.first_only,
         "worse_on": found.second_only,
-        "retention": sum(a) / sum(b) if sum(b) else None,
-        "retention_ci95": [low, high],
+        "retention": sum(ours) / sum(theirs) if sum(theirs) else None,
+        "retention_ci95": statistics.bootstrap_ratio(ours, theirs, seed),
     }
+
+
+def compare_gap(
+    metric: str, model: Sequence[Record], baseline: Sequence[Record], teacher: Sequence[Record], seed: int = 0
+) -> dict[str, Any]:
+    """The gap recovered and its 95 % interval, on the problems that all three have graded."""
+    ours, before, best = common_scores(metric, model, baseline, teacher)
+    n = len(ours)
+    value = gap_recovered(sum(ours) / n, sum(before) / n, sum(best) / n) if n else None
+    return {"value": value, "ci95": statistics.bootstrap_gap(ours, before, best, seed), "n": n}
+
+
+def common_scores(metric: str, *models: Sequence[Record]) -> list[list[float]]:
+    """Per model, its scores on the problems that every one of them has graded, in one order."""
+    found = [by_problem(records, metric) for records in models]
+    indices = [index for index in found[0] if all(index in scores for scores in found)]
+    return [[scores[index] for index in indices] for scores in found]
 
 
 def gap_recovered(model: float, baseline: float, teacher: float) -> float | None:
@@ -52,7 +66,17 @@ def measure_speed(
 
     Answers are not allowed to end early, so that two models do the same work.
     """
-    endless = Student(student.model, student.tokenizer, [-1])
+    config = student.model.generation_config
+    ends, config.eos_token_id = config.eos_token_id, None
+    try:
+        return _measure(Student(student.model, student.tokenizer, [-1]), prompt_ids, num_new_tokens, batch_size)
+    finally:
+        config.eos_token_id = ends
+
+
+def _measure(
+    endless: Student, prompt_ids: Sequence[list[int]], num_new_tokens: int, batch_size: int
+) -> dict[str, float]:
     sampling = Sampling(num_new_tokens, temperature=0.0)
     complete(endless, [prompt_ids[0]], sampling)  # the first call pays for what is set up once
     seconds = []
@@ -63,11 +87,11 @@ def measure_speed(
     seconds.sort()
     batch = [prompt_ids[i % len(prompt_ids)] for i in range(batch_size)]
     start = time.perf_counter()
-    complete(endless, batch, sampling)
+    num_tokens = sum(len(answer.token_ids) for answer in complete(endless, batch, sampling))
     return {
         "latency_p50_seconds": statistics.quantile(seconds, 0.5),
         "latency_p95_seconds": statistics.quantile(seconds, 0.95),
-        "tokens_per_second": batch_size * num_new_tokens / (time.perf_counter() - start),
+        "tokens_per_second": num_tokens / (time.perf_counter() - start),
         "num_answers": len(seconds),
         "new_tokens": num_new_tokens,
         "batch_size": batch_size,

@@ -5,7 +5,6 @@ As for GPT-3 (Brown et al. 2020, appendix C): 13 words by default; a problem sho
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,20 +19,25 @@ TEXT_COLUMNS = ("prompt", "question", "text", "problem", "instruction")
 
 @dataclass(frozen=True)
 class Overlap:
-    """`keys`: the test problems that share an n-gram with some training prompt, with the first shared n-gram."""
+    """`keys`: the test problems that share an n-gram with some training prompt, with the first shared n-gram.
+
+    `num_overlapping` counts problems, of which several may have one key.
+    """
 
     n: int
     num_problems: int
     num_training_texts: int
+    num_overlapping: int
     keys: dict[str, str]
 
     @property
     def share(self) -> float:
-        return len(self.keys) / self.num_problems if self.num_problems else float("nan")
+        return self.num_overlapping / self.num_problems if self.num_problems else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
         counts = {"num_problems": self.num_problems, "num_training_texts": self.num_training_texts}
-        return {"n": self.n, **counts, "num_overlapping": len(self.keys), "share": self.share, "overlapping": self.keys}
+        found = {"num_overlapping": self.num_overlapping, "share": self.share, "overlapping": self.keys}
+        return {"n": self.n, **counts, **found}
 
 
 def words(text: str) -> list[str]:
@@ -61,7 +65,8 @@ def overlap(problems: Sequence[Problem], training_texts: Iterable[str], n: int =
         for length in lengths:
             seen.update(g for i in range(len(found) - length + 1) if (g := tuple(found[i : i + length])) in wanted)
     first = {key: next((g for g in found if g in seen), None) for key, found in own.items()}
-    return Overlap(n, len(problems), count, {key: " ".join(gram) for key, gram in first.items() if gram})
+    keys = {key: " ".join(gram) for key, gram in first.items() if gram}
+    return Overlap(n, len(problems), count, sum(problem.key in keys for problem in problems), keys)
 
 
 def text_of(problem: Problem) -> str:
@@ -79,11 +84,3 @@ def training_texts(path: str) -> list[str]:
     if column is None:
         raise TaskError(f"{path}: no column with text; expected one of {', '.join(TEXT_COLUMNS)}")
     return [str(row[column]) for row in rows]
-
-
-def digest(texts: Iterable[str]) -> str:
-    """A short hash of texts in order."""
-    found = hashlib.sha256()
-    for text in texts:
-        found.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    return found.hexdigest()[:16]

@@ -66,13 +66,18 @@ class RecordFiles:
         return records
 
 
-def by_problem(records: Sequence[Record], metric: str) -> dict[str, float]:
-    """key -> mean score over the samples that could be graded; a problem none of whose samples could is left out."""
-    scores: dict[str, list[float]] = defaultdict(list)
+def by_problem(records: Sequence[Record], metric: str) -> dict[int, float]:
+    """Problem index -> mean score over the samples that could be graded; without problems that have no such sample."""
+    return {index: sum(scores) / len(scores) for index, scores in graded_samples(records, metric).items()}
+
+
+def graded_samples(records: Sequence[Record], metric: str) -> dict[int, list[float]]:
+    """Problem index -> the scores of its samples that could be graded. (Keys may repeat: TriviaQA asks some twice.)"""
+    scores: dict[int, list[float]] = defaultdict(list)
     for record in records:
         if record["scores"][metric] is not None:
-            scores[record["key"]].append(record["scores"][metric])
-    return {key: sum(values) / len(values) for key, values in scores.items()}
+            scores[record["index"]].append(record["scores"][metric])
+    return scores
 
 
 def summarize(task: Task, records: Sequence[Record], ks: Sequence[int]) -> dict[str, Any]:
@@ -89,7 +94,7 @@ def summarize(task: Task, records: Sequence[Record], ks: Sequence[int]) -> dict[
     tokens = [record["tokens"] for record in records]
     return {
         "metrics": metrics,
-        "num_problems": len({record["key"] for record in records}),
+        "num_problems": len({record["index"] for record in records}),
         "num_completions": len(records),
         "cut_by_length": sum(record["finish"] == "length" for record in records),
         "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
@@ -97,18 +102,18 @@ def summarize(task: Task, records: Sequence[Record], ks: Sequence[int]) -> dict[
 
 
 def _plain(found: statistics.Estimate) -> dict[str, Any]:
-    values = dataclasses.asdict(found)
-    return {name: None if value != value else value for name, value in values.items()}  # NaN is no JSON
+    return {name: plain(value) for name, value in dataclasses.asdict(found).items()}
+
+
+def plain(value: float) -> float | None:
+    """The number, or None for NaN, which JSON does not have."""
+    return None if value != value else value
 
 
 def _pass_at_k(records: Sequence[Record], metric: str, k: int) -> list[float]:
     """pass@k of each problem that has at least k graded samples, a score of 1 being a pass."""
-    samples: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        if record["scores"][metric] is not None:
-            samples[record["key"]].append(record["scores"][metric])
     return [
         statistics.pass_at_k(len(scores), sum(score == 1.0 for score in scores), k)
-        for scores in samples.values()
+        for scores in graded_samples(records, metric).values()
         if len(scores) >= k
     ]

@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import distributed
 from ..files import write_atomically
 from ..generation import Sampling
-from ..reporting import versions
 from ..tasks.base import Task, TaskError, TaskOptions, load_task, validate
 from ..timing import peak_memory_mib
 from ..types import Problem
 from . import comparison, decontamination
 from .arguments import Settings
+from .loading import check_lengths, load_model, load_tokenizer
+from .provenance import describe, describe_task, fingerprint
 from .records import Record, RecordFiles, summarize
 from .runner import Student, make_items, solve
 
@@ -42,15 +37,20 @@ class Loaded:
 
 
 def run(settings: Settings, command: str) -> dict[str, Any]:
-    """The results, on every process; the main one has written them to results.json."""
-    device = start_processes(settings.num_threads)
-    tokenizers = {label: AutoTokenizer.from_pretrained(path) for label, path in settings.models.items()}
+    """The results, on every process; the main one has written them to results.json.
+
+    TaskError or ModelError, in one line, where a task or a model cannot be used; distributed.start comes before.
+    """
+    tokenizers = {label: load_tokenizer(path) for label, path in settings.models.items()}
     loaded = load_tasks(settings, all(tokenizer.chat_template for tokenizer in tokenizers.values()))
-    results = describe(settings, loaded, command, device)
+    results = describe(settings, describe_tasks(settings, loaded), command)
     records: dict[tuple[str, str], list[Record]] = {}
     for label, path in settings.models.items():
         start = time.perf_counter()
-        student = Student.of(load_model(path, settings.dtype, device), tokenizers[label])
+        student = Student.of(load_model(path, settings.dtype, distributed.device()), tokenizers[label])
+        for one in loaded:
+            items = make_items(one.task, one.problems, student.tokenizer, 1)
+            check_lengths(student.model, (item.token_ids for item in items), settings.length(one.task))
         for one in loaded:
             records[label, one.task.name] = solve_task(settings, label, path, student, one)
         results["models"][label] |= {"size": comparison.size_of(student.model)}
@@ -68,33 +68,12 @@ def run(settings: Settings, command: str) -> dict[str, Any]:
     return results
 
 
-def start_processes(num_threads: int | None) -> torch.device:
-    """This process's device, the group of all processes started; RuntimeError where it is not as large as launched."""
-    state = PartialState(cpu=not torch.cuda.is_available())
-    wanted = int(os.environ.get("WORLD_SIZE", "1"))
-    if distributed.world_size() != wanted:
-        raise RuntimeError(f"{wanted} processes were launched but the group has {distributed.world_size()}")
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(num_threads or max(1, cores))
-    return state.device
-
-
 def load_tasks(settings: Settings, has_chat_template: bool) -> list[Loaded]:
     """Every task with its problems; the main process grades the gold answers first, and all stop where one fails."""
     found, trouble = [], ""
     try:
         for name in settings.tasks:
-            options = TaskOptions(
-                settings.data_path(name), settings.protocol, has_chat_template, settings.extra_tests_path
-            )
-            task = load_task(name, options)
-            problems = task.problems()[: settings.limit]
-            if distributed.is_main():
-                num_gold = validate(task, problems)
-                print(
-                    f"[{task.name}] {num_gold} problems, {task.protocol}; all gold answers grade as correct", flush=True
-                )
-            found.append(Loaded(task, problems))
+            found.append(load_one(settings, name, has_chat_template))
         if len({one.task.name for one in found}) < len(found):
             raise TaskError("two tasks have the same name")
     except TaskError as error:
@@ -105,17 +84,33 @@ def load_tasks(settings: Settings, has_chat_template: bool) -> list[Loaded]:
     return found
 
 
-def load_model(path: str, dtype: str, device: torch.device) -> Any:
-    """A model in evaluation mode on the device; `auto` is the checkpoint's own type, float32 where there is no GPU."""
-    dtype = "float32" if dtype == "auto" and device.type == "cpu" else dtype
-    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    return model.to(device).eval()
+def load_one(settings: Settings, name: str, has_chat_template: bool) -> Loaded:
+    options = TaskOptions(
+        settings.data_path(name), settings.protocol(name), has_chat_template, settings.extra_tests_path
+    )
+    task = load_task(name, options)
+    problems = task.problems()[: settings.limit]
+    if distributed.is_main():
+        num_gold = validate(task, problems)
+        print(f"[{task.name}] {num_gold} problems, {task.protocol}; all gold answers grade as correct", flush=True)
+    return Loaded(task, problems)
+
+
+def describe_tasks(settings: Settings, loaded: list[Loaded]) -> dict[str, Any]:
+    """Each task's protocol, and how many of its problems the training data holds where there is any to compare."""
+    found = {one.task.name: describe_task(one.task, len(one.problems), settings.length(one.task)) for one in loaded}
+    if settings.training_data:
+        texts = decontamination.training_texts(settings.training_data)
+        for one in loaded:
+            overlap = decontamination.overlap(one.problems, texts, settings.ngram).to_dict()
+            found[one.task.name]["decontamination"] = {"training_data": settings.training_data} | overlap
+    return found
 
 
 def solve_task(settings: Settings, label: str, path: str, student: Student, one: Loaded) -> list[Record]:
     """The records of one model on one task; tells how far it is on the terminal of the main process."""
     task = one.task
-    length = settings.max_new_tokens or task.max_new_tokens
+    length = settings.length(task)
     files = RecordFiles(settings.output_dir / label, task.name, fingerprint(settings, path, task, length, one.problems))
     if distributed.is_main():
         files.open(settings.start_anew)
@@ -137,64 +132,14 @@ def solve_task(settings: Settings, label: str, path: str, student: Student, one:
     return records
 
 
-def fingerprint(settings: Settings, path: str, task: Task, length: int, problems: list[Problem]) -> dict[str, Any]:
-    """Everything that decides a record: records made under another fingerprint are not reused."""
-    folder = Path(path)
-    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return {
-        "model": str(folder.resolve()) if weights else path,
-        "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
-        "protocol": task.protocol,
-        "max_new_tokens": length,
-        "sampling": settings.sampling(),
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "dtype": settings.dtype,
-        "num_problems": len(problems),
-        "prompts": decontamination.digest(task.prompt(problem) for problem in problems),
-    }
-
-
 def speed(settings: Settings, student: Student, one: Loaded) -> dict[str, float]:
     """Measured on the main process while the others wait, on the first prompts of the first task."""
     measured = {}
     if distributed.is_main():
         items = make_items(one.task, one.problems[: settings.speed], student.tokenizer, 1)
-        length = min(settings.max_new_tokens or one.task.max_new_tokens, 128)
+        length = min(settings.length(one.task), 128)
         measured = comparison.measure_speed(student, [item.token_ids for item in items], length, settings.batch_size)
     return next(found for found in distributed.gather_list([measured]) if found)
-
-
-def describe(settings: Settings, loaded: list[Loaded], command: str, device: torch.device) -> dict[str, Any]:
-    """What was evaluated, how and with what: the part of the results that is known before any model runs."""
-    tasks = {}
-    for task, problems in ((one.task, one.problems) for one in loaded):
-        tasks[task.name] = {
-            "protocol": task.protocol,
-            "extraction": task.extraction,
-            "headline": task.metrics[0],
-            "stops": list(task.stops),
-            "max_new_tokens": settings.max_new_tokens or task.max_new_tokens,
-            "gold_answers_correct": len(problems),
-            "models": {},
-        }
-        if settings.training_data:
-            texts = decontamination.training_texts(settings.training_data)
-            found = decontamination.overlap(problems, texts, settings.ngram)
-            tasks[task.name]["decontamination"] = {"training_data": settings.training_data} | found.to_dict()
-    return {
-        "tasks": tasks,
-        "models": {label: {"path": path} for label, path in settings.models.items()},
-        "comparisons": {},
-        "sampling": settings.sampling() | {"seed": settings.seed, "batch_size": settings.batch_size},
-        "limit": settings.limit,
-        "num_processes": distributed.world_size(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "dtype": settings.dtype,
-        "versions": versions(),
-        "git_revision": git_revision(),
-        "command": command,
-    }
 
 
 def summarize_all(
@@ -213,8 +158,8 @@ def summarize_all(
             for label in others
         }
         if {"baseline", "teacher"} <= set(others):
-            values = {label: entry["models"][label]["metrics"][metric]["value"] for label in settings.models}
-            entry["gap_recovered"] = comparison.gap_recovered(values["model"], values["baseline"], values["teacher"])
+            baseline, teacher = (records[label, one.task.name] for label in ("baseline", "teacher"))
+            entry["gap_recovered"] = comparison.compare_gap(metric, ours, baseline, teacher, settings.seed)
     for label in others:
         results["comparisons"][label] = comparison.compare_models(results["models"]["model"], results["models"][label])
 
@@ -225,21 +170,6 @@ def corpus_metrics(one: Loaded, records: list[Record]) -> dict[str, Any]:
         return {}
     first = [record for record in records if record["sample"] == 0]
     return {"corpus": one.task.corpus([one.problems[record["index"]] for record in first], first)}
-
-
-def git_revision() -> str | None:
-    """The commit of this checkout, with `+` where files were changed; None for an installed package."""
-    folder = Path(__file__).parent
-    try:
-        head = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def table(results: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import distributed
-from ..generation import Generated, Sampling, generate
+from ..generation import Generated, Sampling, StopStrings, ending_ids, generate
 from ..tasks.base import Task
 from ..types import Finish, Problem
 from .records import RecordFiles
@@ -43,9 +43,8 @@ class Student:
     @classmethod
     def of(cls, model: Any, tokenizer: Any) -> Student:
         """Ends of an answer: those of the model's generation config (chat models have several) and the tokenizer's."""
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        ends = ends if isinstance(ends, list) else [ends]
-        return cls(model, tokenizer, sorted({end for end in [*ends, tokenizer.eos_token_id] if end is not None}))
+        own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        return cls(model, tokenizer, ending_ids(model, own))
 
 
 def shown(task: Task, problem: Problem, tokenizer: Any) -> str:
@@ -120,7 +119,7 @@ def _solve_batch(
     task: Task, student: Student, batch: list[Item], sampling: Sampling, seed: int
 ) -> list[dict[str, Any]]:
     start = time.perf_counter()
-    generated = complete(student, [item.token_ids for item in batch], sampling, seeds_of(batch, seed))
+    generated = complete(student, [item.token_ids for item in batch], sampling, seeds_of(batch, seed), task.stops)
     seconds = time.perf_counter() - start
     decode = student.tokenizer.decode
     texts = [cut(decode(item.token_ids, skip_special_tokens=True), task.stops) for item in generated]
@@ -151,9 +150,13 @@ def seeds_of(batch: Sequence[Item], seed: int) -> list[int]:
 
 @torch.inference_mode()
 def complete(
-    student: Student, prompt_ids: list[list[int]], sampling: Sampling, seeds: list[int] | None = None
+    student: Student,
+    prompt_ids: list[list[int]],
+    sampling: Sampling,
+    seeds: list[int] | None = None,
+    stops: Sequence[str] = (),
 ) -> list[Generated]:
-    """One completion per prompt, in one batch, by the generation that training uses."""
+    """One completion per prompt, in one batch, by the generation that training uses; a stop string is its last text."""
     return generate(
         student.model,
         prompt_ids,
@@ -163,6 +166,7 @@ def complete(
         seeds=seeds,
         batch_size=len(prompt_ids),
         vocab_size=len(student.tokenizer),
+        stop=StopStrings(student.tokenizer, stops) if stops else None,
     )
 
 

@@ -6,9 +6,10 @@ A problem is the unit: several samples of one problem are averaged first, so tha
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 NUM_RESAMPLES = 10_000
@@ -61,7 +62,8 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 class Difference:
     """How much better the first of two models is on the same problems, with a 95 % interval.
 
-    `p_value`: two-sided, how often a resample of the problems would contradict the sign of the difference.
+    `p_value`: two-sided, how often a resample of the problems would contradict the sign of the difference; never 0, as
+    B resamples show nothing below 2 / (B + 1).
     """
 
     difference: float
@@ -84,46 +86,66 @@ def paired_bootstrap(
     n = len(deltas)
     if n == 0:
         return Difference(math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
-    means = sorted(_resampled_means(deltas, seed, num_resamples))
-    at_most = sum(mean <= 0 for mean in means) / num_resamples
-    at_least = sum(mean >= 0 for mean in means) / num_resamples
+    means = sorted(resampled_means([deltas], seed, num_resamples)[0])
+    at_most = sum(mean <= 0 for mean in means) + 1
+    at_least = sum(mean >= 0 for mean in means) + 1
     return Difference(
         difference=math.fsum(deltas) / n,
         low=quantile(means, 0.025),
         high=quantile(means, 0.975),
-        p_value=min(1.0, 2 * min(at_most, at_least)),
+        p_value=min(1.0, 2 * min(at_most, at_least) / (num_resamples + 1)),
         n=n,
         first_only=sum(a > b for a, b in zip(first, second, strict=True)),
         second_only=sum(b > a for a, b in zip(first, second, strict=True)),
     )
 
 
-def _resampled_means(deltas: Sequence[float], seed: int, num_resamples: int) -> list[float]:
-    import numpy
-
-    values = numpy.asarray(deltas, dtype=float)
+def resampled_means(columns: Sequence[Sequence[float]], seed: int, num_resamples: int) -> list[list[float]]:
+    """Per column, its mean over each resample of the rows; every column sees the same resamples."""
+    values = numpy.asarray(columns, dtype=float)
+    num_rows = values.shape[1]
     rng = numpy.random.default_rng(seed)
-    rows = max(1, 2_000_000 // len(values))  # bounds memory at about 32 MB of indices
-    means: list[float] = []
-    while len(means) < num_resamples:
-        picks = rng.integers(0, len(values), (min(rows, num_resamples - len(means)), len(values)))
-        means += values[picks].mean(axis=1).tolist()
-    return means
+    at_once = max(1, 2_000_000 // num_rows)  # bounds memory at about 32 MB per column
+    parts = []
+    for start in range(0, num_resamples, at_once):
+        picks = rng.integers(0, num_rows, (min(at_once, num_resamples - start), num_rows))
+        parts.append([column[picks].mean(axis=1) for column in values])
+    return numpy.concatenate(parts, axis=1).tolist()
+
+
+Interval = tuple[float, float] | None
 
 
 def bootstrap_ratio(
-    top: Sequence[float], bottom: Sequence[float], seed: int = 0, num_resamples: int = 2_000
-) -> tuple[float | None, float | None]:
-    """95 % interval of mean(top) / mean(bottom) over problems resampled together; None where the bottom can be 0."""
-    rng, n = random.Random(seed), len(top)
-    ratios = []
-    for _ in range(num_resamples):
-        picks = rng.choices(range(n), k=n)
-        below = sum(bottom[i] for i in picks)
-        if below <= 0:
-            return None, None
-        ratios.append(sum(top[i] for i in picks) / below)
-    ratios.sort()
+    top: Sequence[float], bottom: Sequence[float], seed: int = 0, num_resamples: int = NUM_RESAMPLES
+) -> Interval:
+    """95 % interval of mean(top) / mean(bottom) over problems; None where the bottom can be 0, or of nothing."""
+    return _interval_of_ratio([top, bottom], lambda t, b: (t, b), seed, num_resamples)
+
+
+def bootstrap_gap(
+    model: Sequence[float],
+    baseline: Sequence[float],
+    teacher: Sequence[float],
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Interval:
+    """95 % interval of (model - baseline) / (teacher - baseline); None where there may be no gap, or of nothing."""
+    return _interval_of_ratio([model, baseline, teacher], lambda m, b, t: (m - b, t - b), seed, num_resamples)
+
+
+def _interval_of_ratio(
+    columns: Sequence[Sequence[float]],
+    parts: Callable[..., tuple[float, float]],
+    seed: int,
+    num_resamples: int,
+) -> Interval:
+    if not columns[0]:
+        return None
+    pairs = [parts(*means) for means in zip(*resampled_means(columns, seed, num_resamples), strict=True)]
+    if any(below <= 0 for _, below in pairs):
+        return None
+    ratios = sorted(above / below for above, below in pairs)
     return quantile(ratios, 0.025), quantile(ratios, 0.975)
 
 

@@ -35,7 +35,7 @@ def counts(run: Run) -> str:
         ("", pairs.count((False, False)), "wrong both times"),
     )
     boxes = "".join(f'<div class="{kind}"><b>{count}</b><span>{words}</span></div>' for kind, count, words in cells)
-    lost = f"Of {len(rows)} problems the student now solves {past} that its teacher gets wrong."
+    lost = f"Of {len(rows):,} problems the student now solves {past} that its teacher gets wrong."
     return f'<div class="matrix">{boxes}</div><p class="note">{lost}</p>'
 
 

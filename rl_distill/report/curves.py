@@ -10,7 +10,14 @@ from .runs import Run
 from .svg import DASHES, NUM_COLORS, Series, line_chart, moving_mean, stacked_chart
 
 MAX_RAW_POINTS = 60  # curves with more points are smoothed
-PHASES = {"generate": "sampling", "teacher": "teacher scoring", "reward": "rewards", "prepare": "preparation"}
+PHASES = {
+    "generate": "sampling",
+    "teacher": "teacher scoring",
+    "reward": "rewards",
+    "prepare": "preparation",
+    "update": "updates",
+    "evaluate": "validation",
+}
 Label = Callable[[str], str]
 
 
@@ -46,7 +53,7 @@ class Panel:
 PANELS = (
     Panel(
         "Accuracy on validation problems",
-        "Greedy answers, checked. Dotted: the teacher on the test problems.",
+        "Greedy answers, checked. Dotted: the run's teacher on the test problems.",
         pattern=("eval_", ""),
         skip=("eval_accuracy",),
         percent=True,
@@ -99,7 +106,8 @@ def figures(runs: Sequence[Run]) -> str:
     """All panels that have data, in a grid; empty where no run has curves."""
     drawn = [text for panel in PANELS if (text := figure(panel, runs))]
     drawn += [text for run in runs if (text := time_figure(run, len(runs) > 1))]
-    return f'<div class="grid">{"".join(drawn)}</div>' if drawn else ""
+    words = "From left to right: PPO steps. Bold lines are moving means, the faint ones behind them single steps."
+    return f'<p class="note">{words}</p><div class="grid">{"".join(drawn)}</div>' if drawn else ""
 
 
 def figure(panel: Panel, runs: Sequence[Run]) -> str:
@@ -122,7 +130,7 @@ def series_of(panel: Panel, runs: Sequence[Run]) -> list[Series]:
             task = panel.label(name)
             label = (f"{run.name}: {task}" if len(names) > 1 else run.name) if many else task
             smooth = max(5, len(points) // 30) if len(points) > MAX_RAW_POINTS else 0
-            level = run.results.get("teacher", {}).get(task) if panel.teacher_level and (not many or r == 0) else None
+            level = run.results.get("teacher", {}).get(task) if panel.teacher_level else None
             series.append(Series(label, points, r if many else m, m if many else 0, smooth, level))
     return series
 

@@ -68,7 +68,8 @@ def picture(run: Run) -> str:
         "<span>shaded: 95 % interval</span></div>"
     )
     rows = "".join(score_row(run, task) for task in run.tasks())
-    ruler = "<div>" + "".join(f"<em>{n}</em>" for n in ("0", "25", "50", "75", "100 %")) + "</div>"
+    marks = "".join(f'<em style="left:{n}%">{n}{" %" if n == 100 else ""}</em>' for n in (0, 25, 50, 75, 100))
+    ruler = f"<div>{marks}</div>"
     return f'<div class="card scores">{key}{rows}<div class="scale"><span></span>{ruler}<span></span></div></div>'
 
 
@@ -81,7 +82,7 @@ def score_row(run: Run, task: str) -> str:
         marks.append(f'<i class="dot {name}" style="left:{100 * found.value:.2f}%"></i>')
     gain = after.value - before.value
     words = f"{task}: before {percent(before.value)}, after {percent(after.value)}, teacher {percent(teacher.value)}"
-    size = f"<small>{after.n} problems</small>" if after.n else ""
+    size = f"<small>{after.n:,} problems</small>" if after.n else ""
     return (
         f'<div class="score"><b>{escape(task)}{size}</b><div class="track" role="img" aria-label="{escape(words)}">'
         f'{"".join(marks)}</div><div class="gain num {"good" if gain >= 0 else "bad"}">{100 * gain:+.1f}'
@@ -129,5 +130,5 @@ def change_cell(run: Run, task: str) -> str:
         return f"<td>{100 * (after - before):+.1f}</td>"
     found = statistics.paired_bootstrap([a["grade"] for _, _, a in rows], [b["grade"] for _, b, _ in rows])
     kind = "good" if found.low > 0 else "bad" if found.high < 0 else ""
-    around = f"{100 * found.low:+.1f} – {100 * found.high:+.1f}"
+    around = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
     return f'<td class="{kind}">{100 * found.difference:+.1f}<small>{around}</small></td>'

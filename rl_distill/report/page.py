@@ -36,7 +36,7 @@ def write(folders: Sequence[Path], out: Path | None = None) -> Path:
 def page(runs: Sequence[Run]) -> str:
     """The whole HTML text."""
     if not runs[0].is_training:
-        title, body = "Evaluation", "".join(evaluated.section(run) for run in runs)
+        title, body = "Evaluation", "".join(evaluated.section(run, len(runs) > 1) for run in runs)
     elif len(runs) == 1:
         title, body = numbers.headline(runs[0]), one_run(runs[0])
     else:

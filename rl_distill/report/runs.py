@@ -137,19 +137,11 @@ def triples(run: Run, task: str) -> list[tuple[Answer, Answer, Answer]]:
     return [row for row in rows if in_task(row[0], task) and all(a["grade"] is not None for a in row)]
 
 
-def gap_interval(run: Run, task: str, seed: int = 0) -> tuple[float, float] | None:
+def gap_interval(run: Run, task: str) -> statistics.Interval:
     """95 % bootstrap interval of the gap recovered; None without answers, or where the gap may be nought."""
-    import numpy
-
-    grades = numpy.array([[a["grade"] for a in row] for row in triples(run, task)])
-    if len(grades) == 0:
-        return None
-    picks = numpy.random.default_rng(seed).integers(0, len(grades), (2000, len(grades)))
-    teacher, before, after = (grades[picks, stage].mean(axis=1) for stage in range(3))
-    if (teacher <= before).any():
-        return None
-    share = numpy.sort((after - before) / (teacher - before)).tolist()
-    return statistics.quantile(share, 0.025), statistics.quantile(share, 0.975)
+    rows = triples(run, task)
+    teacher, before, after = ([row[stage]["grade"] for row in rows] for stage in range(3))
+    return statistics.bootstrap_gap(after, before, teacher)
 
 
 def changed(run: Run, was: float, now: float) -> list[tuple[Answer, Answer]]:

@@ -28,7 +28,8 @@ a{color:var(--accent)}
 .scores{margin-top:18px;padding:8px 22px 16px}
 .score{display:grid;grid-template-columns:112px 1fr 96px;gap:18px;align-items:center;padding:16px 0;
 border-top:1px solid var(--rule)}
-.score:first-of-type{border-top:0}.score b{font-weight:620}.score small{display:block;color:var(--soft);font-size:13px}
+.score:first-of-type{border-top:0}.score b{font-weight:620}.score small{display:block;color:var(--soft);
+font-size:13px;font-weight:400}
 .track{position:relative;height:34px}
 .track:before{content:"";position:absolute;left:0;right:0;top:16px;height:2px;background:var(--rule);border-radius:2px}
 .track i{position:absolute;top:16px;height:2px}
@@ -42,7 +43,8 @@ top:5px!important}
 .gain{text-align:right;font-size:20px;font-weight:640;letter-spacing:-.01em}
 .gain small{font-weight:400;letter-spacing:0}
 .scale{display:grid;grid-template-columns:112px 1fr 96px;gap:18px;color:var(--soft);font-size:12px}
-.scale div{display:flex;justify-content:space-between}.scale em{font-style:normal}
+.scale div{position:relative;height:18px}
+.scale em{position:absolute;transform:translateX(-50%);font-style:normal;white-space:nowrap}
 .narrow{max-width:720px}.narrow td{white-space:normal;overflow-wrap:anywhere}
 .key{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--soft);font-size:13px;margin:2px 0 6px}
 .key span{display:inline-flex;align-items:center;gap:6px}
@@ -50,12 +52,13 @@ top:5px!important}
 .key i.tick{width:4px;height:14px}
 .key svg{width:22px;height:6px;flex:none}
 .wide{overflow-x:auto;margin:12px 0}
-table{border-collapse:collapse;width:100%;font-size:14.5px}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:14.5px}
 th{font-weight:560;color:var(--soft);text-align:right;padding:6px 12px;border-bottom:1px solid var(--rule);
 white-space:nowrap;font-size:13.5px}
 td{padding:9px 12px;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
 th:first-child,td:first-child,.second th:nth-child(2),.second td:nth-child(2){text-align:left}
-th:first-child,td:first-child{padding-left:0}tr:last-child td{border-bottom:0}
+th:first-child,td:first-child{padding-left:0;position:sticky;left:0;background:var(--bg)}
+tr:last-child td{border-bottom:0}
 td small{color:var(--soft);display:block;font-size:12.5px}
 td.text{white-space:normal;text-align:left;min-width:180px}
 .good{color:var(--good)}.bad{color:var(--bad)}
@@ -102,7 +105,8 @@ margin:12px 0}
 .score,.scale{grid-template-columns:1fr auto;gap:4px 12px}.score .track{grid-column:1/-1;grid-row:2}
 .scale span{display:none}.scale div{grid-column:1/-1}.scores{padding:4px 16px 14px}
 .matrix{grid-template-columns:1fr 1fr}.pair .sides{grid-template-columns:1fr}
-.pair .side+.side{border-left:0;border-top:1px solid var(--rule)}.facts{gap:12px 24px}}
+.pair .side+.side{border-left:0;border-top:1px solid var(--rule)}
+.facts{display:grid;grid-template-columns:1fr 1fr;gap:12px 24px}.scale em:last-child{transform:translateX(-100%)}}
 @media print{.chips{display:none}.card{break-inside:avoid}}
 """
 
