@@ -78,6 +78,12 @@ def test_absent_data_is_one_line_with_both_ways_to_get_it(tmp_path):
     assert "--data_path gsm8k=" in message
 
 
+def test_data_that_the_hub_does_not_give_is_one_line_as_well():
+    """The tests run with the hub switched off."""
+    with pytest.raises(TaskError, match=r"openai/gsm8k cannot be loaded here \(ConnectionError.*--data_path gsm8k="):
+        load_task("gsm8k", TaskOptions(None, "chat", has_chat_template=True)).problems()
+
+
 def test_gsm8k_prompts_of_the_protocols(gsm8k_folder):
     five = load_task("gsm8k", TaskOptions(gsm8k_folder, "5-shot"))
     prompt = five.problems()[0].prompt

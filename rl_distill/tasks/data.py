@@ -87,9 +87,10 @@ def _candidates(place: Path, split: str) -> list[Path]:
 
 def _from_hub(task: str, split: str, hub_id: str, config_name: str | None) -> list[Row]:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         return [dict(row) for row in load_dataset(hub_id, config_name, split=split)]
-    except Exception as error:  # datasets raises its own, huggingface_hub's and the network's errors alike
-        reason = type(error).__name__
+    except (OSError, ValueError, DatasetsError) as error:  # no network, no such dataset, no such configuration or split
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise TaskError(f"{task}: {hub_id} cannot be loaded here ({reason}); {both_ways(task, hub_id)}") from error
