@@ -148,8 +148,9 @@ def make_trainer(work: dict[str, Any], folder: Path, critic: str) -> Any:
     from rl_distill import pipeline
     from rl_distill.config import load_config
     from rl_distill.models.embedded import Splits
+    from rl_distill.teachers.shared import make_teacher
     from rl_distill.types import Problem
-    from rl_distill.worlds import World, make_teacher
+    from rl_distill.worlds import World
 
     torch.manual_seed(0)
     rows = work["batch"] * work["grad_accum"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .config import ConfigError, RunConfig
-from .generation import Generated, Sampling, StopStrings, ending_ids
+from .generation import Generated, OnBatch, Sampling, StopStrings, ending_ids
 from .types import Finish
 
 
@@ -36,13 +36,21 @@ class VLLMEngine:
         self.backend, self.eos_token_ids, self.max_tokens, self.stop = backend, set(eos_token_ids), max_tokens, stop
 
     def generate(
-        self, policy: Any, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        policy: Any,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        on_batch: OnBatch | None = None,
     ) -> list[Generated]:
         assert sampling.max_new_tokens == self.max_tokens, "the backend was made for another length"
         self.backend.sync_weights()
         self.backend.temperature = sampling.temperature
         _, completions, logprobs, _ = self.backend.generate([list(ids) for ids in prompt_ids], None, 1)
-        return [self._generated(list(ids), values) for ids, values in zip(completions, logprobs, strict=True)]
+        generated = [self._generated(list(ids), values) for ids, values in zip(completions, logprobs, strict=True)]
+        if on_batch is not None:
+            on_batch(range(len(generated)), generated)
+        return generated
 
     def _generated(self, token_ids: list[int], logprobs: Sequence[Sequence[float | None]]) -> Generated:
         """`logprobs` has one list per token, the sampled token's alone; None (vLLM's NaN) stays NaN: not corrected."""

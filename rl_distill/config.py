@@ -92,6 +92,11 @@ class TeacherConfig:
     num_outputs_per_prompt: int = 0
     """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
 
+    @property
+    def num_separate_processes(self) -> int:
+        """How many processes of the launch are the teacher's alone."""
+        return self.num_processes if self.placement == "split" else 0
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -206,6 +211,13 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class DistributedConfig:
+    """Several processes. `timeout_s`: seconds that one may be silent, or keep the others waiting, before all end."""
+
+    timeout_s: float = 1800.0
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """Counted in PPO steps. `keep_last` older checkpoints are removed, the best by validation never."""
 
@@ -262,6 +274,7 @@ class RunConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers: what `results.json` records and what `load_config` reads back."""
@@ -313,6 +326,10 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "ppo.advantage: group_mean compares completions of one prompt: set ppo.group_size to 2 or more"
         )
+    if config.distributed.timeout_s <= 0:
+        raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
+    if config.teacher.num_processes < 1:
+        raise ConfigError(f"teacher.num_processes ({config.teacher.num_processes}) must be 1 or more")
     if ppo.num_minibatches > ppo.batch_size:
         raise ConfigError(f"ppo.num_minibatches ({ppo.num_minibatches}) exceeds ppo.batch_size ({ppo.batch_size})")
     if config.anchor.placement == "reward" and config.anchor.estimator == "k3":

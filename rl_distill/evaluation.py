@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import Any, Protocol
 
 from reward_models import RewardBlend, RewardSpec
 
 from .config import RunConfig
-from .generation import Sampling, generate
+from .generation import Generated, Sampling, generate
 from .rollout import columns_of
 from .types import Completion, Problem
 
@@ -50,22 +48,44 @@ def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> lis
     return scores.total
 
 
-@torch.no_grad()
+class Writer(Protocol):
+    """What answers problems: a teacher, wherever it lives, or `GreedyModel`."""
+
+    def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int) -> list[Generated]: ...
+
+
+class GreedyModel:
+    """A causal LM in this process as a Writer."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int) -> list[Generated]:
+        was_training = self.model.training
+        self.model.eval()
+        generated = generate(
+            self.model,
+            prompt_ids,
+            sampling,
+            eos_token_ids=[self.tokenizer.eos_token_id],
+            pad_token_id=self.tokenizer.pad_token_id,
+            batch_size=batch_size,
+            vocab_size=len(self.tokenizer),
+        )
+        self.model.train(was_training)
+        return generated
+
+
 def evaluate(model: Any, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
-    """Greedy answers of `model` (a causal LM) to every problem, graded."""
-    was_training = model.training
-    model.eval()
+    """`evaluate_writer` with `model`, a causal LM in this process."""
+    return evaluate_writer(GreedyModel(model, tokenizer), tokenizer, problems, config)
+
+
+def evaluate_writer(writer: Writer, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
+    """Greedy answers of `writer` to every problem, graded."""
     prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
-    generated = generate(
-        model,
-        prompt_ids,
-        Sampling(config.generation.max_completion_length, temperature=0.0),
-        eos_token_ids=[tokenizer.eos_token_id],
-        pad_token_id=tokenizer.pad_token_id,
-        batch_size=config.evaluation.batch_size,
-        vocab_size=len(tokenizer),
-    )
-    model.train(was_training)
+    greedy = Sampling(config.generation.max_completion_length, temperature=0.0)
+    generated = writer.generate(prompt_ids, greedy, config.evaluation.batch_size)
     completions = [
         Completion(tokenizer.decode(item.token_ids, skip_special_tokens=True), item.token_ids, item.finish)
         for item in generated

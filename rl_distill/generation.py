@@ -7,7 +7,7 @@ does not depend on the batch it was sampled in, on the number of processes or on
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,11 +42,20 @@ class Generated:
     logprobs: list[float] | None = None
 
 
+OnBatch = Callable[[Sequence[int], Sequence["Generated"]], None]
+"""Told the row numbers and the completions of each batch as soon as it is done."""
+
+
 class GenerationEngine(Protocol):
     """What samples rollouts: this file's own loop, or vLLM (rl_distill/compat.py)."""
 
     def generate(
-        self, policy: Any, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        policy: Any,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        on_batch: OnBatch | None = None,
     ) -> list[Generated]: ...
 
 
@@ -72,7 +81,12 @@ class TransformersEngine:
         self.tokenizer, self.batch_size, self.stop = tokenizer, batch_size, stop
 
     def generate(
-        self, policy: Any, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        policy: Any,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        on_batch: OnBatch | None = None,
     ) -> list[Generated]:
         return generate(
             policy,
@@ -84,6 +98,7 @@ class TransformersEngine:
             batch_size=self.batch_size,
             vocab_size=len(self.tokenizer),
             stop=self.stop,
+            on_batch=on_batch,
         )
 
 
@@ -148,6 +163,7 @@ def generate(
     batch_size: int = 64,
     vocab_size: int | None = None,
     stop: StopStrings | None = None,
+    on_batch: OnBatch | None = None,
 ) -> list[Generated]:
     """One completion per prompt, in order. Prompts of similar length share a batch, so little padding is computed.
 
@@ -178,6 +194,8 @@ def generate(
             )
         for row, generated in zip(rows, tokens, strict=True):
             results[row] = generated
+        if on_batch is not None:
+            on_batch(rows, tokens)
     return [result for result in results if result is not None]
 
 

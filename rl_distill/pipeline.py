@@ -89,8 +89,11 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
     return trainer
 
 
-def train(config: RunConfig, trainer: PPOTrainer) -> None:
-    """Trains from the start, or from the newest complete checkpoint where the config asks for it."""
+def train(config: RunConfig, trainer: PPOTrainer) -> bool:
+    """Trains from the start, or from the newest complete checkpoint where the config asks for it.
+
+    False where SIGTERM ended it early, with a checkpoint.
+    """
     resume = checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
     checkpoint.tidy(Path(config.output_dir), resume)
     if resume is not None:
@@ -100,9 +103,12 @@ def train(config: RunConfig, trainer: PPOTrainer) -> None:
         if trainer.refresh is not None:
             trainer.refresh.load(resume)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    trainer.collector.blend.close()
+    if trainer.sigterm.stopped:
+        return False
     if config.evaluation.load_best:
         trainer.load_best()
-    trainer.collector.blend.close()
+    return True
 
 
 def export(config: RunConfig, trainer: PPOTrainer, tokenizer: Any) -> Path:

@@ -24,6 +24,7 @@ from .reporting import StageProgress
 from .reward_data import Example
 from .reward_settings import RewardModelConfig
 from .sft import MuonAdamW
+from .teachers.shared import SharedTeacher
 from .worlds import World
 
 NUM_CALIBRATION_ROWS = 2000
@@ -32,6 +33,7 @@ NUM_CALIBRATION_ROWS = 2000
 def make_reward_model(config: RewardModelConfig, world: World) -> tuple[LearnedRewardModel, Any]:
     """(untrained model, its tokenizer): heads on a copy of the teacher's trunk, or on the trunk of the config."""
     settings = config.reward_model
+    assert isinstance(world.teacher, SharedTeacher), "made without a bridge"
     if settings.trunk is None:
         trunk, tokenizer = world.teacher.model.get_decoder(), world.tokenizer
     else:

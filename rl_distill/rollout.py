@@ -6,9 +6,10 @@ with another number of processes, therefore collects the same rollouts. What is 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from .losses import sampler_weights
 from .masking import center, masked_mean, moments, standardize
 from .models.actor_critic import ActorCritic
 from .models.critics import teacher_scalars
-from .teachers import Teacher
+from .teachers import Scoring, Teacher
 from .timing import Phases
 from .types import Completion, Finish, Problem
 
@@ -92,16 +93,25 @@ class RolloutCollector:
         if config.anchor.estimator == "top_k":
             teacher.top_k = config.anchor.top_k
 
-    def collect(self, model: ActorCritic, step: int) -> Rollout:
-        """The rollout of `step` (counted from 0). Raises TrainingStopped on NaN or a KL explosion."""
+    def collect(
+        self,
+        model: ActorCritic,
+        step: int,
+        whole_weights: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    ) -> Rollout:
+        """The rollout of `step` (counted from 0); sampling happens inside `whole_weights`.
+
+        Raises TrainingStopped on NaN or a KL explosion.
+        """
         self.blend.set_progress(step / self.config.ppo.num_steps)
         self._set_temperature(step)
         rows = self._rows(step)
         problems = [self.problems[row] for row in rows]
         prompt_ids = [self.prompt_ids[row] for row in rows]
         model.eval()
-        with self.phases("generate"):
-            generated = self._generate(model, prompt_ids, step)
+        with self.phases("generate"), whole_weights():
+            scoring = self.teacher.scoring()
+            generated = self._generate(model, prompt_ids, step, scoring)
         completions = [self._completion(item) for item in generated]
         pending = self.blend.start(
             prompts=[problem.prompt for problem in problems],
@@ -110,7 +120,7 @@ class RolloutCollector:
             columns=columns_of(problems, completions),
         )
         with self.phases("teacher"):
-            states = self._teacher_states(prompt_ids, completions)
+            states = self._teacher_states(scoring, completions)
             self._add_sampler_logprobs(states, generated)
         with self.phases("prepare"):
             states |= self._policy_states(model, prompt_ids, completions, states)
@@ -120,6 +130,7 @@ class RolloutCollector:
             scores = pending.finish({"teacher_logprobs": scored})
         with self.phases("prepare"):
             rollout = self._assemble(step, problems, prompt_ids, completions, states, scores)
+            rollout.extra_metrics |= scoring.metrics
         self._observe(rollout)
         return rollout
 
@@ -147,25 +158,31 @@ class RolloutCollector:
             rows.append(orders[epoch][offset])
         return rows
 
-    def _generate(self, model: ActorCritic, prompt_ids: list[list[int]], step: int) -> list[Generated]:
+    def _generate(
+        self, model: ActorCritic, prompt_ids: list[list[int]], step: int, scoring: Scoring
+    ) -> list[Generated]:
+        """Completions of the prompts; each batch goes to the teacher as soon as it is sampled."""
+
+        def score(rows: Sequence[int], batch: Sequence[Generated]) -> None:
+            scoring.add(rows, [prompt_ids[row] for row in rows], self._with_final_state(batch))
+
         rng = random.Random(f"{self.config.seed}:sampling:{step}")
         seeds = [rng.getrandbits(62) for _ in range(self.config.ppo.batch_size)]
         mine = distributed.my_rows(self.config.ppo.batch_size)
-        return self.engine.generate(model.policy, prompt_ids, self.sampling, [seeds[row] for row in mine])
+        return self.engine.generate(model.policy, prompt_ids, self.sampling, [seeds[row] for row in mine], score)
 
     def _completion(self, generated: Generated) -> Completion:
         text = self.tokenizer.decode(generated.token_ids, skip_special_tokens=True)
         return Completion(text, generated.token_ids, generated.finish)
 
-    def _with_final_state(self, completions: Sequence[Completion]) -> list[list[int]]:
+    def _with_final_state(self, completions: Sequence[Completion | Generated]) -> list[list[int]]:
         """Token ids, with one more id after a completion cut by length: its state gives the bootstrap value."""
         extra = [self.tokenizer.eos_token_id]
         return [c.token_ids + (extra if c.finish is Finish.LENGTH else []) for c in completions]
 
-    def _teacher_states(self, prompt_ids: list[list[int]], completions: list[Completion]) -> dict[str, Tensor]:
-        ids = self._with_final_state(completions)
-        mask_BT = completion_lengths_mask([len(row) for row in ids])
-        scores = self.teacher.score(prompt_ids, ids)
+    def _teacher_states(self, scoring: Scoring, completions: list[Completion]) -> dict[str, Tensor]:
+        mask_BT = completion_lengths_mask([len(row) for row in self._with_final_state(completions)])
+        scores = scoring.finish()
         mask_BT = mask_BT.to(scores.logprobs_N.device)
         logprobs_BT, entropy_BT = to_padded(scores.logprobs_N, mask_BT), to_padded(scores.entropy_N, mask_BT)
         top = {}

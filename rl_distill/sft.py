@@ -47,6 +47,7 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
 
 
+@distributed.without_deepspeed()
 def fine_tune(
     model: Any,
     tokenizer: Any,

@@ -6,6 +6,7 @@ overridden. One PPO step = one rollout, then num_epochs x num_minibatches optimi
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from . import checkpoint, distributed
 from .anchor import anchor_kl
+from .callbacks import StopOnSigterm
 from .config import RunConfig
 from .losses import entropy_bonus, policy_loss, value_loss
 from .masking import masked_mean
@@ -41,7 +43,7 @@ class RolloutStream:
         trainer, config = self.trainer, self.trainer.config
         step = trainer.state.global_step // updates_per_step(config)
         while step < config.ppo.num_steps and not trainer.control.should_training_stop:
-            rollout = trainer.collector.collect(trainer.actor_critic, step)
+            rollout = trainer.collector.collect(trainer.actor_critic, step, trainer.whole_weights)
             trainer.last_rollout = rollout
             for epoch in range(config.ppo.num_epochs):
                 for rows in minibatches(rollout, config, epoch):
@@ -63,6 +65,7 @@ class PPOTrainer(Trainer):
     ) -> None:
         self.config, self.collector, self.validate = config, collector, validate
         self.actor_critic = model
+        self.sigterm = StopOnSigterm(updates_per_step(config))
         self.phases: Phases = collector.phases
         self.last_rollout: Any = None
         self.refresh: Any = None
@@ -74,7 +77,7 @@ class PPOTrainer(Trainer):
             train_dataset=collector.problems,
             eval_dataset=collector.problems,
             processing_class=collector.tokenizer,
-            callbacks=[ClipApart(self), *callbacks],
+            callbacks=[ClipApart(self), self.sigterm, *callbacks],
         )
         distributed.check_world(self.args.world_size)
         self.loss_is_scaled_for_ga = True
@@ -167,7 +170,7 @@ class PPOTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Greedy accuracy on the validation problems, by task and overall, graded as training grades."""
-        with self.phases("evaluate"):
+        with self.phases("evaluate"), self.whole_weights():
             accuracies = self.validate(self.model)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in accuracies.items()}
         metrics[f"{metric_key_prefix}_accuracy"] = accuracies["overall"]
@@ -194,11 +197,16 @@ class PPOTrainer(Trainer):
         metrics["ppo_step"] = self.last_rollout.step + 1
         return metrics
 
+    def whole_weights(self) -> contextlib.AbstractContextManager:
+        """Inside, every process holds all of the policy's weights, wherever they live while it trains."""
+        return distributed.whole_weights(self.model_wrapped, self.accelerator)
+
     def load_best(self) -> None:
         """Puts the weights of the best evaluated checkpoint into the model; nothing where none was saved."""
         best = self.state.best_model_checkpoint
         if best is not None:
-            checkpoint.load_weights(self.accelerator.unwrap_model(self.model), Path(best))
+            with distributed.writable_weights(self.actor_critic):
+                checkpoint.load_weights(self.actor_critic, Path(best))
 
     def timing(self) -> dict[str, float]:
         """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""

@@ -53,5 +53,6 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         seed=config.seed,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
-        accelerator_config={"use_configured_state": distributed.world_size() > 1},
+        ddp_backend="gloo" if distributed.is_deepspeed() and not torch.cuda.is_available() else None,
+        accelerator_config={"use_configured_state": distributed.world_size() > 1 and not distributed.is_deepspeed()},
     )

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+from transformers import AutoTokenizer
 
 from . import distributed
 from .config import ConfigError, RunConfig
 from .data import load_splits
+from .distributed import Bridge
 from .evaluation import grade
 from .generation import Sampling
 from .models.embedded import Splits, load, make_splits, student_folder, teacher_folder
 from .models.tokenizers import check_same_tokenizer
 from .reporting import Stages
+from .teachers import Teacher
 from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
-from .teachers.shared import SharedTeacher
+from .teachers.placement import open_teacher
 from .types import Completion, Finish, Problem
 
 TEXTS_PER_SHARD = 256
@@ -33,7 +36,7 @@ class World:
     """`teacher_success` is the teacher's verified rate per task on prompts it wrote for: the anchor's evidence."""
 
     splits: Splits
-    teacher: SharedTeacher
+    teacher: Teacher
     student: Any
     tokenizer: Any
     teacher_success: dict[str, float]
@@ -48,49 +51,50 @@ class World:
         }
 
 
-def prepare(config: RunConfig, stages: Stages) -> World:
-    """The world of the config. Raises ConfigError where models, tokenizers or data do not fit together."""
-    return _own(config, stages) if config.embedded is None else _embedded(config, stages)
+def prepare(config: RunConfig, stages: Stages, bridge: Bridge | None = None) -> World:
+    """The world of the config; `bridge` leads to the teacher where it has processes of its own.
+
+    Raises ConfigError where models, tokenizers or data do not fit together.
+    """
+    return (_own if config.embedded is None else _embedded)(config, stages, bridge)
 
 
 def cache_dir_of(config: RunConfig) -> Path:
     return Path(config.cache_dir or Path(config.output_dir) / "cache")
 
 
-def _embedded(config: RunConfig, stages: Stages) -> World:
+def _embedded(config: RunConfig, stages: Stages, bridge: Bridge | None) -> World:
     """Teacher, its budget of outputs, and the student after its cold start; cached ones are reused."""
     assert config.embedded is not None
     cache_dir, work_dir = cache_dir_of(config), Path(config.output_dir) / "work"
     splits = make_splits(config.embedded, config.seed)
     with stages("teacher", "the teacher learns from reference solutions"):
         teacher_path = teacher_folder(config, config.embedded, cache_dir, work_dir)
-    model, tokenizer = load(teacher_path)
-    teacher = make_teacher(config, model, tokenizer)
+    tokenizer: Any = AutoTokenizer.from_pretrained(teacher_path)
+    teacher = open_teacher(config, str(teacher_path), "float32", tokenizer, bridge)
     with stages("outputs", f"the teacher writes {len(splits.cold_start)} outputs"):
         texts = [texts[0] for texts in teacher_texts(config, teacher, tokenizer, splits.cold_start, 1)]
         rates = success_rates(splits.cold_start, texts)
     with stages("cold_start", "the student learns from those outputs"):
         pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
         student_path = student_folder(config, config.embedded, teacher_path, pairs, cache_dir, work_dir)
-    student, _ = load(student_path)
+    student = load(student_path)[0].to(distributed.device())
     world = World(splits, teacher, student, tokenizer, rates, count_tokens(tokenizer, texts))
     return _with_teacher_texts(config, world, stages)
 
 
-def _own(config: RunConfig, stages: Stages) -> World:
+def _own(config: RunConfig, stages: Stages, bridge: Bridge | None) -> World:
     """The user's student, teacher and prompts; the two must share one tokenizer."""
     with stages("models", f"loading student {config.student.model} and teacher {config.teacher.model}"):
         student, tokenizer = load(str(config.student.model), config.student.dtype, config.student.quantization)
-        teacher_model, teacher_tokenizer = load(str(config.teacher.model), config.teacher.dtype)
-        check_same_tokenizer(tokenizer, teacher_tokenizer)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    device = distributed.device()
-    teacher = make_teacher(config, teacher_model.to(device), tokenizer)
+        check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(str(config.teacher.model)))
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        teacher = open_teacher(config, str(config.teacher.model), config.teacher.dtype, tokenizer, bridge)
     with stages("data", f"loading prompts from {config.data.train}"):
         splits = load_splits(config.data, tokenizer, config.seed)
     if config.student.quantization is None:  # a quantized model is on its device and may not be moved
-        student = student.to(device)
+        student = student.to(distributed.device())
     world = World(splits, teacher, student, tokenizer, {}, 0)
     if config.anchor.schedule == "evidence" and config.anchor.placement != "none":
         sample = splits.train[: config.teacher.num_evidence_prompts]
@@ -124,22 +128,8 @@ def _with_teacher_texts(config: RunConfig, world: World, stages: Stages) -> Worl
     return world
 
 
-def make_teacher(config: RunConfig, model: Any, tokenizer: Any) -> SharedTeacher:
-    """The teacher in this process, scoring at the temperature of the rollouts."""
-    wanted = config.teacher.autocast
-    return SharedTeacher(
-        model,
-        eos_token_ids=[tokenizer.eos_token_id],
-        pad_token_id=tokenizer.pad_token_id,
-        temperature=config.generation.temperature,
-        micro_batch_size=config.teacher.micro_batch_size,
-        autocast=wanted == "on" or (wanted == "auto" and distributed.fast_bf16(model.device)),
-        num_tokens_vocab=len(tokenizer),
-    )
-
-
 def teacher_texts(
-    config: RunConfig, teacher: SharedTeacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
+    config: RunConfig, teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
 ) -> list[tuple[str, ...]]:
     """`num_texts` texts per problem (one: greedy; several: sampled as rollouts are), from the cache where it has them.
 

@@ -14,8 +14,9 @@ from rl_distill.config import RunConfig, TinyModelConfig
 from rl_distill.models.embedded import Splits
 from rl_distill.models.tiny import make_model, make_tokenizer
 from rl_distill.reporting import read_jsonl, write_atomically
+from rl_distill.teachers.shared import make_teacher
 from rl_distill.types import Problem
-from rl_distill.worlds import World, make_teacher
+from rl_distill.worlds import World
 from tests.world import make_config
 
 PINNED = Path(__file__).parent / "golden" / "ppo_20_steps.json"

@@ -1,49 +1,36 @@
 """One process = two: real `accelerate launch --num_processes 2` over gloo, in float32."""
 
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 from rl_distill import checkpoint, distributed
 from rl_distill.reporting import read_jsonl
-from tests import killable
+from tests import killable, launched
 
-OPTIONS = {"ppo__num_steps": 4, "checkpoint__every_steps": 2, "teacher__autocast": "off"}
 COMPARED = ("loss", "kl", "reward", "entropy", "loss/policy", "loss/value", "grad_norm", "explained_variance")
-
-
-def launch(output_dir: Path, **settings) -> str:
-    """What a run of two processes printed."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", str(20_000 + os.getpid() % 20_000), "launch/ppo.py"]
-    command += killable.arguments(output_dir, **OPTIONS | settings)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=killable.ROOT, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "two"
-    return folder, launch(folder)
+    return folder, launched.finish("ddp", 2, folder)
 
 
-def assert_same_metrics(folder: Path, expected: Path) -> None:
+def assert_same_metrics(folder: Path, expected: Path, names: Collection[str] = COMPARED) -> None:
     found, wanted = (read_jsonl(run / "metrics.jsonl") for run in (folder, expected))
     assert [record["step"] for record in found] == [record["step"] for record in wanted]
     for ours, theirs in zip(found, wanted, strict=True):
-        for name in set(COMPARED) & set(ours) & set(theirs):
+        for name in set(names) & set(ours) & set(theirs):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5, nan_ok=True), name
 
 
 def test_two_processes_train_like_one(two, tmp_path):
     folder, printed = two
     (tmp_path / "cache").symlink_to(folder.parent / "cache")
-    killable.finish(tmp_path / "one", **OPTIONS)
+    killable.finish(tmp_path / "one", **launched.OPTIONS)
     assert_same_metrics(folder, tmp_path / "one")
     assert printed.count("[ppo] done") == 1
     assert printed.count("report: ") == 1
@@ -66,7 +53,7 @@ def test_two_processes_resume_exactly(two, tmp_path):
     (tmp_path / "cache").symlink_to(folder.parent / "cache")
     shutil.copytree(folder, tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "checkpoint-8")
-    launch(tmp_path / "again", resume_from_checkpoint="latest")
+    launched.finish("ddp", 2, tmp_path / "again", resume_from_checkpoint="latest")
     assert (tmp_path / "again" / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
     names = ("student/model.safetensors", "checkpoint-8/model.safetensors")
     assert all((tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes() for name in names)

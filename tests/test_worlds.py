@@ -8,7 +8,8 @@ from rl_distill.config import ConfigError, DataConfig, load_config
 from rl_distill.data import load_problems, load_splits
 from rl_distill.models.tokenizers import check_same_tokenizer
 from rl_distill.reporting import Stages
-from rl_distill.worlds import make_teacher, prepare, success_rates, teacher_texts
+from rl_distill.teachers.shared import make_teacher
+from rl_distill.worlds import prepare, success_rates, teacher_texts
 from tests.world import make_config, make_world
 
 

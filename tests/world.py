@@ -10,8 +10,9 @@ from rl_distill.config import RunConfig, TinyModelConfig, load_config
 from rl_distill.models.embedded import Splits
 from rl_distill.models.tiny import make_model, make_tokenizer
 from rl_distill.tasks.embedded import make_problems
+from rl_distill.teachers.shared import make_teacher
 from rl_distill.trainer import PPOTrainer
-from rl_distill.worlds import World, make_teacher
+from rl_distill.worlds import World
 
 SETTINGS: dict[str, Any] = {
     "ppo.num_steps": 3,

@@ -6,8 +6,7 @@ the states of real completion tokens only. Nothing of size batch x length x voca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,11 @@ from ..logprobs import token_statistics
 from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
 
 
-@dataclass
-class ActorCriticOutput:
-    """Row n is about one completion token: its log-probability etc., and the value of the state before it."""
+class ActorCriticOutput(NamedTuple):
+    """Row n is about one completion token: its log-probability etc., and the value of the state before it.
+
+    A tuple, as ZeRO-3 gathers weights for the backward pass through hooks on the tensors that it finds in an output.
+    """
 
     logprobs_N: Tensor
     entropy_N: Tensor

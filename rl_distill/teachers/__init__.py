@@ -7,7 +7,7 @@ may write texts of its own. It never trains.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -30,8 +30,27 @@ class TeacherScores:
     top_logprobs_NK: Tensor | None = None
 
 
+class Scoring(Protocol):
+    """The scoring of one rollout, whose rows are handed over as they are finished and may be scored meanwhile."""
+
+    def add(
+        self, rows: Sequence[int], prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]
+    ) -> None:
+        """Hands over rows of the rollout; `rows` are their numbers, each to be given once."""
+        ...
+
+    def finish(self) -> TeacherScores:
+        """The scores of all rows in the order of their numbers."""
+        ...
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the scoring cost, over all processes, once it is finished."""
+        ...
+
+
 class Teacher(Protocol):
-    """What a run needs of a teacher."""
+    """What a run needs of a teacher, wherever it lives."""
 
     hidden_size: int
     fingerprint: str
@@ -40,6 +59,8 @@ class Teacher(Protocol):
     """That of the rollouts: the collector sets it where it follows a schedule."""
     top_k: int
     """How many of its likeliest ids the teacher reports per token; 0 for none."""
+    tokens_scored: int
+    """Prompt and completion tokens handed over for scoring by this process so far."""
 
     @property
     def lm_head_weight_VE(self) -> Tensor:
@@ -48,4 +69,30 @@ class Teacher(Protocol):
 
     def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores: ...
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling) -> list[Generated]: ...
+    def scoring(self) -> Scoring:
+        """A new, empty scoring. One at a time."""
+        ...
+
+    def generate(
+        self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int = 64
+    ) -> list[Generated]: ...
+
+    def close(self) -> None:
+        """Ends what the teacher keeps running; to be called by all processes after the last request."""
+        ...
+
+
+@dataclass
+class CollectedRows:
+    """Rows of a rollout as they were handed over."""
+
+    rows: list[int] = field(default_factory=list)
+    prompt_ids: list[Sequence[int]] = field(default_factory=list)
+    completion_ids: list[Sequence[int]] = field(default_factory=list)
+
+    def add(
+        self, rows: Sequence[int], prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]
+    ) -> None:
+        self.rows += rows
+        self.prompt_ids += prompt_ids
+        self.completion_ids += completion_ids

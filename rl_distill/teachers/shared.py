@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..batching import length_sorted, token_batch
+from ..config import RunConfig
 from ..generation import Generated, Sampling, generate
 from ..logprobs import token_statistics
 from ..models.actor_critic import freeze
-from . import TeacherScores
+from . import CollectedRows, TeacherScores
 
 TOP_K_LOGITS = 2**22
 """Logits of one chunk when the likeliest ids are looked for."""
@@ -105,16 +107,57 @@ class SharedTeacher:
         )
         return hidden_NE.to(head.weight.dtype), stats.logprobs_N, stats.entropy_N
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling) -> list[Generated]:
-        """The teacher's own completions; seeded by row, so a resumed run gets the same."""
+    def scoring(self) -> DeferredScoring:
+        return DeferredScoring(self)
+
+    def generate(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        batch_size: int = 64,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Generated]:
+        """The teacher's own completions; seeded by row (or by `seeds`), so a resumed run gets the same."""
         return generate(
             self.model,
             prompt_ids,
             sampling,
             eos_token_ids=self.eos_token_ids,
             pad_token_id=self.pad_token_id,
+            seeds=seeds,
+            batch_size=batch_size,
             vocab_size=self.num_tokens_vocab,
         )
+
+    def close(self) -> None:
+        """Nothing runs beside the student's processes."""
+
+
+class DeferredScoring(CollectedRows):
+    """Scores all rows at the end, in one go: this process has no teacher that could work meanwhile."""
+
+    def __init__(self, teacher: SharedTeacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.metrics: dict[str, float] = {}
+
+    def finish(self) -> TeacherScores:
+        order = sorted(range(len(self.rows)), key=self.rows.__getitem__)
+        return self.teacher.score([self.prompt_ids[i] for i in order], [self.completion_ids[i] for i in order])
+
+
+def make_teacher(config: RunConfig, model: Any, tokenizer: Any) -> SharedTeacher:
+    """The teacher in this process, scoring at the temperature of the rollouts."""
+    wanted = config.teacher.autocast
+    return SharedTeacher(
+        model,
+        eos_token_ids=[tokenizer.eos_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+        temperature=config.generation.temperature,
+        micro_batch_size=config.teacher.micro_batch_size,
+        autocast=wanted == "on" or (wanted == "auto" and distributed.fast_bf16(model.device)),
+        num_tokens_vocab=len(tokenizer),
+    )
 
 
 @torch.no_grad()

@@ -1,6 +1,10 @@
-"""The only file that knows how many processes there are, and how many threads each should take.
+"""The only package that knows how many processes there are and what joins them: Accelerate, DeepSpeed, torch's groups.
 
 Functions work unchanged in one process. Gathered lists come back in rank order on every process.
+    zero.py     DeepSpeed: whole weights of a sharded model
+    sides.py    a launch divided into the student's world and the teacher's
+    bridge.py   what crosses between the two
+    watch.py    ends all processes, with one message, when one dies, hangs or fails
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import psutil
@@ -15,31 +20,56 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .bridge import Bridge, Crossing
+from .sides import Launch, divide
+from .watch import Watch
+from .zero import is_deepspeed, prepare_environment, whole_weights, without_deepspeed, writable_weights, zero_stage
+
+__all__ = [
+    "Bridge",
+    "Crossing",
+    "Launch",
+    "is_deepspeed",
+    "whole_weights",
+    "without_deepspeed",
+    "writable_weights",
+    "zero_stage",
+]
+
 MAX_LANES = 8
 
 
-def start() -> None:
+def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
     """Joins the processes the launcher started: NCCL between GPUs, gloo on CPU. In a single process it does nothing.
 
+    A watch ends all of them where one dies, fails, or keeps the others waiting for `timeout_s`.
+    The last `num_teachers` of them serve the teacher: for those, and for the others, the world is their own side.
     To be called before anything asks for the world's size. Raises RuntimeError where the processes did not find each
     other (every one of them would train alone, on the whole batch, and write the same files), or where `accelerate
     launch --cpu --num_processes N` was asked for N processes and without MPI quietly started one.
     """
+    on_cpu = not torch.cuda.is_available()
+    if is_deepspeed():
+        prepare_environment(on_cpu)
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and _launched() == 1:
         raise RuntimeError(
             "accelerate launch was asked for several processes on CPU and started one, because --cpu needs MPI for "
             "that; with --multi_gpu instead of --cpu it starts all of them (no GPU needed, they talk over gloo)"
         )
-    if _launched() == 1:
-        return
+    launch = divide(num_teachers, timeout_s)
+    if launch.size > 1:
+        Watch(launch, timeout_s).start()
+    if launch.is_teacher or (_launched() == 1 and not is_deepspeed()):
+        return launch  # the teacher's ranks need no group of their own: each answers for its share
     from accelerate import PartialState
 
-    on_cpu = not torch.cuda.is_available()
+    limit = timedelta(seconds=timeout_s + 60)  # the watch speaks first: it knows who is late
     if on_cpu and is_deepspeed():  # with cpu=True Accelerate would leave DeepSpeed out
-        state = PartialState(backend="gloo")
+        state = PartialState(backend="gloo", timeout=limit)
     else:
-        state = PartialState(cpu=on_cpu)
+        state = PartialState(cpu=on_cpu, timeout=limit)
     check_world(state.num_processes)
+    return launch
 
 
 def check_world(num_processes: int) -> None:
@@ -55,10 +85,6 @@ def _launched() -> int:
     """How many processes the launcher says there are: torchrun's count, or that of an MPI."""
     names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
     return max(int(os.environ.get(name, "1")) for name in names)
-
-
-def is_deepspeed() -> bool:
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def world_size() -> int:

@@ -1,0 +1,189 @@
+"""A thread in every process that ends the whole launch, with one message, when a process dies, hangs or fails.
+
+Each process leaves a sign of life in the launch's store and looks after the next rank. Who finds trouble first writes
+the verdict, prints it, and everybody leaves. A process hangs when others wait for it in a collective longer than the
+limit; long work that nobody waits for is no failure.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from types import FrameType, TracebackType
+from typing import Any
+
+import psutil
+import torch.distributed as dist
+
+from .sides import Launch
+
+WAITING_PLACES = (
+    "torch/distributed/",
+    "deepspeed/comm/",
+    "torch/autograd/graph.py",
+    "rl_distill/distributed/bridge.py",
+)
+"""Files whose frame, innermost in the main thread, means that this process may be waiting for others."""
+IDLE_PLACE = ("rl_distill/distributed/bridge.py", "requests")
+"""Where a teacher's process waits for work, which is no sign of trouble."""
+VERDICT = "watch/verdict"
+
+
+class Waiting:
+    """Since when the main thread has stood at one place in which processes wait for each other."""
+
+    def __init__(self) -> None:
+        self.place: tuple[int, int] | None = None
+        self.since = time.monotonic()
+
+    def look(self) -> tuple[float, str]:
+        """(seconds it has waited, 0 while it works or idles; where the main thread is)."""
+        frame: FrameType | None = sys._current_frames().get(threading.main_thread().ident or 0)
+        if frame is None:
+            return 0.0, "its end"
+        file, name = frame.f_code.co_filename, frame.f_code.co_name
+        place = (id(frame), frame.f_lasti)
+        waits = any(part in file for part in WAITING_PLACES) and not (
+            file.endswith(IDLE_PLACE[0]) and name == IDLE_PLACE[1]
+        )
+        if not waits or place != self.place:
+            self.place, self.since = (place if waits else None), time.monotonic()
+        return time.monotonic() - self.since if waits else 0.0, _where(frame)
+
+
+def _where(frame: FrameType) -> str:
+    """The innermost three places of the main thread, the outermost first, such as `rollout.py:120 collect`."""
+    stack = traceback.extract_stack(frame)[-3:]
+    return " > ".join(f"{os.path.basename(entry.filename)}:{entry.lineno} {entry.name}" for entry in stack)
+
+
+class Watch:
+    """Started once per process; ends with it. `timeout_s`: how long a process may be silent or keep others waiting."""
+
+    def __init__(self, launch: Launch, timeout_s: float) -> None:
+        self.launch, self.timeout_s = launch, timeout_s
+        self.interval_s = min(1.0, timeout_s / 8)
+        self.store: dist.Store = launch.store.clone()  # type: ignore[attr-defined]  # a connection of this thread's own
+        self.waiting = Waiting()
+        self.ending = threading.Event()
+        self.state = "running"
+        self.ward = (launch.rank + 1) % launch.size
+        self.ward_seen: tuple[int, float] = (-1, time.monotonic())
+        self.num_beats = 0
+
+    def start(self) -> None:
+        sys.excepthook = self._uncaught
+        atexit.register(self._finish)
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            while not self.ending.wait(self.interval_s):
+                self._beat()
+                if self.store.check([VERDICT]):
+                    os._exit(1)
+                self._look_after_ward()
+                self._look_at_myself()
+        except (dist.DistNetworkError, dist.DistStoreError) as error:
+            if not self.ending.is_set():
+                self._without_store(error)
+
+    def _beat(self) -> None:
+        self.num_beats += 1
+        waited_s, where = self.waiting.look()
+        sign = {"beat": self.num_beats, "pid": os.getpid(), "host": socket.gethostname(), "state": self.state}
+        self.store.set(f"watch/{self.launch.rank}", json.dumps(sign | {"waited_s": waited_s, "where": where}))
+
+    def _sign(self, rank: int) -> dict[str, Any] | None:
+        key = f"watch/{rank}"
+        return json.loads(self.store.get(key)) if self.store.check([key]) else None
+
+    def _look_after_ward(self) -> None:
+        sign = self._sign(self.ward)
+        beat = -1 if sign is None else sign["beat"]
+        if beat != self.ward_seen[0]:
+            self.ward_seen = (beat, time.monotonic())
+        if sign is None or sign["state"] == "done":
+            return
+        silent_s = time.monotonic() - self.ward_seen[1]
+        here = sign["host"] == socket.gethostname()
+        if here and not _alive(sign["pid"]):
+            self.declare(f"{self.launch.name(self.ward)} died (process {sign['pid']} on {sign['host']} is gone)")
+        elif silent_s > self.timeout_s:
+            if here:
+                os.kill(sign["pid"], signal.SIGKILL)  # stopped or stuck: it would not leave by itself
+            self.declare(
+                f"{self.launch.name(self.ward)} gave no sign of life for {silent_s:.0f} s; last at {sign['where']}"
+            )
+
+    def _look_at_myself(self) -> None:
+        """Where this process has waited too long: who is not waiting is who it waits for."""
+        waited_s, where = self.waiting.look()
+        if waited_s < self.timeout_s:
+            return
+        signs = {rank: self._sign(rank) for rank in range(self.launch.size)}
+        late = [
+            f"{self.launch.name(rank)} at {sign['where']}"
+            for rank, sign in signs.items()
+            if sign is not None
+            and sign["state"] == "running"
+            and sign["waited_s"] < self.timeout_s / 2
+            and not sign["where"].endswith(IDLE_PLACE[1])
+        ]
+        cause = "; ".join(late) if late else "nobody: all wait, in collectives that do not match"
+        waiter = f"{self.launch.name(self.launch.rank)} has waited {waited_s:.0f} s at {where}"
+        self.declare(f"{cause} kept the others waiting: {waiter} (distributed.timeout_s: {self.timeout_s:g})")
+
+    def declare(self, message: str) -> None:
+        """Ends the launch: the first message is printed, and every process leaves."""
+        self._try_to_print(message)
+        os._exit(1)
+
+    def _try_to_print(self, message: str) -> bool:
+        """Prints the message if it is the first of the launch."""
+        mine = json.dumps([self.launch.rank, message])
+        first = self.store.compare_set(VERDICT, "", mine).decode() == mine
+        if first:
+            end = "every process ends; go on with --resume_from_checkpoint latest"
+            print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {end}", file=sys.stderr, flush=True)
+        return first
+
+    def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """An error of this process ends all; one that only follows from another's end is not worth a second message."""
+        deadline = time.monotonic() + 3 * self.interval_s
+        while isinstance(error, RuntimeError) and time.monotonic() < deadline:
+            time.sleep(self.interval_s / 4)  # the watch thread leaves here once somebody's verdict is there
+        if self._try_to_print(f"{self.launch.name(self.launch.rank)} failed: {kind.__name__}: {error}"):
+            sys.__excepthook__(kind, error, trace)
+        os._exit(1)
+
+    def _without_store(self, error: Exception) -> None:
+        """The process that hosts the store is gone, and the verdict with it: the next rank speaks."""
+        if self.launch.rank == min(1, self.launch.size - 1):
+            print(f"\nrank 0 or the launcher is gone ({error}). Every process ends", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    def _finish(self) -> None:
+        """At the end of a process that did its work. Rank 0 leaves last, as it may host the store."""
+        self.state = "done"
+        self._beat()
+        num_done = self.store.add("watch/done", 1)
+        deadline = time.monotonic() + self.timeout_s
+        while self.launch.rank == 0 and num_done < self.launch.size and time.monotonic() < deadline:
+            time.sleep(self.interval_s / 4)
+            num_done = self.store.add("watch/done", 0)
+        self.ending.set()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,71 @@
+"""DeepSpeed: whole weights where ZeRO keeps shards of them, and stages that train here without it.
+
+Everything else about DeepSpeed is in Trainer's and Accelerate's hands. Functions do nothing where it is off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+
+
+def is_deepspeed() -> bool:
+    return os.environ.get(USE_DEEPSPEED, "false").lower() == "true"
+
+
+def zero_stage() -> int:
+    """The stage `accelerate launch` was asked for; 0 without DeepSpeed."""
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")) if is_deepspeed() else 0
+
+
+def prepare_environment(on_cpu: bool) -> None:
+    """To be called before anything imports DeepSpeed. Raises RuntimeError where `--cpu` would turn it off unnoticed."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        raise RuntimeError(
+            "accelerate launch --cpu turns DeepSpeed into plain DDP without a word: leave --cpu out (without a GPU "
+            "DeepSpeed runs on the CPU by itself)"
+        )
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"  # else checkpoints hold shards only
+
+
+@contextlib.contextmanager
+def without_deepspeed() -> Iterator[None]:
+    """A Trainer made inside is one of plain DDP: supervised stages of tiny models need no sharding."""
+    before = os.environ.get(USE_DEEPSPEED)
+    if before is not None:
+        os.environ[USE_DEEPSPEED] = "false"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[USE_DEEPSPEED] = before
+
+
+def whole_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContextManager[Any]:
+    """Inside, every process holds all weights of `engine`'s module (ZeRO-3 gathers them) and may run it alone.
+
+    Nothing written to the weights stays after it under ZeRO-3.
+    """
+    if zero_stage() < 3:
+        return contextlib.nullcontext()
+    from trl.models import unwrap_model_for_generation
+
+    return unwrap_model_for_generation(engine, accelerator)
+
+
+@contextlib.contextmanager
+def writable_weights(model: Any) -> Iterator[None]:
+    """Inside, the main process may write to the weights; under ZeRO-3 what it wrote is shared out afterwards."""
+    if zero_stage() < 3:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0):
+        yield

@@ -1,0 +1,86 @@
+"""The teacher's end of the bridge: a process that loads the teacher and answers the students until they say stop."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import torch
+
+from .. import distributed
+from ..config import RunConfig
+from ..distributed import Bridge
+from ..generation import Sampling
+from ..models.embedded import load
+from .shared import SharedTeacher, make_teacher
+from .split import unpack
+
+
+def serve(config: RunConfig, bridge: Bridge) -> None:
+    """Answers requests in their order; returns when the students are done."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # after a preemption the students save first, and then say stop
+    desk = Desk(config, bridge)
+    for request in bridge.requests():
+        if request["kind"] == "stop":
+            return
+        desk.answer(request)
+
+
+class Desk:
+    """One teacher process: of each request it does its own share."""
+
+    def __init__(self, config: RunConfig, bridge: Bridge) -> None:
+        self.config, self.bridge = config, bridge
+        self.index = bridge.launch.rank - bridge.launch.num_students
+        self.kinds = {"load": self.load, "head": self.head, "score": self.score, "generate": self.generate}
+        self._teacher: SharedTeacher | None = None
+
+    @property
+    def teacher(self) -> SharedTeacher:
+        assert self._teacher is not None, "the first request is to load a model"
+        return self._teacher
+
+    def answer(self, request: dict[str, Any]) -> None:
+        self.kinds[request["kind"]](request)
+
+    def load(self, request: dict[str, Any]) -> None:
+        """Replies with what a student has to know of the model."""
+        model, tokenizer = load(request["folder"], request["dtype"])
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self._teacher = make_teacher(self.config, model.to(distributed.device()), tokenizer)
+        weight = self.teacher.lm_head_weight_VE
+        dtype = str(weight.dtype).removeprefix("torch.")
+        facts = {"head_shape": list(weight.shape), "dtype": dtype, "fingerprint": self.teacher.fingerprint}
+        self.bridge.reply(request["number"], facts)
+
+    def head(self, request: dict[str, Any]) -> None:
+        """The language-model head, from the first teacher process."""
+        if self.index == 0:
+            self.bridge.send(self.teacher.lm_head_weight_VE, request["source"], request["number"]).wait()
+
+    def score(self, request: dict[str, Any]) -> None:
+        """Receives ids, sends hidden states and numbers per token."""
+        (num_rows, num_ids), source, number = request["shares"][self.index], request["source"], request["number"]
+        if num_rows == 0:
+            return
+        packed = self.bridge.receive((num_ids,), torch.int32, source, number).wait()
+        self.teacher.temperature, self.teacher.top_k = request["temperature"], request["top_k"]
+        scores = self.teacher.score(*unpack(packed, num_rows))
+        stats = [scores.logprobs_N[:, None], scores.entropy_N[:, None]]
+        tensors = [scores.hidden_NE, torch.cat(stats, 1).float()]
+        if scores.top_ids_NK is not None and scores.top_logprobs_NK is not None:
+            tensors[1] = torch.cat([tensors[1], scores.top_logprobs_NK.float()], 1)
+            tensors.append(scores.top_ids_NK.int())
+        for crossing in [self.bridge.send(tensor, source, number, i) for i, tensor in enumerate(tensors)]:
+            crossing.wait()
+
+    def generate(self, request: dict[str, Any]) -> None:
+        """Replies with [row, token ids, finish] of this process's rows; greedy, or sampled by the row's number."""
+        rows = list(range(self.index, len(request["prompt_ids"]), self.bridge.launch.num_teachers))
+        prompt_ids = [request["prompt_ids"][row] for row in rows]
+        generated = self.teacher.generate(
+            prompt_ids, Sampling(**request["sampling"]), request["batch_size"], seeds=rows
+        )
+        written = [[row, item.token_ids, item.finish.value] for row, item in zip(rows, generated, strict=True)]
+        self.bridge.reply(request["number"], written)
