@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from reward_models import resolve
 from rl_distill import distributed
@@ -50,6 +52,20 @@ def test_a_stop_string_ends_a_completion():
     assert runner.cut("    return 1\n\ndef other", ("\nclass", "\ndef")) == ("    return 1\n", True)
     assert runner.cut("5\nQuestion: 6", ("Question:",)) == ("5\n", True)
     assert runner.cut("no stop", ("\ndef",)) == ("no stop", False)
+
+
+def test_an_answers_first_space_is_kept_by_tokenizers_that_drop_it_at_the_start_of_a_text():
+    vocabulary = {"def": 0, "▁▁▁": 1, "▁return": 2}
+    llama_like = Tokenizer(models.WordLevel(vocabulary, unk_token="def"))
+    llama_like.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=llama_like, clean_up_tokenization_spaces=False)
+    assert tokenizer.decode([1, 2]) == "   return"
+    assert runner.added_text(tokenizer, [0], [1, 2]) == "    return"
+
+
+def test_an_answer_to_a_prompt_that_ends_within_a_character(tokenizer):
+    prompt, answer = tokenizer("é")["input_ids"][:1], tokenizer("é")["input_ids"][1:]
+    assert runner.added_text(tokenizer, prompt, answer) == tokenizer.decode(answer)
 
 
 def test_generation_ends_at_a_stop_string_and_the_text_is_that_of_a_full_answer(tmp_path, student):

@@ -83,6 +83,18 @@ def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(ends)], True) if ends else (text, False)
 
 
+def added_text(tokenizer: Any, prompt_ids: list[int], token_ids: list[int]) -> str:
+    """What the tokens add to the prompt's text.
+
+    Decoded with the prompt: tokenizers of SentencePiece's kind drop a first space, which in code is an indentation.
+    """
+    before = tokenizer.decode(prompt_ids, skip_special_tokens=True)
+    whole = tokenizer.decode([*prompt_ids, *token_ids], skip_special_tokens=True)
+    if whole.startswith(before):
+        return whole[len(before) :]
+    return tokenizer.decode(token_ids, skip_special_tokens=True)  # the prompt ends within a character
+
+
 def solve(
     task: Task,
     problems: Sequence[Problem],
@@ -121,8 +133,10 @@ def _solve_batch(
     start = time.perf_counter()
     generated = complete(student, [item.token_ids for item in batch], sampling, seeds_of(batch, seed), task.stops)
     seconds = time.perf_counter() - start
-    decode = student.tokenizer.decode
-    texts = [cut(decode(item.token_ids, skip_special_tokens=True), task.stops) for item in generated]
+    texts = [
+        cut(added_text(student.tokenizer, item.token_ids, output.token_ids), task.stops)
+        for item, output in zip(batch, generated, strict=True)
+    ]
     graded = task.grade([item.problem for item in batch], [text for text, _ in texts])
     choices = [{"choices": choice_logprobs(student, item, task.choices)} if task.choices else {} for item in batch]
     return [
