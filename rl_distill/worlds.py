@@ -142,7 +142,8 @@ def teacher_texts(
     cache = TeacherOutputCache(cache_dir_of(config) / "teacher_texts")
     how = {"num_texts": num_texts, **vars(sampling)}
     keys = [output_key(teacher.fingerprint, problem.prompt, how) for problem in problems]
-    missing = [row for row, key in enumerate(keys) if key not in cache.get(keys)]
+    found = cache.get(keys)
+    missing = [row for row, key in enumerate(keys) if key not in found]
     shards = range(0, len(missing), TEXTS_PER_SHARD)
     for start in tqdm(shards, desc="teacher texts", unit="shard", disable=len(shards) < 2 or not distributed.is_main()):
         rows = missing[start : start + TEXTS_PER_SHARD]
