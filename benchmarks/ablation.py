@@ -80,7 +80,7 @@ def table(output: Path, seeds: list[int], arms: list[str]) -> str:
     tasks = [name for name in results[arms[0]][0]["teacher"] if name != "overall"]
     lines = [
         f"| arm | overall | {' | '.join(tasks)} | gap recovered | full minus arm | student sequences | teacher tokens "
-        "written | teacher tokens scored | CPU s |",
+        "written | teacher tokens scored | training, CPU s |",
         "|" + "---|" * (8 + len(tasks)),
     ]
     first = results[arms[0]]
@@ -96,7 +96,7 @@ def table(output: Path, seeds: list[int], arms: list[str]) -> str:
             pairs = zip(results["full"], runs, strict=True)
             lead = mean_se([f["student_after"]["overall"] - r["student_after"]["overall"] for f, r in pairs])
         ledger = {k: mean(r["ledger"][k] for r in runs) for k in runs[0]["ledger"]}
-        cpu = mean(sum(r["cpu_seconds"].get(s, 0) for s in ("ppo", "train", "label")) for r in runs)
+        cpu = mean(sum(r["cpu_seconds"].get(s, 0) for s in ("ppo", "train")) for r in runs)
         name = RIVAL_ARMS[arm] if arm in RIVAL_ARMS else (PPO_ARMS | MORE_ARMS)[arm][0]
         lines.append(
             f"| {name} | {' | '.join(cells)} | {gaps} | {lead} | "
