@@ -77,6 +77,22 @@ class StudentConfig:
 
 
 @dataclass(frozen=True)
+class ServerSettings:
+    """A teacher behind an OpenAI-compatible endpoint of vLLM, such as http://localhost:8000/v1."""
+
+    base_url: str | None = None
+    model: str | None = None
+    """The name it is served under; None takes the first."""
+    num_connections: int = 16
+    timeout_s: float = 120.0
+    """Seconds for one answer."""
+    wait_s: float = 3600.0
+    """Seconds that a run waits for a server that went away, before it ends with an error."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the key, where the server wants one."""
+
+
+@dataclass(frozen=True)
 class TeacherConfig:
     """`model`: a folder or hub id; None takes the embedded teacher. `autocast`: bf16 scoring; auto = where fast."""
 
@@ -86,9 +102,11 @@ class TeacherConfig:
     micro_batch_size: int = 64
     num_evidence_prompts: int = 256
     """With your own data: training problems the teacher solves once, so that the anchor can follow the evidence."""
-    placement: Literal["shared", "split"] = "shared"
-    """`shared`: in the student's processes. `split`: the last `num_processes` of the launch serve the teacher alone."""
+    placement: Literal["shared", "split", "server"] = "shared"
+    """`shared`: in the student's processes. `split`: the last `num_processes` of the launch serve the teacher alone.
+    `server`: at `server.base_url`; `model` then only names the tokenizer."""
     num_processes: int = 1
+    server: ServerSettings = field(default_factory=ServerSettings)
     num_outputs_per_prompt: int = 0
     """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
 
@@ -326,6 +344,8 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "ppo.advantage: group_mean compares completions of one prompt: set ppo.group_size to 2 or more"
         )
+    if config.teacher.placement == "server":
+        _check_served(config)
     if config.distributed.timeout_s <= 0:
         raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
     if config.teacher.num_processes < 1:
@@ -357,6 +377,21 @@ def check(config: RunConfig) -> None:
         ]
         if missing:
             raise ConfigError(f"embedded is null, so {', '.join(missing)} must be set")
+
+
+def _check_served(config: RunConfig) -> None:
+    """A server sends log-probabilities at temperature 1, no hidden states."""
+    start = "teacher.placement: server "
+    if config.teacher.server.base_url is None:
+        raise ConfigError(start + "needs teacher.server.base_url, such as http://localhost:8000/v1")
+    if config.embedded is not None:
+        raise ConfigError(start + "needs models and data of your own: embedded: null")
+    if config.anchor.placement != "none" and config.anchor.estimator == "exact":
+        raise ConfigError(start + "sends no hidden states: set anchor.estimator to top_k, or to k2 (loss), k1 (reward)")
+    if config.ppo.advantage == "gae" and config.ppo.critic == "teacher_informed":
+        raise ConfigError(start + "sends no hidden states: set ppo.critic to shared or separate")
+    if config.generation.temperature != 1 or config.generation.temperature_end not in (None, 1):
+        raise ConfigError(start + "scores at temperature 1: set generation.temperature to 1, without temperature_end")
 
 
 def _read(path: Path) -> dict[str, Any]:

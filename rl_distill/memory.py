@@ -103,41 +103,36 @@ def cache_bytes(shape: Shape, plan: Plan) -> float:
     return tokens * shape.layers * 2 * shape.num_kv * (2 if plan.bf16 else DTYPE_BYTES[plan.student_dtype])
 
 
-def gathered_bytes(shape: Shape, size: int) -> float:
-    """Under ZeRO-3 one layer, or the embedding, is whole on every GPU while it is used; the next is fetched ahead."""
-    layer = (shape.parameters - shape.vocab * shape.hidden) / shape.layers
-    return 2 * max(layer, shape.vocab * shape.hidden) * size
-
-
 def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
     """Bytes on one of the student's GPUs, by what they are for; "peak" is their sum as they are alive together."""
     parts = training_bytes(student.parameters * (2 if plan.separate_critic else 1), plan)
     teacher_size = DTYPE_BYTES[plan.teacher_dtype]
     if plan.placement == "shared":
-        parts["teacher"] = teacher.parameters * teacher_size / (plan.num_gpus if plan.zero_stage >= 3 else 1)
+        parts["teacher"] = float(teacher.parameters * teacher_size)
     elif plan.placement == "split":
         parts["teacher's head"] = teacher.vocab * teacher.hidden * teacher_size
     if plan.zero_stage >= 3:
-        gathered = gathered_bytes(student, DTYPE_BYTES[plan.student_dtype])
-        shared = plan.placement == "shared"
-        parts["layers in use"] = max(gathered, gathered_bytes(teacher, teacher_size) if shared else 0.0)
+        parts["gathered"] = float(student.parameters * DTYPE_BYTES[plan.student_dtype])  # whole while it samples
     parts["activations"] = activation_bytes(student, plan)
     parts["KV cache"] = cache_bytes(student, plan)
     parts["logits"] = float(CHUNK_LOGITS_BYTES)
     parts["context"] = float(CONTEXT_BYTES)
-    together = {name: size for name, size in parts.items() if name not in ("activations", "KV cache", "logits")}
+    together = {
+        name: size for name, size in parts.items() if name not in ("activations", "KV cache", "logits", "gathered")
+    }
     training = parts["activations"] + parts["logits"]
-    parts["peak"] = FRAGMENTATION * (sum(together.values()) + max(training, parts["KV cache"]))
+    parts["peak"] = FRAGMENTATION * (
+        sum(together.values()) + max(training, parts["KV cache"] + parts.get("gathered", 0.0))
+    )
     return parts
 
 
 def teacher_gpu(teacher: Shape, plan: Plan) -> dict[str, float]:
-    """Bytes on one of the teacher's own GPUs under `split`; the teacher is sharded over them."""
+    """Bytes on one of the teacher's own GPUs under `split`: each holds all of it and scores its share."""
     size = DTYPE_BYTES[plan.teacher_dtype]
     tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
     parts = {
-        "weights": teacher.parameters * size / plan.teacher_gpus,
-        "layers in use": gathered_bytes(teacher, size) if plan.teacher_gpus > 1 else 0.0,
+        "weights": float(teacher.parameters * size),
         "activations": float(tokens * (4 * teacher.hidden + 2 * teacher.intermediate) * size),
         "context": float(CONTEXT_BYTES),
     }

@@ -228,7 +228,10 @@ class RolloutCollector:
                 teacher_scalars_NK=states["teacher_scalars_BTK"][index][row_mask],
             )
             values_N = torch.zeros_like(output.logprobs_N) if output.values_N is None else output.values_N
-            for name, column in zip(names, (output.logprobs_N, output.entropy_N, output.kl_N, values_N), strict=True):
+            kl_N = output.kl_N
+            if kl_N is None:  # the teacher sent no hidden states: an unbiased estimate from the sampled tokens
+                kl_N = kl_k1(output.logprobs_N, states["teacher_logprobs_BT"][index][row_mask])
+            for name, column in zip(names, (output.logprobs_N, output.entropy_N, kl_N, values_N), strict=True):
                 padded[name][index] = to_padded(column, row_mask)
         return padded
 

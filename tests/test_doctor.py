@@ -153,13 +153,14 @@ def test_the_teacher_costs_where_it_lives():
         memory.Shape(7 * 10**9, 4096, 16384, 32, 1024, 150_000),
     )
     shared = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4))
-    sharded = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4, zero_stage=3))
+    zero3 = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4, zero_stage=3))
     split = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4, placement="split"))
     server = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4, placement="server"))
-    assert (shared["teacher"], sharded["teacher"]) == (14e9, 3.5e9)
+    assert shared["teacher"] == zero3["teacher"] == 14e9
+    assert (zero3["weights"], zero3["gathered"]) == (1e9, 4e9)  # sampling gathers the student
     assert split["teacher's head"] == 150_000 * 4096 * 2
     assert not [name for name in server if "teacher" in name]
-    assert memory.teacher_gpu(teacher, memory.Plan(placement="split", teacher_gpus=2))["weights"] == 7e9
+    assert memory.teacher_gpu(teacher, memory.Plan(placement="split", teacher_gpus=2))["weights"] == 14e9
     # one key and one value of 512 numbers of two bytes in 24 layers, for 64 answers of 1,024 tokens
     assert shared["KV cache"] == 64 * 1024 * 24 * 2 * 512 * 2
 

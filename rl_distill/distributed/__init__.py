@@ -9,6 +9,7 @@ Functions work unchanged in one process. Gathered lists come back in rank order 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -37,6 +38,12 @@ __all__ = [
 ]
 
 MAX_LANES = 8
+_WATCHES: list[Watch] = []
+
+
+def excused() -> contextlib.AbstractContextManager[None]:
+    """Inside, this process waits for something outside of the launch, and the watch lets everybody wait."""
+    return _WATCHES[-1].excused() if _WATCHES else contextlib.nullcontext()
 
 
 def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
@@ -58,7 +65,8 @@ def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
         )
     launch = divide(num_teachers, timeout_s)
     if launch.size > 1:
-        Watch(launch, timeout_s).start()
+        _WATCHES.append(Watch(launch, timeout_s))
+        _WATCHES[-1].start()
     if launch.is_teacher or (_launched() == 1 and not is_deepspeed()):
         return launch  # the teacher's ranks need no group of their own: each answers for its share
     from accelerate import PartialState

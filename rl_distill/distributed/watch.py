@@ -8,6 +8,7 @@ limit; long work that nobody waits for is no failure.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import torch.distributed as dist
@@ -34,6 +36,7 @@ WAITING_PLACES = (
 IDLE_PLACE = ("rl_distill/distributed/bridge.py", "requests")
 """Where a teacher's process waits for work, which is no sign of trouble."""
 VERDICT = "watch/verdict"
+ENDING = "Every process ends; go on with --resume_from_checkpoint latest"
 
 
 class Waiting:
@@ -74,23 +77,37 @@ class Watch:
         self.waiting = Waiting()
         self.ending = threading.Event()
         self.state = "running"
+        self.num_excuses, self.lock = 0, threading.Lock()
+        self.speaking = threading.RLock()
+        """Held while the verdict is written and printed, so that the other thread does not end the process meanwhile."""
         self.ward = (launch.rank + 1) % launch.size
-        self.ward_seen: tuple[int, float] = (-1, time.monotonic())
+        self.ward_sign: dict[str, Any] | None = None
+        self.ward_seen = time.monotonic()
+        self.host = socket.gethostname()
         self.num_beats = 0
+        self.terminated_at: float | None = None
+        self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
         sys.excepthook = self._uncaught
+        signal.signal(signal.SIGTERM, self._terminate)
         atexit.register(self._finish)
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        self.thread.start()
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        """A launcher sends SIGTERM to all when one dies: time enough to say which one it was."""
+        self.terminated_at = time.monotonic()
 
     def _run(self) -> None:
         try:
             while not self.ending.wait(self.interval_s):
                 self._beat()
                 if self.store.check([VERDICT]):
-                    os._exit(1)
+                    self._leave(1)
                 self._look_after_ward()
                 self._look_at_myself()
+                if self.terminated_at is not None and time.monotonic() - self.terminated_at > 3 * self.interval_s:
+                    self._leave(128 + signal.SIGTERM)
         except (dist.DistNetworkError, dist.DistStoreError) as error:
             if not self.ending.is_set():
                 self._without_store(error)
@@ -98,7 +115,12 @@ class Watch:
     def _beat(self) -> None:
         self.num_beats += 1
         waited_s, where = self.waiting.look()
-        sign = {"beat": self.num_beats, "pid": os.getpid(), "host": socket.gethostname(), "state": self.state}
+        sign = {
+            "beat": self.num_beats,
+            "pid": os.getpid(),
+            "host": self.host,
+            "state": "excused" if self.num_excuses else self.state,
+        }
         self.store.set(f"watch/{self.launch.rank}", json.dumps(sign | {"waited_s": waited_s, "where": where}))
 
     def _sign(self, rank: int) -> dict[str, Any] | None:
@@ -106,22 +128,19 @@ class Watch:
         return json.loads(self.store.get(key)) if self.store.check([key]) else None
 
     def _look_after_ward(self) -> None:
+        if self.ward_died():
+            self.ward_sign = self._sign(self.ward)  # it may have said that it is done
+        if self.ward_died():
+            self.declare(f"{self.launch.name(self.ward)} died (its process on {self.host} is gone)")
         sign = self._sign(self.ward)
-        beat = -1 if sign is None else sign["beat"]
-        if beat != self.ward_seen[0]:
-            self.ward_seen = (beat, time.monotonic())
-        if sign is None or sign["state"] == "done":
-            return
-        silent_s = time.monotonic() - self.ward_seen[1]
-        here = sign["host"] == socket.gethostname()
-        if here and not _alive(sign["pid"]):
-            self.declare(f"{self.launch.name(self.ward)} died (process {sign['pid']} on {sign['host']} is gone)")
-        elif silent_s > self.timeout_s:
-            if here:
+        if sign is None or self.ward_sign is None or sign["beat"] != self.ward_sign["beat"]:
+            self.ward_sign, self.ward_seen = sign, time.monotonic()
+        silent_s = time.monotonic() - self.ward_seen
+        if sign is not None and sign["state"] != "done" and silent_s > self.timeout_s:
+            if sign["host"] == self.host:
                 os.kill(sign["pid"], signal.SIGKILL)  # stopped or stuck: it would not leave by itself
-            self.declare(
-                f"{self.launch.name(self.ward)} gave no sign of life for {silent_s:.0f} s; last at {sign['where']}"
-            )
+            last = f"last at {sign['where']}"
+            self.declare(f"{self.launch.name(self.ward)} gave no sign of life for {silent_s:.0f} s; {last}")
 
     def _look_at_myself(self) -> None:
         """Where this process has waited too long: who is not waiting is who it waits for."""
@@ -129,6 +148,9 @@ class Watch:
         if waited_s < self.timeout_s:
             return
         signs = {rank: self._sign(rank) for rank in range(self.launch.size)}
+        if any(sign is not None and sign["state"] == "excused" for sign in signs.values()):
+            self.waiting.place = None  # counts anew
+            return
         late = [
             f"{self.launch.name(rank)} at {sign['where']}"
             for rank, sign in signs.items()
@@ -141,34 +163,59 @@ class Watch:
         waiter = f"{self.launch.name(self.launch.rank)} has waited {waited_s:.0f} s at {where}"
         self.declare(f"{cause} kept the others waiting: {waiter} (distributed.timeout_s: {self.timeout_s:g})")
 
+    @contextlib.contextmanager
+    def excused(self) -> Iterator[None]:
+        """While this process waits for something outside of the launch, nobody is to blame for waiting."""
+        self._excuse(1)
+        try:
+            yield
+        finally:
+            self._excuse(-1)
+
+    def _excuse(self, change: int) -> None:
+        with self.lock:
+            self.num_excuses += change
+
     def declare(self, message: str) -> None:
         """Ends the launch: the first message is printed, and every process leaves."""
         self._try_to_print(message)
-        os._exit(1)
+        self._leave(1)
 
     def _try_to_print(self, message: str) -> bool:
         """Prints the message if it is the first of the launch."""
-        mine = json.dumps([self.launch.rank, message])
-        first = self.store.compare_set(VERDICT, "", mine).decode() == mine
-        if first:
-            end = "every process ends; go on with --resume_from_checkpoint latest"
-            print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {end}", file=sys.stderr, flush=True)
-        return first
+        with self.speaking:
+            mine = json.dumps([self.launch.rank, message])
+            first = self.store.compare_set(VERDICT, "", mine).decode() == mine
+            if first:
+                print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {ENDING}", file=sys.stderr, flush=True)
+            return first
+
+    def _leave(self, code: int) -> NoReturn:
+        with self.speaking:
+            os._exit(code)
 
     def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """An error of this process ends all; one that only follows from another's end is not worth a second message."""
         deadline = time.monotonic() + 3 * self.interval_s
         while isinstance(error, RuntimeError) and time.monotonic() < deadline:
             time.sleep(self.interval_s / 4)  # the watch thread leaves here once somebody's verdict is there
-        if self._try_to_print(f"{self.launch.name(self.launch.rank)} failed: {kind.__name__}: {error}"):
-            sys.__excepthook__(kind, error, trace)
-        os._exit(1)
+        with self.speaking:
+            if self._try_to_print(f"{self.launch.name(self.launch.rank)} failed: {kind.__name__}: {error}"):
+                sys.__excepthook__(kind, error, trace)
+        self._leave(1)
 
     def _without_store(self, error: Exception) -> None:
-        """The process that hosts the store is gone, and the verdict with it: the next rank speaks."""
-        if self.launch.rank == min(1, self.launch.size - 1):
-            print(f"\nrank 0 or the launcher is gone ({error}). Every process ends", file=sys.stderr, flush=True)
-        os._exit(1)
+        """The launcher, or the process that hosts the store, is gone, and no verdict can be shared."""
+        message = f"rank 0 or the launcher is gone ({str(error).splitlines()[0]})"
+        if self.ward_died():
+            message = f"{self.launch.name(self.ward)} died"
+        print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {ENDING}", file=sys.stderr, flush=True)
+        self._leave(1)
+
+    def ward_died(self) -> bool:
+        """True where the next rank was on this machine and its process is gone, but not because its work was done."""
+        sign = self.ward_sign
+        return sign is not None and sign["state"] != "done" and sign["host"] == self.host and not _alive(sign["pid"])
 
     def _finish(self) -> None:
         """At the end of a process that did its work. Rank 0 leaves last, as it may host the store."""
@@ -180,6 +227,7 @@ class Watch:
             time.sleep(self.interval_s / 4)
             num_done = self.store.add("watch/done", 0)
         self.ending.set()
+        self.thread.join()  # a thread that is talking to the store when the interpreter ends would abort the process
 
 
 def _alive(pid: int) -> bool:

@@ -63,8 +63,8 @@ class Teacher(Protocol):
     """Prompt and completion tokens handed over for scoring by this process so far."""
 
     @property
-    def lm_head_weight_VE(self) -> Tensor:
-        """For the exact KL on the student's side; never trained."""
+    def lm_head_weight_VE(self) -> Tensor | None:
+        """For the exact KL on the student's side; never trained. None: `hidden_NE` of the scores is empty (N, 0)."""
         ...
 
     def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores: ...
