@@ -79,7 +79,7 @@ class Watch:
         self.state = "running"
         self.num_excuses, self.lock = 0, threading.Lock()
         self.speaking = threading.RLock()
-        """Held while the verdict is written and printed, so that the other thread does not end the process meanwhile."""
+        """Held while the verdict is written and printed, so that no other thread ends the process meanwhile."""
         self.ward = (launch.rank + 1) % launch.size
         self.ward_sign: dict[str, Any] | None = None
         self.ward_seen = time.monotonic()
@@ -187,7 +187,7 @@ class Watch:
             mine = json.dumps([self.launch.rank, message])
             first = self.store.compare_set(VERDICT, "", mine).decode() == mine
             if first:
-                print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {ENDING}", file=sys.stderr, flush=True)
+                print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {ENDING}", file=sys.__stderr__, flush=True)
             return first
 
     def _leave(self, code: int) -> NoReturn:
@@ -201,7 +201,9 @@ class Watch:
             time.sleep(self.interval_s / 4)  # the watch thread leaves here once somebody's verdict is there
         with self.speaking:
             if self._try_to_print(f"{self.launch.name(self.launch.rank)} failed: {kind.__name__}: {error}"):
-                sys.__excepthook__(kind, error, trace)
+                traceback.print_exception(
+                    kind, error, trace, file=sys.__stderr__
+                )  # torch keeps sys.stderr to itself here
         self._leave(1)
 
     def _without_store(self, error: Exception) -> None:
@@ -209,7 +211,7 @@ class Watch:
         message = f"rank 0 or the launcher is gone ({str(error).splitlines()[0]})"
         if self.ward_died():
             message = f"{self.launch.name(self.ward)} died"
-        print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {ENDING}", file=sys.stderr, flush=True)
+        print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {ENDING}", file=sys.__stderr__, flush=True)
         self._leave(1)
 
     def ward_died(self) -> bool:
