@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from reward_models import RewardBlend, RewardSpec
 
 from .config import RunConfig
-from .generation import Generated, Sampling, generate
+from .generation import Generated, Sampling, added_text, generate
 from .rollout import columns_of
 from .types import Completion, Problem
 
@@ -86,11 +86,19 @@ def evaluate_writer(writer: Writer, tokenizer: Any, problems: Sequence[Problem],
     prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
     greedy = Sampling(config.generation.max_completion_length, temperature=0.0)
     generated = writer.generate(prompt_ids, greedy, config.evaluation.batch_size)
+    texts = [added_text(tokenizer, ids, item.token_ids) for ids, item in zip(prompt_ids, generated, strict=True)]
+    stops = config.generation.stop
     completions = [
-        Completion(tokenizer.decode(item.token_ids, skip_special_tokens=True), item.token_ids, item.finish)
-        for item in generated
+        Completion(up_to_stop(text, stops), item.token_ids, item.finish)
+        for text, item in zip(texts, generated, strict=True)
     ]
     return Evaluation(list(problems), completions, grade(problems, completions))
+
+
+def up_to_stop(text: str, stops: Sequence[str]) -> str:
+    """The text through the first of the stop strings, where rollouts end too."""
+    ends = [text.index(stop) + len(stop) for stop in stops if stop in text]
+    return text[: min(ends)] if ends else text
 
 
 def gap_recovered(

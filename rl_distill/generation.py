@@ -102,6 +102,18 @@ class TransformersEngine:
         )
 
 
+def added_text(tokenizer: Any, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> str:
+    """What the tokens add to the prompt's text.
+
+    Decoded with the prompt: tokenizers of SentencePiece's kind drop a first space, which in code is an indentation.
+    """
+    before = tokenizer.decode(prompt_ids, skip_special_tokens=True)
+    whole = tokenizer.decode([*prompt_ids, *token_ids], skip_special_tokens=True)
+    if whole.startswith(before):
+        return whole[len(before) :]
+    return tokenizer.decode(token_ids, skip_special_tokens=True)  # the prompt ends within a character
+
+
 def ending_ids(model: Any, eos_token_ids: Sequence[int]) -> list[int]:
     """The given ids and those of the model's generation_config: chat models have several (end of turn, end of text)."""
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)

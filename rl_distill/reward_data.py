@@ -23,7 +23,7 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardS
 
 from . import distributed
 from .config import ConfigError, RunConfig
-from .generation import Sampling, generate
+from .generation import Sampling, added_text, generate
 from .reporting import Stages
 from .reward_settings import RewardModelConfig
 from .rollout import columns_of, successes
@@ -114,9 +114,10 @@ def student_texts(config: RewardModelConfig, world: World, problems: Sequence[Pr
     for start in tqdm(range(0, len(missing), SHARD), "student texts", unit="shard", disable=not distributed.is_main()):
         rows = [row for row in missing[start : start + SHARD] for _ in range(number)]
         seeds = [_seed(config.seed, problems[row].prompt, i % number) for i, row in enumerate(rows)]
+        prompt_ids = [world.tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"] for row in rows]
         generated = generate(
             world.student,
-            [world.tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"] for row in rows],
+            prompt_ids,
             sampling,
             eos_token_ids=[world.tokenizer.eos_token_id],
             pad_token_id=world.tokenizer.pad_token_id,
@@ -124,7 +125,7 @@ def student_texts(config: RewardModelConfig, world: World, problems: Sequence[Pr
             batch_size=len(rows),
             vocab_size=len(world.tokenizer),
         )
-        texts = [world.tokenizer.decode(item.token_ids, skip_special_tokens=True) for item in generated]
+        texts = [added_text(world.tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)]
         cache.put(
             TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i : i + number]))
             for i, row in zip(range(0, len(rows), number), rows[::number], strict=True)

@@ -22,7 +22,7 @@ from . import distributed
 from .advantages import anchored_rewards, gae, group_mean_advantages, scores_to_rewards
 from .batching import completion_lengths_mask, length_sorted, to_padded, token_batch
 from .config import RunConfig
-from .generation import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine
+from .generation import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
 from .kl import Coefficient, kl_k1
 from .losses import sampler_weights
 from .masking import center, masked_mean, moments, standardize
@@ -112,7 +112,7 @@ class RolloutCollector:
         with self.phases("generate"), whole_weights():
             scoring = self.teacher.scoring()
             generated = self._generate(model, prompt_ids, step, scoring)
-        completions = [self._completion(item) for item in generated]
+        completions = [self._completion(*pair) for pair in zip(prompt_ids, generated, strict=True)]
         pending = self.blend.start(
             prompts=[problem.prompt for problem in problems],
             completions=[completion.text for completion in completions],
@@ -171,8 +171,8 @@ class RolloutCollector:
         mine = distributed.my_rows(self.config.ppo.batch_size)
         return self.engine.generate(model.policy, prompt_ids, self.sampling, [seeds[row] for row in mine], score)
 
-    def _completion(self, generated: Generated) -> Completion:
-        text = self.tokenizer.decode(generated.token_ids, skip_special_tokens=True)
+    def _completion(self, prompt_ids: list[int], generated: Generated) -> Completion:
+        text = added_text(self.tokenizer, prompt_ids, generated.token_ids)
         return Completion(text, generated.token_ids, generated.finish)
 
     def _with_final_state(self, completions: Sequence[Completion | Generated]) -> list[list[int]]:

@@ -19,7 +19,7 @@ from .config import ConfigError, RunConfig
 from .data import load_splits
 from .distributed import Bridge
 from .evaluation import grade
-from .generation import Sampling
+from .generation import Sampling, added_text
 from .models.embedded import Splits, load, make_splits, student_folder, teacher_folder
 from .models.tokenizers import check_same_tokenizer
 from .reporting import Stages
@@ -153,7 +153,7 @@ def teacher_texts(
             for _ in range(num_texts)
         ]
         generated = teacher.generate(prompt_ids, sampling)
-        texts = [tokenizer.decode(item.token_ids, skip_special_tokens=True) for item in generated]
+        texts = [added_text(tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)]
         cache.put(
             TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i * num_texts : (i + 1) * num_texts]))
             for i, row in enumerate(rows)

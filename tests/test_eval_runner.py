@@ -15,7 +15,7 @@ from rl_distill.evals import provenance, runner
 from rl_distill.evals.arguments import parse
 from rl_distill.evals.loading import ModelError, check_lengths
 from rl_distill.evals.records import RecordFiles, summarize
-from rl_distill.generation import Sampling
+from rl_distill.generation import Sampling, added_text
 from rl_distill.tasks.base import Graded, Task
 from rl_distill.types import Problem
 
@@ -60,12 +60,12 @@ def test_an_answers_first_space_is_kept_by_tokenizers_that_drop_it_at_the_start_
     llama_like.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=llama_like, clean_up_tokenization_spaces=False)
     assert tokenizer.decode([1, 2]) == "   return"
-    assert runner.added_text(tokenizer, [0], [1, 2]) == "    return"
+    assert added_text(tokenizer, [0], [1, 2]) == "    return"
 
 
 def test_an_answer_to_a_prompt_that_ends_within_a_character(tokenizer):
     prompt, answer = tokenizer("é")["input_ids"][:1], tokenizer("é")["input_ids"][1:]
-    assert runner.added_text(tokenizer, prompt, answer) == tokenizer.decode(answer)
+    assert added_text(tokenizer, prompt, answer) == tokenizer.decode(answer)
 
 
 def test_generation_ends_at_a_stop_string_and_the_text_is_that_of_a_full_answer(tmp_path, student):

@@ -115,6 +115,7 @@ def test_a_small_model_decodes_on_one_thread_and_gives_the_others_back(sample):
     torch.set_num_threads(2)
     try:
         sample(PROMPTS, Sampling(2))
-        assert set(seen) == {1} and torch.get_num_threads() == 2
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

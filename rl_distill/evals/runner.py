@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import distributed
-from ..generation import Generated, Sampling, StopStrings, ending_ids, generate
+from ..generation import Generated, Sampling, StopStrings, added_text, ending_ids, generate
 from ..tasks.base import Task
 from ..types import Finish, Problem
 from .records import RecordFiles
@@ -81,18 +81,6 @@ def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     """The text before the first stop string, and whether there was one."""
     ends = [end for stop in stops if (end := text.find(stop)) != -1]
     return (text[: min(ends)], True) if ends else (text, False)
-
-
-def added_text(tokenizer: Any, prompt_ids: list[int], token_ids: list[int]) -> str:
-    """What the tokens add to the prompt's text.
-
-    Decoded with the prompt: tokenizers of SentencePiece's kind drop a first space, which in code is an indentation.
-    """
-    before = tokenizer.decode(prompt_ids, skip_special_tokens=True)
-    whole = tokenizer.decode([*prompt_ids, *token_ids], skip_special_tokens=True)
-    if whole.startswith(before):
-        return whole[len(before) :]
-    return tokenizer.decode(token_ids, skip_special_tokens=True)  # the prompt ends within a character
 
 
 def solve(
