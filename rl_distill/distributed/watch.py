@@ -92,6 +92,7 @@ class Watch:
         sys.excepthook = self._uncaught
         signal.signal(signal.SIGTERM, self._terminate)
         atexit.register(self._finish)
+        self._beat()  # who dies right after its start has said which process it is
         self.thread.start()
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
@@ -230,6 +231,8 @@ class Watch:
             num_done = self.store.add("watch/done", 0)
         self.ending.set()
         self.thread.join()  # a thread that is talking to the store when the interpreter ends would abort the process
+        if dist.is_initialized():
+            dist.destroy_process_group()  # left to the interpreter's end, its threads now and then abort the process
 
 
 def _alive(pid: int) -> bool:
