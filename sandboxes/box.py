@@ -6,11 +6,12 @@ judge. It knows no expected answer. Standard library only; never returns to the 
 
 from __future__ import annotations
 
+import functools
 import marshal
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sandboxes import codec
 
@@ -19,16 +20,20 @@ MODULE_NAME = "solution"
 
 
 def serve(descriptor: int, result_bytes: int, result_depth: int) -> None:
-    """Answer the frames on `descriptor`: first the program (see `load_frame`), then the arguments of each call."""
-    frames = _frames(descriptor)
+    """Answer the frames on `descriptor` over it, until it is closed."""
+    answer(_frames(descriptor), functools.partial(_send, descriptor), result_bytes, result_depth)
+
+
+def answer(frames: Iterator[bytes], send: Callable[[bytes, bytes], None], result_bytes: int, result_depth: int) -> None:
+    """Answer `frames`, first the program (see `load_frame`), then the arguments of each call, by a tag and a body."""
     entry_point, _, source = next(frames, b"").partition(b"\0")
     function, failure = _load(source.decode(), entry_point.decode())
     if failure is not None:
-        _send(descriptor, *failure)
+        send(*failure)
         return
     for frame in frames:
         args, kwargs = marshal.loads(frame)  # from the judge: trusted
-        _send(descriptor, *_call(function, args, kwargs, result_bytes, result_depth))
+        send(*_call(function, args, kwargs, result_bytes, result_depth))
 
 
 def _frames(descriptor: int) -> Iterator[bytes]:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import socket
 import struct
-import subprocess
-import sys
+from dataclasses import dataclass
 from typing import Any
 
-from sandboxes import host, rootfs
+from sandboxes import backends, host, rootfs, spawn
+from sandboxes.program import PATIENCE, Program
 from sandboxes.scratch import Scratch
+from sandboxes.spawn import ZygoteLost
 
-_REPLY = struct.Struct("<idd?")
-_PATIENCE_SECONDS = 20
+_REPLY = struct.Struct("<idd??")
 _SLOT_LIMITS = (
     "memory_bytes",
     "num_processes",
@@ -29,48 +28,70 @@ _SLOT_LIMITS = (
     "disk_bytes",
     "num_inodes",
 )
-_BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+_TEST_SECONDS = 2.0  # for the test's own work, on top of the program's wall limit
 _generation = itertools.count()
 
 
-class ZygoteLost(Exception):
-    """The zygote failed to start, to set up a box, or to answer."""
+@dataclass(frozen=True)
+class BoxEnd:
+    """The kernel's facts about a box that is gone."""
 
-
-def python_command() -> list[str]:
-    """The helpers' interpreter: isolated, no site-packages, the base one rather than a virtual environment's."""
-    return [getattr(sys, "_base_executable", None) or sys.executable, "-I", "-S", "-u", "-X", "utf8", _BOOT]
+    status: int  # as wait(2) reports it
+    cpu_seconds: float
+    ended_itself: bool  # rather than being killed by its zygote
 
 
 class Cell:
     """A running zygote. Not thread-safe; one program at a time."""
 
-    def __init__(self, tier: str, packages: dict[str, str], limits: dict[str, Any]):
+    def __init__(self, tier: str, backend: str, packages: dict[str, str], limits: dict[str, Any]):
         if limits["num_processes"] and tier != "A":
             raise ZygoteLost("programs may have child processes in tier A only")
-        self.tier, self.limits, self.usable = tier, limits, True
-        mapping = host.id_mapping() if tier == "A" else None
-        job_uid = (1000 if mapping else None) if tier == "A" else host.spare_uid(rootfs.readable_dirs())
+        self.tier, self.limits, self.usable, self.num_oom_kills = tier, limits, True, 0
+        local_a, engine = tier == "A" and backend == backends.LOCAL, backends.container(backend)
+        self.mapping = host.id_mapping() if local_a else None
+        job_uid = host.spare_uid(rootfs.readable_dirs()) if tier != "A" else 1000 if self.mapping else None
         self.scratch = None if tier == "A" else host.make_scratch(job_uid)
         self.scratch_keeper = None if self.scratch is None else Scratch(self.scratch)
-        self.cgroup = host.Cgroup.create(f"{host.slot_name(os.getpid())}{next(_generation)}", limits)
-        self.num_oom_kills = 0
-        self.lacks = [] if self.cgroup else ["cgroup"]
+        name = f"{host.slot_name(os.getpid())}{next(_generation)}"
+        self.cgroup = None if engine else host.Cgroup.create(name, limits)
+        self.lacks = [] if self.cgroup or engine else ["cgroup"]
+        if engine and engine[0] == "podman":
+            self.lacks.append("limit on the number of files")
+        self.zygote: spawn.Running | None = None
         config = {
             "tier": tier,
             "packages": packages,
             "limits": limits,
-            "scratch": self.scratch,
-            "real_root": mapping is not None,
+            "real_root": self.mapping is not None,
             "job_uid": job_uid,
-            "num_own_tasks": 2 if mapping else 3,
+            "num_own_tasks": 2 if self.mapping else 3,
+            **_walls(tier, backend, self.scratch),
         }
-        self.control, self.process = _spawn(config)
         try:
-            self._greet(mapping)
+            if engine:
+                self.zygote = spawn.in_container(config, *engine, name)
+            else:
+                prefix = spawn.bubblewrap_prefix(packages) if backend == backends.BUBBLEWRAP else []
+                self.zygote = spawn.plainly(config, prefix, self.cgroup.add if self.cgroup else lambda pid: None)
+            self.control = self.zygote.control
+            self._greet()
         except (ZygoteLost, OSError) as error:
             self.close()
             raise ZygoteLost(str(error)) from error
+
+    def open_program(self, limits: dict[str, Any]) -> Program:
+        """A box for one program."""
+        return Program(self, limits)
+
+    def test_seconds(self, limits: dict[str, Any]) -> float:
+        """How long a test may take in all, its own work included."""
+        return PATIENCE * limits["wall_seconds"] + _TEST_SECONDS
+
+    def find_box(self) -> int:
+        """The process id of the box, or 0. Reads all of /proc."""
+        assert self.zygote is not None
+        return host.descendant(self.zygote.pid, self.zygote.num_generations)
 
     def fork(self, request: bytes, descriptors: list[int]) -> None:
         """Ask for a box that holds `descriptors`: its channel, stdout and stderr."""
@@ -79,19 +100,22 @@ class Cell:
         except OSError as error:
             raise ZygoteLost(str(error)) from error
 
-    def end_box(self) -> tuple[int, float]:
-        """Kill the box; (wait status, CPU seconds). Afterwards `usable` says whether the slot is clean."""
+    def end_box(self, is_ending: bool) -> BoxEnd:
+        """Kill the box, or, if it `is_ending`, give it a moment to do so itself.
+
+        Afterwards `usable` says whether the slot is clean.
+        """
         try:
-            self.control.send(b"K")
+            self.control.send(b"E" if is_ending else b"K")
         except OSError as error:
             raise ZygoteLost(str(error)) from error
         message = self._reply()
         if len(message) != _REPLY.size:
             raise ZygoteLost(message.decode(errors="replace"))
-        status, user, system, self.usable = _REPLY.unpack(message)
+        status, user, system, self.usable, ended_itself = _REPLY.unpack(message)
         if self.scratch_keeper is not None:
             self.usable = self.scratch_keeper.clean()
-        return status, user + system
+        return BoxEnd(status, user + system, ended_itself)
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel has killed something in the slot for lack of memory since the last call."""
@@ -106,23 +130,22 @@ class Cell:
 
     def close(self) -> None:
         """End the zygote and with it everything in the slot."""
-        self.control.close()
-        self.process.kill()
-        self.process.wait()
+        if self.zygote is not None:
+            self.zygote.control.close()
+            self.zygote.end()
         if self.cgroup is not None:
             self.cgroup.remove()
         if self.scratch_keeper is not None and self.scratch is not None:
             self.scratch_keeper.clean()
+            self.scratch_keeper.close()
             with contextlib.suppress(OSError):
                 os.rmdir(self.scratch)
 
-    def _greet(self, mapping: tuple[int, int] | None) -> None:
-        if self.cgroup is not None:
-            self.cgroup.add(self.process.pid)
+    def _greet(self) -> None:
         self.control.send(b"go")
         message = self._reply()
-        if message == b"map":
-            host.map_ids(self.process.pid, mapping)
+        if message == b"map" and self.zygote is not None:
+            host.map_ids(self.zygote.pid, self.mapping)
             self.control.send(b"mapped")
             message = self._reply()
         if message == b"ready without landlock":
@@ -140,19 +163,11 @@ class Cell:
         return message
 
 
-def _spawn(config: dict[str, Any]) -> tuple[socket.socket, subprocess.Popen]:
-    """Start the zygote's process; (control socket, process)."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    patience = struct.pack("ll", _PATIENCE_SECONDS, 0)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-    with theirs:
-        process = subprocess.Popen(
-            [*python_command(), "zygote", str(theirs.fileno()), json.dumps(config)],
-            pass_fds=[theirs.fileno()],
-            env={},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-    return ours, process
+def _walls(tier: str, backend: str, scratch: str | None) -> dict[str, str | None]:
+    """Who builds the namespaces, whether the file system is made for programs, and where their scratch directory is."""
+    if backends.container(backend):
+        return {"builder": "container", "root": "shared", "scratch": "/tmp"}
+    if tier != "A":
+        return {"builder": "none", "root": "shared", "scratch": scratch}
+    builder = "bubblewrap" if backend == backends.BUBBLEWRAP else "zygote"
+    return {"builder": builder, "root": "private", "scratch": rootfs.SCRATCH}

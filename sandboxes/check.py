@@ -1,6 +1,6 @@
 """Prints what this machine's sandbox is worth: the tier, what it lacks, and the conformance table.
 
-Run as `python -m sandboxes check [--tier A|B|C] [--slots N]`; exit status 0 if everything conforms.
+Run as `python -m sandboxes check [--tier A|B|C] [--backend NAME] [--slots N]`; exit status 0 if everything conforms.
 Uses the public interface only.
 """
 
@@ -19,6 +19,7 @@ TIER_MEANING = {
     "A": "namespaces, private root, Landlock, seccomp, rlimits",
     "B": "Landlock, seccomp, rlimits; no namespaces",
     "C": "rlimits only: NOT isolated",
+    "remote": "whatever the service does",
 }
 
 
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     started = time.perf_counter()
     try:
-        sandbox = Sandbox(options.slots, tier=options.tier, allow_weak_sandbox=options.tier == "C").start()
+        weak = options.tier == "C" or options.allow_weak
+        sandbox = Sandbox(options.slots, tier=options.tier, backend=options.backend, allow_weak_sandbox=weak).start()
     except SandboxError as error:
         print(f"no sandbox: {error}")
         return 2
@@ -44,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sandboxes check", description=__doc__.split("\n")[0])
     parser.add_argument("--tier", choices=("auto", "A", "B", "C"), default="auto", help="C is opted into by naming it")
+    parser.add_argument("--backend", default="local", help="local, bubblewrap, docker:IMAGE, podman:IMAGE or a URL")
+    parser.add_argument("--allow_weak", action="store_true", help="use a service that does not deny all it should")
     parser.add_argument("--slots", type=int, default=None, help="programs at a time")
     return parser.parse_args(argv)
 
@@ -51,7 +55,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _print_report(sandbox: Sandbox, start_seconds: float) -> None:
     report = sandbox.report
     print(
-        f"tier {report.tier}: {TIER_MEANING[report.tier]}; {sandbox.num_slots} slots, started in {start_seconds:.2f} s"
+        f"tier {report.tier}, {report.backend}: {TIER_MEANING[report.tier]}; "
+        f"{sandbox.num_slots} slots, started in {start_seconds:.2f} s"
     )
     for tier, reason in report.refused.items():
         print(f"  tier {tier} refused: {reason}")

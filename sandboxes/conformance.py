@@ -12,7 +12,7 @@ from sandboxes.contract import Job, Limits, Outcome, SandboxError, Verdict
 from sandboxes.pool import Sandbox
 
 LIMITS = Limits(cpu_seconds=2.0, wall_seconds=20.0, idle_seconds=1.0)
-_TEST = "def check(candidate):\n    assert candidate(20) == 21\n    assert candidate(3) == 4\n"
+TEST = "def check(candidate):\n    assert candidate(20) == 21\n    assert candidate(3) == 4\n"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Result:
 
 def run(sandbox: Sandbox) -> Iterator[Result]:
     """Run every case, in order, one batch."""
-    jobs = [Job(case.source, "f", _TEST, limits=LIMITS) for case in CASES]
+    jobs = [Job(case.source, "f", TEST, limits=LIMITS) for case in CASES]
     for case, verdict in zip(CASES, sandbox.run_batch(jobs), strict=True):
         yield Result(case, verdict)
 

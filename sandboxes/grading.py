@@ -11,14 +11,23 @@ import builtins
 import functools
 import types
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sandboxes import box, codec
 from sandboxes.contract import JobError, Outcome
-from sandboxes.program import BoxEnded, Program
+from sandboxes.program import BoxEnded
+from sandboxes.spawn import ZygoteLost
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _CONDITIONAL = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom, *_COMPREHENSIONS)
+
+
+class Program(Protocol):
+    """A running program, here or on another machine."""
+
+    def send(self, *bodies: bytes) -> None: ...
+
+    def receive(self) -> tuple[bytes, bytes]: ...
 
 
 class CandidateError(Exception):
@@ -57,7 +66,7 @@ class Candidate:
         self._num_sent_ahead = num_sent_ahead
         self.num_answers = 0
         self.failure: BaseException | None = None
-        self.ended: BoxEnded | None = None
+        self.ended: Exception | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._num_sent_ahead:
@@ -65,7 +74,12 @@ class Candidate:
         else:
             self._program.send(encode_call(args, kwargs))
         try:
-            return self._answer(*self._program.receive())
+            tag, body = self._program.receive()
+        except (BoxEnded, ZygoteLost, OSError) as end:  # the last two are the sandbox's trouble, never a wrong answer
+            self.ended = end
+            raise Gone from None
+        try:
+            return self._answer(tag, body)
         except BoxEnded as end:
             self.ended = end
             raise Gone from None

@@ -26,8 +26,7 @@ class Cgroup:
     @classmethod
     def create(cls, name: str, limits: dict[str, Any]) -> Cgroup | None:
         """A new cgroup, or None where that is not possible."""
-        num_tasks = limits["num_threads"] + limits["num_processes"] + 8
-        num_bytes = limits["memory_bytes"] * (1 + limits["num_processes"]) + limits["disk_bytes"] + _SLACK_BYTES
+        num_bytes, num_tasks = slot_size(limits)
         made: dict[str, str] = {}
         for controller, (parent, files) in _own_cgroups(num_bytes, num_tasks).items():
             path = os.path.join(parent, name)
@@ -43,7 +42,7 @@ class Cgroup:
         return cls(made) if made else None
 
     def add(self, pid: int) -> None:
-        """Move a process and all it will start into the cgroup."""
+        """Move a process (0: the calling one) and all it will start into the cgroup."""
         for path in self.paths.values():
             _write(os.path.join(path, "cgroup.procs"), str(pid))
 
@@ -60,6 +59,12 @@ class Cgroup:
         """Delete the cgroup; waits up to five seconds for its last process to be gone."""
         for path in self.paths.values():
             _remove_cgroup(path)
+
+
+def slot_size(limits: dict[str, Any]) -> tuple[int, int]:
+    """(bytes of memory, tasks) that a slot may use in all: its box, its files and the zygote."""
+    num_bytes = limits["memory_bytes"] * (1 + limits["num_processes"]) + limits["disk_bytes"] + _SLACK_BYTES
+    return num_bytes, limits["num_threads"] + limits["num_processes"] + 8
 
 
 def sweep(judge_pid: int) -> None:

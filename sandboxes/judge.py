@@ -11,14 +11,17 @@ import resource
 import signal
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sandboxes import box, codec, frames, grading
-from sandboxes.cell import Cell, ZygoteLost
+from sandboxes import backends, box, codec, frames, grading
+from sandboxes.cell import BoxEnd, Cell
 from sandboxes.contract import JobError, Outcome
-from sandboxes.program import PATIENCE, BoxEnded, Program
+from sandboxes.program import BoxEnded
+from sandboxes.spawn import ZygoteLost
 
-_OWN_PATIENCE_SECONDS = 2.0  # for the test's own work, on top of the program's wall limit
+if TYPE_CHECKING:
+    from sandboxes.remote import RemoteCell
+
 _ARGUMENT_DEPTH = 1000
 _OWN_CPU_SECONDS = 120.0
 
@@ -48,27 +51,33 @@ def _on_alarm(_number: int, _frame: Any) -> None:
 
 
 class Judge:
-    """Judges one job at a time; owns the slot's zygote and replaces it when it is lost."""
+    """Judges one job at a time; owns the slot's cell and replaces it when it is lost."""
 
     def __init__(self, config: dict[str, Any]):
         self.config = config
         self.limits: dict[str, Any] = config["limits"]
-        self.cell: Cell | None = None
+        self.cell: Cell | RemoteCell | None = None
         self.cpu_guard_seconds = 0.0
 
-    def start_cell(self, limits: dict[str, Any]) -> Cell:
-        """Start the zygote of the configured tier. Raises ZygoteLost."""
-        self.cell = Cell(self.config["tier"], self.config["packages"], limits)
+    def start_cell(self, limits: dict[str, Any]) -> Cell | RemoteCell:
+        """Start the cell of the configured backend and tier. Raises ZygoteLost."""
+        backend = self.config["backend"]
+        if backends.is_remote(backend):
+            from sandboxes.remote import RemoteCell  # its HTTP client is slow to import
+
+            self.cell = RemoteCell(backend)
+        else:
+            self.cell = Cell(self.config["tier"], backend, self.config["packages"], limits)
         return self.cell
 
-    def _provide_cell(self, limits: dict[str, Any]) -> Cell:
+    def _provide_cell(self, limits: dict[str, Any]) -> Cell | RemoteCell:
         """A usable zygote for `limits`: those that the kernel keeps for the whole slot need a zygote of their own."""
         if self.cell is not None and not (self.cell.usable and self.cell.serves(limits)):
             self.close()
         return self.start_cell(limits) if self.cell is None else self.cell
 
     def close(self) -> None:
-        """End the zygote."""
+        """End the cell."""
         if self.cell is not None:
             self.cell.close()
             self.cell = None
@@ -92,44 +101,41 @@ class Judge:
             self.cpu_guard_seconds = int(used + _OWN_CPU_SECONDS)
             resource.setrlimit(resource.RLIMIT_CPU, (int(self.cpu_guard_seconds), resource.RLIM_INFINITY))
 
-    def _judge(self, request: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    def _judge(self, request: dict[str, Any], cell: Cell | RemoteCell) -> dict[str, Any]:
         if "calls" in request:
             work = codec.decode(request["calls"].encode(), _ARGUMENT_DEPTH)
             total = len(work)
         else:
             work = grading.prepare(request["test"], request["prelude"], request["entry_point"])
             total = max(len(work.assert_lines), 1)
-        program = Program(cell, self.limits)
-        facts = None
+        program = cell.open_program(self.limits)
         try:
+            signal.setitimer(signal.ITIMER_REAL, cell.test_seconds(self.limits), 0.5)
             score, end = self._score(request, work, program)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            facts = program.close()
-        status, cpu_seconds, wall_seconds, out, err = facts
-        exit_status = None if end is None else _exit_status(status)
+            remains = program.close()
         if end is not None:
-            outcome = self._outcome_of_end(end, status, cpu_seconds, cell)
-            score = grading.Score(outcome, end.tests_passed, total, end.detail or _describe(status))
+            outcome = self._outcome_of_end(end, remains.end, cell)
+            score = grading.Score(outcome, end.tests_passed, total, end.detail or _describe(remains.end.status))
         assert score is not None  # the program answered to the end, or it ended
         return {
             "outcome": score.outcome.value,
             "tests_passed": score.tests_passed,
             "tests_total": score.tests_total,
-            "cpu_seconds": cpu_seconds,
-            "wall_seconds": wall_seconds,
-            "exit_status": exit_status,
-            "stdout": out,
-            "stderr": err,
+            "cpu_seconds": remains.end.cpu_seconds,
+            "wall_seconds": remains.wall_seconds,
+            "exit_status": None if end is None else _exit_status(remains.end.status),
+            "stdout": remains.stdout,
+            "stderr": remains.stderr,
             "detail": score.detail,
         }
 
     def _score(
-        self, request: dict, work: list | grading.PreparedTest, program: Program
+        self, request: dict, work: list | grading.PreparedTest, program: grading.Program
     ) -> tuple[grading.Score | None, BoxEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
         limits = self.limits
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE * limits["wall_seconds"] + _OWN_PATIENCE_SECONDS, 0.5)
         ahead = () if isinstance(work, list) else work.ahead
         program.send(box.load_frame(request["source"], request["entry_point"]), *ahead)
         try:
@@ -142,18 +148,23 @@ class Judge:
         except TestOverran:
             return None, BoxEnded(Outcome.TIMEOUT_WALL, "the test overran on the program's answers")
 
-    def _outcome_of_end(self, end: BoxEnded, status: int, cpu_seconds: float, cell: Cell) -> Outcome:
-        """What the kernel's facts say about a program that stopped answering."""
-        over_cpu = cpu_seconds >= self.limits["cpu_seconds"] or status == signal.SIGXCPU
-        if over_cpu and end.outcome in (None, Outcome.TIMEOUT_WALL):
+    def _outcome_of_end(self, ended: BoxEnded, end: BoxEnd, cell: Cell | RemoteCell) -> Outcome:
+        """What the kernel's facts say about a program that stopped answering. Raises ZygoteLost if we were to blame."""
+        over_cpu = end.cpu_seconds >= self.limits["cpu_seconds"] or end.status == signal.SIGXCPU
+        if over_cpu and ended.outcome in (None, Outcome.TIMEOUT_WALL):
             return Outcome.TIMEOUT_CPU
-        if end.outcome is not None:
-            return end.outcome
-        if os.WIFEXITED(status):
+        if ended.outcome is not None:
+            return ended.outcome
+        if os.WIFEXITED(end.status):
             return Outcome.EXITED
-        number = os.WTERMSIG(status)
-        if number == signal.SIGKILL:  # by the kernel for memory, or by us: it had closed its channel and gone on
-            return Outcome.MEMORY if cell.ran_out_of_memory() else Outcome.PROTOCOL
+        if os.WTERMSIG(end.status) != signal.SIGKILL:
+            return Outcome.CRASHED
+        if cell.ran_out_of_memory():
+            return Outcome.MEMORY
+        if not end.ended_itself:  # it had closed its channel and gone on
+            return Outcome.PROTOCOL
+        if cell.tier in ("A", "B"):  # where a program cannot do that to itself: see seccomp.box_filter
+            raise ZygoteLost("the box was killed from outside")
         return Outcome.CRASHED
 
 

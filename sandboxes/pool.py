@@ -9,93 +9,32 @@ from __future__ import annotations
 import asyncio
 import atexit
 import importlib.util
-import json
 import logging
 import os
 import queue
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sandboxes import codec, frames, host
-from sandboxes.cell import python_command
+from sandboxes import backends
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
 from sandboxes.probe import Report, survey
-from sandboxes.program import PATIENCE
+from sandboxes.requests import request
+from sandboxes.slot import Slot, SlotLost
 
-_START_SECONDS = 30.0
 ALARM_SHARE = 0.01  # of jobs left unscored
 logger = logging.getLogger("sandboxes")
-_GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is replaced
-
-
-class _SlotLost(Exception):
-    """The judge of a slot died or fell silent."""
-
-
-class _Slot:
-    """One judge process. Used by one thread at a time."""
-
-    def __init__(self, config: dict[str, Any]):
-        ours, theirs = socket.socketpair()
-        command = [*python_command(), "judge", str(theirs.fileno()), json.dumps(config)]
-        self.process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            env={"TMPDIR": tempfile.gettempdir()},  # where both sides look for scratch directories
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        theirs.close()
-        self.link = ours
-        self.link.settimeout(_START_SECONDS)
-        try:
-            hello = frames.receive(self.link)
-        except (frames.Closed, TimeoutError) as error:
-            self.close()
-            raise SandboxError(f"the judge did not start: {error!r}") from error
-        if "failed" in hello:
-            self.close()
-            raise SandboxError(hello["failed"])
-        self.lacks: tuple[str, ...] = tuple(hello["lacks"])
-        self.limits: Limits | None = None  # those the judge was last told
-
-    def execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
-        """The judge's reply. Raises _SlotLost."""
-        try:
-            if limits != self.limits:
-                self.limits = limits
-                self.link.settimeout(PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
-                request = {**request, "limits": limits.as_dict()}
-            frames.send(self.link, request)
-            return frames.receive(self.link)
-        except (frames.Closed, OSError) as error:
-            raise _SlotLost(f"the judge was lost: {error!r}") from error
-
-    def close(self) -> None:
-        """End the judge and its zygote. The judge gets a moment to clean up after itself."""
-        self.link.close()
-        try:
-            self.process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.process.returncode != 0:
-            host.sweep(self.process.pid)
 
 
 class Sandbox:
     """Runs untrusted Python programs against trusted tests. A context manager; starts on first use.
 
     `num_slots` (default: the CPUs this process may use, at most 16) programs run at a time. `tier` is "auto", "A", "B"
-    or "C"; C must also be allowed by `allow_weak_sandbox`. Raises SandboxError if the machine offers no allowed tier.
+    or "C"; `backend` says who runs the programs (see backends.py). What does not deny everything it should (tier C,
+    most remote services) must be allowed by `allow_weak_sandbox`. `allow_tests_in_box` lets jobs ask for verdicts that
+    can be forged: not for rewards. Raises SandboxError if the machine offers no allowed tier.
     """
 
     def __init__(
@@ -104,20 +43,25 @@ class Sandbox:
         limits: Limits | None = None,
         *,
         tier: str = "auto",
+        backend: str = backends.LOCAL,
         allow_weak_sandbox: bool = False,
+        allow_tests_in_box: bool = False,
         packages: Sequence[str] = (),
     ):
         if num_slots is not None and num_slots < 1:
             raise ValueError("num_slots must be at least 1")
         self.num_slots = num_slots or _default_slots()
         self.limits = limits or Limits()
-        self._wanted_tier, self._allow_weak = tier, allow_weak_sandbox
+        if packages and backend not in (backends.LOCAL, backends.BUBBLEWRAP):
+            raise ValueError(f"packages= is for this machine's own; install them where {backend!r} runs programs")
+        self.backend, self._tiers = backend, backends.tiers(backend, tier)
+        self._allow_weak, self._allow_tests_in_box = allow_weak_sandbox, allow_tests_in_box
         self._packages = _locate(packages)
         self.num_jobs = self.num_unscored = 0  # judged so far; of these, not scored because of the sandbox
         self._lock = threading.RLock()  # the survey at start runs a job
         self._owner_pid = self._ready_pid = 0
-        self._idle: queue.LifoQueue[_Slot | None] = queue.LifoQueue()
-        self._slots: set[_Slot] = set()
+        self._idle: queue.LifoQueue[Slot | None] = queue.LifoQueue()
+        self._slots: set[Slot] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._report = Report("none")
 
@@ -202,21 +146,22 @@ class Sandbox:
             return self._threads
 
     def _run(self, job: Job) -> Verdict | SandboxError:
-        request = self._request(job)
-        if isinstance(request, Verdict | SandboxError):
-            return request
+        limits = job.limits or self.limits
+        wire = request(job, limits, self._allow_tests_in_box)
+        if isinstance(wire, Verdict | SandboxError):
+            return wire
         self.start()
         trouble = ""
         for _ in range(2):
             try:
-                reply = self._execute(request, job.limits or self.limits)
-            except (_SlotLost, SandboxError, OSError) as error:
+                reply = self._execute(wire, limits)
+            except (SlotLost, SandboxError, OSError) as error:
                 trouble = str(error)
                 continue
             self.num_jobs += 1
             if "verdict" in reply:
-                verdict = reply["verdict"]
-                return Verdict(**{**verdict, "outcome": Outcome(verdict["outcome"])})
+                verdict = {**reply["verdict"], "outcome": Outcome(reply["verdict"]["outcome"])}
+                return Verdict(**verdict, forgeable=job.test_in_box)
             trouble = reply["trouble"]
             if not reply["retry"]:
                 return JobError(trouble)
@@ -229,13 +174,13 @@ class Sandbox:
         if share > ALARM_SHARE and self.num_jobs >= 100:
             logger.error("the sandbox failed on %.1f %% of %d jobs, last: %s", 100 * share, self.num_jobs, trouble)
 
-    def _execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
-        """Run `request` on a free slot; a lost slot is thrown away and its place kept."""
+    def _execute(self, wire: dict[str, Any], limits: Limits) -> dict[str, Any]:
+        """Run the request `wire` on a free slot; a lost slot is thrown away and its place kept."""
         slot = self._idle.get()
         try:
             if slot is None:
                 slot = self._new_slot(self._report.tier)
-            reply = slot.execute(request, limits)
+            reply = slot.execute(wire, limits)
         except BaseException:
             if slot is not None:
                 self._slots.discard(slot)
@@ -248,20 +193,20 @@ class Sandbox:
     def _choose_tier(self) -> Report:
         """Start a slot in the best tier that holds what it promises; it stays as the first idle slot."""
         refused: dict[str, str] = {}
-        for tier in ("A", "B", "C") if self._wanted_tier == "auto" else (self._wanted_tier,):
+        for tier in self._tiers:
             if tier == "C" and not self._allow_weak:
                 refused[tier] = "not allowed without allow_weak_sandbox: resource limits only, no isolation"
                 continue
-            self._report = Report(tier)
+            self._report = Report(tier, backend=self.backend)
             try:
                 missing = survey(self)
             except SandboxError as error:
                 refused[tier] = str(error)
                 self._drop_slots()
                 continue
-            if tier == "C" or not missing:
+            if not missing or (self._allow_weak and tier in ("C", "remote")):
                 lacks = {item for slot in self._slots for item in slot.lacks}
-                return Report(tier, missing, refused, tuple(sorted(lacks)))
+                return Report(tier, missing, refused, tuple(sorted(lacks)), self.backend)
             refused[tier] = "could " + ", ".join(missing)
             self._drop_slots()
         raise SandboxError("no tier of isolation works here: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
@@ -276,27 +221,12 @@ class Sandbox:
         for _ in range(self.num_slots):
             self._idle.put(None)
 
-    def _new_slot(self, tier: str) -> _Slot:
-        slot = _Slot({"tier": tier, "packages": self._packages, "limits": self.limits.as_dict()})
+    def _new_slot(self, tier: str) -> Slot:
+        slot = Slot(
+            {"tier": tier, "backend": self.backend, "packages": self._packages, "limits": self.limits.as_dict()}
+        )
         self._slots.add(slot)
         return slot
-
-    def _request(self, job: Job) -> dict[str, Any] | Verdict | SandboxError:
-        """The wire form of `job`; a REJECTED verdict for a program that cannot even be sent."""
-        limits = job.limits or self.limits
-        try:
-            num_bytes = len(job.source) if len(job.source) > limits.source_bytes else len(job.source.encode())
-        except UnicodeEncodeError:
-            return Verdict(Outcome.REJECTED, detail="the source is not valid Unicode")
-        if num_bytes > limits.source_bytes:
-            return Verdict(Outcome.REJECTED, detail=f"the source exceeds {limits.source_bytes} bytes")
-        request = {"source": job.source, "entry_point": job.entry_point}
-        if job.calls is None:
-            return {**request, "test": job.test, "prelude": job.prelude}
-        try:
-            return {**request, "calls": codec.encode([tuple(call) for call in job.calls], 1000).decode()}
-        except ValueError as error:
-            return JobError(f"a call or an expected value is not data: {error}")
 
 
 def _default_slots() -> int:

@@ -71,17 +71,19 @@ _WRITABLE = ("/", "/dev/shm", "/var/tmp", "/usr/lib", "/home", "/root", "/run")
 
 @dataclass(frozen=True)
 class Report:
-    """The tier in use ("A", "B", "C" or "none"), what it lets through, and why each better tier is out of reach."""
+    """The tier in use ("A", "B", "C", "remote", "none"), what it lets through, why each better one is out of reach."""
 
     tier: str
     missing: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()  # layers of defence this machine could not add
+    backend: str = "local"
 
     def as_dict(self) -> dict[str, object]:
         """The report as plain data, for run records."""
         return {
             "tier": self.tier,
+            "backend": self.backend,
             "missing": list(self.missing),
             "refused": dict(self.refused),
             "lacks": list(self.lacks),

@@ -11,19 +11,21 @@ import select
 import socket
 import struct
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sandboxes import host
-from sandboxes.cell import Cell, ZygoteLost
 from sandboxes.contract import Outcome
+from sandboxes.spawn import ZygoteLost
+
+if TYPE_CHECKING:
+    from sandboxes.cell import BoxEnd, Cell
 
 _HEADER = struct.Struct("<I")
 _REQUEST = struct.Struct("<III")
 _CHUNK = 1 << 16
 _WATCH_SECONDS = 0.25
 _CLOSE_WATCH_SECONDS = 0.02  # where the kernel does not count files and threads for us
-
-
 PATIENCE = 3  # on a loaded machine the wall limit stretches up to this factor
 
 
@@ -33,6 +35,16 @@ class BoxEnded(Exception):
     def __init__(self, outcome: Outcome | None, detail: str = "", tests_passed: int = 0):
         super().__init__(detail)
         self.outcome, self.detail, self.tests_passed = outcome, detail, tests_passed
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What is left of a program: the kernel's facts and what it had printed."""
+
+    end: BoxEnd
+    wall_seconds: float
+    stdout: str
+    stderr: str
 
 
 class Program:
@@ -81,17 +93,17 @@ class Program:
             raise
         return frame[:1], frame[1:]
 
-    def close(self) -> tuple[int, float, float, str, str]:
-        """Kill the program; (wait status, CPU seconds, wall seconds, stdout, stderr)."""
+    def close(self) -> Remains:
+        """End the program. What is left of it."""
         try:
-            status, cpu_seconds = self.cell.end_box()
+            end = self.cell.end_box(is_ending=self.ended is not None and self.ended.outcome is None)
             wall_seconds = time.monotonic() - self.started
             texts = [self._drain(descriptor) for descriptor in self.output]
         finally:
             self.link.close()
             for descriptor in self.output:
                 os.close(descriptor)
-        return status, cpu_seconds, wall_seconds, texts[0], texts[1]
+        return Remains(end, wall_seconds, *texts)
 
     def _take_frame(self) -> bytes | None:
         if len(self.inbox) < 4:
@@ -141,7 +153,7 @@ class Program:
         self.deadline = self.started + allowed
 
     def _find_pid(self) -> int:
-        self.pid = self.pid or host.descendant(self.cell.process.pid, 2 if self.cell.tier == "A" else 1)
+        self.pid = self.pid or self.cell.find_box()
         return self.pid
 
     def _write(self) -> None:

@@ -15,8 +15,8 @@ from sandboxes import kernel
 SCRATCH_PARENT = "/scratch"  # Landlock rules on it also cover whatever is mounted below it
 SCRATCH = "/scratch/tmp"  # /tmp is a link to it
 PACKAGES = "/packages"
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
-_LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _MOUNT_SETATTR, _AT_RECURSIVE = 442, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
@@ -27,7 +27,7 @@ def readable_dirs() -> list[str]:
     wanted = [os.path.dirname(os.path.realpath(os.__file__))]
     if prefix not in ("/usr", "/"):
         wanted.append(os.path.join(prefix, "lib"))
-    wanted += _LIBRARY_DIRS
+    wanted += LIBRARY_DIRS
     real = sorted({os.path.realpath(path) for path in wanted if os.path.isdir(path)})
     return [path for path in real if not any(path.startswith(other + "/") for other in real)]
 
@@ -73,10 +73,10 @@ def enter(packages: dict[str, str]) -> None:
         kernel.mount("tmpfs", stage + path, "tmpfs", kernel.MS_RDONLY, "size=4k,nr_inodes=2,mode=0")
     for name, path in packages.items():
         _bind(path, f"{stage}{PACKAGES}/{name}")
-    for link in _LIBRARY_DIRS:
+    for link in LIBRARY_DIRS:
         if os.path.islink(link):
             os.symlink(os.readlink(link), stage + link)
-    for device in _DEVICES:
+    for device in DEVICES:
         _bind_file(device, stage + device, 0)
     if os.path.exists("/etc/ld.so.cache"):
         _bind_file("/etc/ld.so.cache", stage + "/etc/ld.so.cache", _ATTR_RDONLY)

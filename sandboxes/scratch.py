@@ -1,6 +1,6 @@
 """Keeps the one writable directory of a slot empty between jobs.
 
-Runs in the zygote while no program is alive. Assumes the working directory is the scratch directory.
+Runs in the zygote, or in the judge, while no program is alive.
 A directory that cannot be emptied is reported, and the slot is then replaced as a whole.
 """
 
@@ -13,11 +13,11 @@ _MAX_DEPTH = 512
 
 
 class Scratch:
-    """The scratch directory behind a descriptor opened once."""
+    """The scratch directory behind a descriptor opened once: it stays usable when a program takes away its mode."""
 
     def __init__(self, path: str):
-        self.path = path
-        self.mode = stat.S_IMODE(os.stat(path).st_mode)
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.mode = stat.S_IMODE(os.fstat(self.descriptor).st_mode)
         self.pristine = self._state()
 
     def clean(self) -> bool:
@@ -25,23 +25,23 @@ class Scratch:
         if self._state() == self.pristine:
             return True
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode:
-                    os.fchmod(descriptor, self.mode)
-                _empty(descriptor, _MAX_DEPTH)
-                os.utime(descriptor)  # the time of the last change would be a message to the next job
-                empty = not os.listdir(descriptor)
-            finally:
-                os.close(descriptor)
+            if stat.S_IMODE(os.fstat(self.descriptor).st_mode) != self.mode:
+                os.fchmod(self.descriptor, self.mode)
+            _empty(self.descriptor, _MAX_DEPTH)
+            os.utime(self.descriptor)  # the time of the last change would be a message to the next job
+            empty = not os.listdir(self.descriptor)
         except (OSError, RecursionError):
             return False
         self.pristine = self._state()
         return empty
 
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.descriptor)
+
     def _state(self) -> tuple[int, ...]:
         """Differs after anything was created in the directory, even if it was deleted again."""
-        now = os.stat(self.path)
+        now = os.fstat(self.descriptor)
         return now.st_mtime_ns, now.st_ctime_ns, now.st_atime_ns, now.st_nlink, now.st_size, now.st_mode
 
 

@@ -1,7 +1,7 @@
 """Assembles the seccomp filter: an allow-list of system calls, some of them only with harmless arguments.
 
 Pure functions from limits to packed BPF; nothing is installed here. The numbers are in `syscalls.py`.
-Denied calls fail with EPERM; a foreign architecture (int 0x80) kills the process.
+Denied calls fail with EPERM; a foreign architecture (int 0x80) and SIGKILL to itself kill the process with SIGSYS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ CLONE3 = 435  # its flags lie behind a pointer; ENOSYS makes the C library use c
 CLONE_THREAD = 0x00010000
 CLONE_NEW_ANY = 0x7E020000  # every CLONE_NEW* flag that clone takes (NEWTIME is for clone3 only, which is denied)
 AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET = 1, 1, 5
-LOWERABLE = (0, 3)  # RLIMIT_CPU, RLIMIT_STACK
+RLIMIT_CPU, RLIMIT_STACK = 0, 3
+SIGKILL = 9
 PR_SET_PDEATHSIG, PR_SET_SECCOMP = 1, 22
 PRCTL_OPTIONS = (
     3,
@@ -58,16 +59,20 @@ def zygote_filter(machine: str, own_files: bool) -> bytes:
 
 
 def box_filter(machine: str, num_processes: int) -> bytes:
-    """What a box gives up on top: processes (unless allowed some), and signals to anything but itself.
+    """What a box gives up on top: processes (unless allowed some), signals to anything but itself, its CPU limit.
 
-    PID_MARK stands where the program's pid belongs.
+    PID_MARK stands where the program's pid belongs. A program cannot end by SIGKILL of its own doing (it gets SIGSYS
+    for trying), so one that did was killed from outside.
     """
     numbers = syscalls.numbers(syscalls.CHECKED, machine)
     rules: Rules = {}
     if not num_processes:
         rules[numbers["clone"]] = _flags_rule(forbidden=0, required=CLONE_THREAD)
         rules.update({numbers[name]: EPERM for name in ("fork", "vfork") if name in numbers})
-    rules.update({numbers[name]: _one_of(0, (PID_MARK,)) for name in ("kill", "tgkill")})
+    rules.update({numbers["kill"]: _signal_rule(1), numbers["tgkill"]: _signal_rule(2)})
+    rules.update(
+        {numbers["prlimit64"]: _prlimit_rule((RLIMIT_STACK,)), numbers["setrlimit"]: _one_of(0, (RLIMIT_STACK,))}
+    )
     rules[numbers["prctl"]] = _one_of(0, PRCTL_OPTIONS)
     return _assemble(machine, rules, otherwise=ALLOW)
 
@@ -115,11 +120,11 @@ def _shared_rule(name: str) -> Code | int:
     if name == "clone":
         return _flags_rule(forbidden=CLONE_NEW_ANY, required=0)
     if name == "prlimit64":
-        return _prlimit_rule()
+        return _prlimit_rule((RLIMIT_CPU, RLIMIT_STACK))
     if name == "socketpair":
         return _socketpair_rule()
     argument, values = {
-        "setrlimit": (0, LOWERABLE),
+        "setrlimit": (0, (RLIMIT_CPU, RLIMIT_STACK)),
         "prctl": (0, (*PRCTL_OPTIONS, PR_SET_PDEATHSIG, PR_SET_SECCOMP)),
         "ioctl": (1, IOCTL_REQUESTS),
         "fcntl": (1, FCNTL_COMMANDS),
@@ -152,22 +157,36 @@ def _socketpair_rule() -> Code:
     ]
 
 
-def _prlimit_rule() -> Code:
-    """Reading limits is free; of the own ones, those in LOWERABLE may be set (never above the hard limit)."""
-    return [
+def _prlimit_rule(lowerable: tuple[int, ...]) -> Code:
+    """Reading limits is free; of the own ones, those in `lowerable` may be set (never above the hard limit)."""
+    code: Code = [
         (LD_ABS, 0, 0, OFFSET_ARGS),
         (JEQ, 1, 0, 0),  # pid 0: itself
         (RET, 0, 0, EPERM),
-        (LD_ABS, 0, 0, OFFSET_ARGS + 8),
-        (JEQ, 0, 1, LOWERABLE[0]),
-        (RET, 0, 0, ALLOW),
-        (JEQ, 0, 1, LOWERABLE[1]),
-        (RET, 0, 0, ALLOW),
-        (LD_ABS, 0, 0, OFFSET_ARGS + 16),
+        _low(1),
+    ]
+    for limit in lowerable:
+        code += [(JEQ, 0, 1, limit), (RET, 0, 0, ALLOW)]
+    return [
+        *code,
+        _low(2),
         (JEQ, 0, 2, 0),
         (LD_ABS, 0, 0, OFFSET_ARGS + 20),
         (JEQ, 1, 0, 0),
         (RET, 0, 0, EPERM),
+        (RET, 0, 0, ALLOW),
+    ]
+
+
+def _signal_rule(signal_argument: int) -> Code:
+    """Signals to the program itself; for SIGKILL it dies of SIGSYS instead."""
+    return [
+        _low(0),
+        (JEQ, 1, 0, PID_MARK),
+        (RET, 0, 0, EPERM),
+        _low(signal_argument),
+        (JEQ, 0, 1, SIGKILL),
+        (RET, 0, 0, KILL),
         (RET, 0, 0, ALLOW),
     ]
 

@@ -15,36 +15,16 @@ import signal
 import socket
 import struct
 import sys
+import time
 
-from sandboxes import box, host, kernel, rootfs, scratch, seccomp
+from sandboxes import box, host, kernel, scratch, seccomp, walls, warm
 
-# What honest solutions import: paid for once per slot instead of once per job.
-_COMMON = (
-    "bisect",
-    "collections",
-    "copy",
-    "functools",
-    "heapq",
-    "itertools",
-    "math",
-    "operator",
-    "re",
-    "string",
-    "typing",
-)
-
-REPLY = struct.Struct("<idd?")  # wait status, user seconds, system seconds, whether the slot is clean
+REPLY = struct.Struct("<idd??")  # wait status, user seconds, system seconds, slot is clean, box had ended by itself
 REQUEST = struct.Struct("<III")  # CPU limit in whole seconds, answer bytes, answer depth
+KILL, EXPECT_END = b"K", b"E"  # end the box now; or: it has closed its channel, so it is about to end by itself
 SETUP_FAILED = 97
 CONTROL, FIRST_PRIVATE = 3, 4
-NAMESPACES = (
-    kernel.CLONE_NEWUSER
-    | kernel.CLONE_NEWNS
-    | kernel.CLONE_NEWNET
-    | kernel.CLONE_NEWIPC
-    | kernel.CLONE_NEWUTS
-    | kernel.CLONE_NEWPID
-)
+_END_SECONDS = 1.0  # between the close of a dying box's channel and its end
 _fork = ctypes.PyDLL(None).fork  # os.fork without Python's at-fork work, which a single-threaded process does not need
 
 
@@ -55,6 +35,7 @@ def main(descriptor: int, config_text: str) -> None:
         os.dup2(descriptor, CONTROL)
         os.close(descriptor)
     control = socket.socket(fileno=CONTROL)
+    os.environ.clear()
     try:
         _start(control, config).serve()
     except (BrokenPipeError, ConnectionResetError):  # the judge is gone
@@ -67,9 +48,11 @@ def _start(control: socket.socket, config: dict) -> Zygote:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if control.recv(16) != b"go":  # now in its cgroup
             os._exit(0)
-        if config["tier"] == "A":
-            _enter_namespaces(control, config)
+        if config["builder"] == "zygote":
+            walls.enter_namespaces(control, config)
         else:
+            if config["builder"] == "bubblewrap":
+                walls.finish_bubblewrap(config["limits"])
             os.chdir(config["scratch"])
         zygote = Zygote(control, config)
     except OSError as error:
@@ -79,108 +62,25 @@ def _start(control: socket.socket, config: dict) -> Zygote:
     return zygote
 
 
-def _enter_namespaces(control: socket.socket, config: dict) -> None:
-    """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in their process 1."""
-    if config["real_root"]:  # real root may read what the mapped user may not (a Python below /root)
-        kernel.unshare(kernel.CLONE_NEWNS)
-        rootfs.enter(config["packages"])
-    kernel.unshare(NAMESPACES)
-    control.send(b"map")
-    if control.recv(16) != b"mapped":
-        raise OSError("the judge could not map user ids")
-    if config["real_root"]:
-        _switch_user(0)
-    else:
-        rootfs.enter(config["packages"])
-    rootfs.mount_scratch(config["limits"]["disk_bytes"], config["limits"]["num_inodes"])
-    child = os.fork()
-    if child:
-        _wait_for(child)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.chdir(rootfs.SCRATCH)
-
-
-def _wait_for(child: int) -> None:
-    """Stay as the parent of process 1, without rights, and end with it."""
-    os.closerange(0, 64)
-    kernel.drop_capabilities()
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # again: a change of user clears it
-    os.waitpid(child, 0)
-    os._exit(0)
-
-
-def _switch_user(uid: int) -> None:
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-
-
-def _warm_up() -> None:
-    """Go through a box's work with a trusted sample, so that boxes inherit its memory pages instead of faulting."""
-    for name in _COMMON:
-        __import__(name)
-    for name in _COMMON:
-        __import__(name)
-    calls: list[tuple[tuple, dict]] = [(([1, 2, 3, 4],), {"n": 2}), (("abc",), {}), ((5,), {})]
-    for _ in range(20):  # enough for the interpreter to specialise its bytecode, which writes to it
-        ours, theirs = socket.socketpair()
-        for body in (box.load_frame(_SAMPLE, "f"), *(box.call_frame(*call) for call in calls)):
-            ours.send(struct.pack("<I", len(body)) + body)
-        ours.shutdown(socket.SHUT_WR)
-        box.serve(theirs.fileno(), 1 << 20, 60)
-        ours.close()
-        theirs.close()
-    del sys.modules[box.MODULE_NAME]
-
-
-def _import_packages(packages: dict[str, str]) -> None:
-    """Make allowed third-party packages importable, and import them once for all boxes."""
-    if not packages:
-        return
-    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
-    in_root = os.path.isdir(rootfs.PACKAGES)
-    sys.path += [rootfs.PACKAGES] if in_root else sorted({os.path.dirname(path) for path in packages.values()})
-    for name in packages:
-        if name.isidentifier():
-            __import__(name)
-
-
-_SAMPLE = '''
-from typing import List
-import math
-def f(xs: List[int], n: int = 1) -> list:
-    """A sample of what programs do."""
-    try:
-        return sorted([x * n for x in xs if x % 2 == 0])
-    except (ValueError, KeyError) as error:
-        raise RuntimeError(f"{error!r}") from error
-class A:
-    def g(self, **k):
-        while True:
-            break
-        return {1: (2, 3.5), "a": {4}}
-assert A().g() and f([2])
-'''
-
-
 class Zygote:
     """Forks one box per request; keeps the scratch directory empty between jobs."""
 
     def __init__(self, control: socket.socket, config: dict):
         self.control, self.tier, limits = control, config["tier"], config["limits"]
+        self.is_init = os.getpid() == 1
         os.umask(0o077)
-        _import_packages(config["packages"])
-        _warm_up()
+        warm.import_packages(config["packages"])
+        warm.warm_up()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if self.tier == "C":
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         if os.geteuid() == 0:
             kernel.drop_bounding_set()
-        _set_resource_limits(limits, config["num_own_tasks"])
+        walls.set_resource_limits(limits, config["num_own_tasks"])
         self.without_landlock = self.tier == "A" and kernel.landlock_abi() == 0  # A has its own root as well
-        ruleset = None if self.tier == "C" or self.without_landlock else _landlock(config)
+        ruleset = None if self.tier == "C" or self.without_landlock else walls.landlock_ruleset(config)
         if config["job_uid"] is not None:
-            _switch_user(config["job_uid"])
+            walls.switch_user(config["job_uid"])
         kernel.drop_capabilities()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # again: a change of user clears it
@@ -208,22 +108,25 @@ class Zygote:
                 self._become_box(descriptors, *REQUEST.unpack(message))
             for descriptor in descriptors:
                 os.close(descriptor)
-            if not self.control.recv(1):  # the judge says stop when it has what it needs, or sees the box end
+            word = self.control.recv(1)  # the judge has what it needs, or sees the box end
+            if not word:
                 os._exit(0)
+            if pid < 0:
+                self.control.send(b"failed: the zygote could not fork a box")
+                continue
+            had_ended = word == EXPECT_END and _ends_by_itself(pid)
             status, user, system = self._end(pid)
             clean = self.scratch is None or self.scratch.clean()
-            self.control.send(REPLY.pack(status, user, system, clean))
+            self.control.send(REPLY.pack(status, user, system, clean, had_ended))
 
     def _end(self, pid: int) -> tuple[int, float, float]:
         """Kill the box and whatever else lives in the namespace; (wait status, user seconds, system seconds)."""
-        if pid < 0:
-            return SETUP_FAILED, 0.0, 0.0
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         user, system = usage.ru_utime, usage.ru_stime
         if self.tier == "C":
             _kill_children()
-        if self.tier == "A":
+        if self.is_init:
             try:
                 os.kill(-1, signal.SIGKILL)
                 while True:
@@ -247,12 +150,23 @@ class Zygote:
             os.dup2(link, CONTROL)  # the way to the judge's control socket closes here
             os.closerange(FIRST_PRIVATE, 64)
         except BaseException as error:
-            os.write(CONTROL, b"box setup failed: " + str(error).encode()[:200])
+            os.write(CONTROL, b"failed: a box could not be set up: " + str(error).encode()[:200])
             os._exit(SETUP_FAILED)
         try:
             box.serve(CONTROL, result_bytes, result_depth)
         finally:
             os._exit(0)
+
+
+def _ends_by_itself(pid: int) -> bool:
+    """Whether the box ends without our doing. A program that has only closed its channel does not."""
+    deadline = time.monotonic() + _END_SECONDS
+    while True:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.0005)
 
 
 def _kill_children() -> None:
@@ -261,31 +175,3 @@ def _kill_children() -> None:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-
-
-def _landlock(config: dict) -> int:
-    """Reading the libraries, writing the scratch directory and /dev/null; nothing else."""
-    if config["tier"] == "A":
-        rules = [("/", kernel.READ_ONLY), (rootfs.SCRATCH_PARENT, kernel.READ_WRITE)]
-    else:
-        rules = [(path, kernel.READ_ONLY if files else kernel.LIST_ONLY) for path, files in rootfs.reading_rules()]
-        others = [*config["packages"].values(), "/etc/ld.so.cache", "/dev/urandom", "/dev/zero"]
-        rules += [(path, kernel.READ_ONLY) for path in others if os.path.exists(path)]
-        rules.append((config["scratch"], kernel.READ_WRITE))
-    return kernel.landlock_ruleset([*rules, ("/dev/null", kernel.DEVICE)])
-
-
-def _set_resource_limits(limits: dict, num_own_tasks: int) -> None:
-    """Limits that the boxes inherit. The one on CPU time is set in the box: it counts from the process's start."""
-    for kind, value in (
-        (resource.RLIMIT_AS, limits["memory_bytes"]),
-        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
-        (resource.RLIMIT_NOFILE, limits["num_open_files"]),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_STACK, 64 << 20),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
-        (resource.RLIMIT_SIGPENDING, 256),
-        (resource.RLIMIT_NPROC, limits["num_threads"] + limits["num_processes"] + num_own_tasks),
-    ):
-        resource.setrlimit(kind, (value, value))

@@ -1,0 +1,83 @@
+"""The trainer's end of one slot: starts a judge process, hands it requests, ends it.
+
+Used by one thread at a time. Never runs a program's or a test's text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from typing import Any
+
+from sandboxes import frames, host
+from sandboxes.contract import Limits, SandboxError
+from sandboxes.program import PATIENCE
+from sandboxes.spawn import python_command
+
+_START_SECONDS = 150.0  # a plain slot takes 0.3 s, one in a container up to two minutes
+_GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is replaced
+
+
+# For bwrap, docker and podman to be found and to find their own, and for a service behind a proxy.
+_PASSED_ON = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "SSL_CERT_FILE", "HTTPS_PROXY")
+
+
+class SlotLost(Exception):
+    """The judge of a slot died or fell silent."""
+
+
+class Slot:
+    """One judge process. Raises SandboxError if it does not start."""
+
+    def __init__(self, config: dict[str, Any]):
+        ours, theirs = socket.socketpair()
+        command = [*python_command(), "judge", str(theirs.fileno()), json.dumps(config)]
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            env={**passed_on, "TMPDIR": tempfile.gettempdir()},  # where both sides look for scratch directories
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.link = ours
+        self.link.settimeout(_START_SECONDS)
+        try:
+            hello = frames.receive(self.link)
+        except (frames.Closed, TimeoutError) as error:
+            self.close()
+            raise SandboxError(f"the judge did not start: {error!r}") from error
+        if "failed" in hello:
+            self.close()
+            raise SandboxError(hello["failed"])
+        self.lacks: tuple[str, ...] = tuple(hello["lacks"])
+        self.limits: Limits | None = None  # those the judge was last told
+
+    def execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
+        """The judge's reply. Raises SlotLost."""
+        try:
+            if limits != self.limits:
+                self.limits = limits
+                self.link.settimeout(PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
+                request = {**request, "limits": limits.as_dict()}
+            frames.send(self.link, request)
+            return frames.receive(self.link)
+        except (frames.Closed, OSError) as error:
+            raise SlotLost(f"the judge was lost: {error!r}") from error
+
+    def close(self) -> None:
+        """End the judge and its zygote. The judge gets a moment to clean up after itself."""
+        self.link.close()
+        try:
+            self.process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.returncode != 0:
+            host.sweep(self.process.pid)

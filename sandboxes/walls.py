@@ -1,0 +1,99 @@
+"""The walls a zygote raises around itself before it forks boxes: namespaces, a user, file rules, resource limits.
+
+Runs in the zygote, trusted, once per slot. Every function raises OSError if a wall cannot be raised.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+
+from sandboxes import kernel, rootfs
+
+HELPERS = "/helpers"  # where this package lies in a root that bubblewrap builds, until the zygote has started
+NAMESPACES = (
+    kernel.CLONE_NEWUSER
+    | kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWUTS
+    | kernel.CLONE_NEWPID
+)
+
+
+def enter_namespaces(control: socket.socket, config: dict) -> None:
+    """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in their process 1."""
+    if config["real_root"]:  # real root may read what the mapped user may not (a Python below /root)
+        kernel.unshare(kernel.CLONE_NEWNS)
+        rootfs.enter(config["packages"])
+    kernel.unshare(NAMESPACES)
+    control.send(b"map")
+    if control.recv(16) != b"mapped":
+        raise OSError("the judge could not map user ids")
+    if config["real_root"]:
+        switch_user(0)
+    else:
+        rootfs.enter(config["packages"])
+    mount_scratch(config["limits"])
+    child = os.fork()
+    if child:
+        _wait_for(child)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.chdir(rootfs.SCRATCH)
+
+
+def finish_bubblewrap(limits: dict) -> None:
+    """The rest of tier A's root, where bubblewrap has built the namespaces: our own code is in memory by now."""
+    mount_scratch(limits)
+    kernel.umount(HELPERS)
+
+
+def mount_scratch(limits: dict) -> None:
+    """The slot's own writable file system, of `disk_bytes` and `num_inodes`."""
+    rootfs.mount_scratch(limits["disk_bytes"], limits["num_inodes"])
+
+
+def _wait_for(child: int) -> None:
+    """Stay as the parent of process 1, without rights, and end with it."""
+    os.closerange(0, 64)
+    kernel.drop_capabilities()
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # again: a change of user clears it
+    os.waitpid(child, 0)
+    os._exit(0)
+
+
+def switch_user(uid: int) -> None:
+    """Become user and group `uid`, of no other group."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def landlock_ruleset(config: dict) -> int:
+    """Reading the libraries, writing the scratch directory and /dev/null; nothing else. A file descriptor."""
+    if config["root"] == "private":
+        rules = [("/", kernel.READ_ONLY), (rootfs.SCRATCH_PARENT, kernel.READ_WRITE)]
+    else:
+        rules = [(path, kernel.READ_ONLY if files else kernel.LIST_ONLY) for path, files in rootfs.reading_rules()]
+        others = [*config["packages"].values(), "/etc/ld.so.cache", "/dev/urandom", "/dev/zero"]
+        rules += [(path, kernel.READ_ONLY) for path in others if os.path.exists(path)]
+        rules.append((config["scratch"], kernel.READ_WRITE))
+    return kernel.landlock_ruleset([*rules, ("/dev/null", kernel.DEVICE)])
+
+
+def set_resource_limits(limits: dict, num_own_tasks: int) -> None:
+    """Limits that the boxes inherit. The one on CPU time is set in the box: it counts from the process's start."""
+    for kind, value in (
+        (resource.RLIMIT_AS, limits["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, limits["num_open_files"]),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_STACK, 64 << 20),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 256),
+        (resource.RLIMIT_NPROC, limits["num_threads"] + limits["num_processes"] + num_own_tasks),
+    ):
+        resource.setrlimit(kind, (value, value))
