@@ -17,7 +17,7 @@ FLOORS = {
     **dict.fromkeys(("checkpoint", "data"), 4),
     **dict.fromkeys(("trainer", "training_arguments", "callbacks", "evaluation", "solving"), 5),
     **dict.fromkeys(("evals", "reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),
-    **dict.fromkeys(("reward_settings", "reward_data", "reward_training", "reward_report"), 6),
+    **dict.fromkeys(("reward_settings", "reward_data", "reward_training", "reward_report", "reward_refresh"), 6),
     **dict.fromkeys(("cli", "launch"), 7),
 }
 ALLOWED_UP = {
