@@ -4,6 +4,7 @@ It may assume torch and transformers, and a trunk that takes `inputs_embeds` (an
 It will not read a run's settings, nor decide whether its own quality is good enough (learned.py does).
 
 SHAPES  B rows, L tokens, D hidden size.   Segments: 0 prompt, 1 teacher's output, 2 candidate; padding is on the right.
+Matches: 0 nothing to compare with, 1 + n the longest n-gram ending at this token that the other text has (n = 0 to 4).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig,
 from transformers.utils import ModelOutput
 
 PROMPT, TEACHER, CANDIDATE = 0, 1, 2
+LONGEST_MATCH = 4
+"""BLEU-4 counts n-grams up to this length."""
+NUM_MATCHES = LONGEST_MATCH + 2
 
 
 class LearnedRewardConfig(PreTrainedConfig):
@@ -54,7 +58,9 @@ class RewardOutput(ModelOutput):
 class LearnedRewardModel(PreTrainedModel):
     """Features of each candidate token, pooled over the candidate (mean, maximum, last), then one linear layer.
 
-    Pooling lets a token say "the teacher says otherwise here" without carrying it to the end of the text.
+    Pooling lets a token say "the teacher says otherwise here" without carrying it to the end of the text. Each token of
+    the candidate and of the teacher's output is told how long an n-gram it ends that the other text has too, which is
+    what BLEU counts (the exact-match feature of Chen et al. 2017, "Reading Wikipedia to Answer Open-Domain Questions").
     """
 
     config_class = LearnedRewardConfig
@@ -68,14 +74,15 @@ class LearnedRewardModel(PreTrainedModel):
         self.trunk = AutoModel.from_config(AutoConfig.for_model(trunk_config.pop("model_type"), **trunk_config))
         width = self.trunk.config.hidden_size
         self.segments = nn.Embedding(3, width)
-        self.features = nn.Linear(width, width)
+        self.matches = nn.Embedding(NUM_MATCHES, width)
+        self.features = nn.Linear(width + NUM_MATCHES, width)
         self.pooled_norm = nn.LayerNorm(3 * width)
         self.head = nn.Linear(3 * width, 2)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Segments start at zero, so that a copied trunk first reads what it always read."""
-        if module is self.segments:
+        """Segments and matches start at zero, so that a copied trunk first reads what it always read."""
+        if module is self.segments or module is self.matches:
             nn.init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
@@ -89,6 +96,7 @@ class LearnedRewardModel(PreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor,
         segment_ids: Tensor,
+        match_ids: Tensor,
         scores: Tensor | None = None,
         verdicts: Tensor | None = None,
         **ignored: Any,
@@ -96,10 +104,11 @@ class LearnedRewardModel(PreTrainedModel):
         """RewardOutput; with `scores` (B,) in 0..1 the loss too: cross-entropy with the score as a soft label, and
         with `verdicts` (B,), 1 right, 0 wrong, NaN not checked.
         """
-        embeddings = self.trunk.get_input_embeddings()(input_ids) + self.segments(segment_ids)
+        embeddings = self.trunk.get_input_embeddings()(input_ids) + self.segments(segment_ids) + self.matches(match_ids)
         hidden_BLD = self.trunk(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
         mask_BL = attention_mask.bool() & (segment_ids == CANDIDATE)
-        features_BLD = nn.functional.silu(self.features(hidden_BLD))
+        matches_BLM = nn.functional.one_hot(match_ids, NUM_MATCHES).to(hidden_BLD.dtype)
+        features_BLD = nn.functional.silu(self.features(torch.cat([hidden_BLD, matches_BLM], dim=-1)))
         pooled = self.pooled_norm(pool(features_BLD, mask_BL).float())
         logits = self.head(pooled)
         output = RewardOutput(logits=logits[:, :1], correct_logits=logits[:, 1])
@@ -135,10 +144,11 @@ def from_trunk(trunk: PreTrainedModel, **settings: Any) -> LearnedRewardModel:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row: token ids and the segment of each; `cut` if something had to be left out for length."""
+    """One row: token ids, the segment and the match of each; `cut` if something had to be left out for length."""
 
     input_ids: list[int]
     segment_ids: list[int]
+    match_ids: list[int]
     cut: bool = False
 
 
@@ -160,12 +170,36 @@ def encode(tokenizer: Any, prompt: str, teacher_output: str | None, candidate: s
         room = max_length - 1 - len(candidate_ids)
         prompt_ids = prompt_ids[-room:] if room else []
     candidate_ids = candidate_ids + eos
-    parts = ((TEACHER, teacher_ids), (PROMPT, prompt_ids), (CANDIDATE, candidate_ids))
-    return Encoded([token for _, ids in parts for token in ids], [segment for segment, ids in parts for _ in ids], cut)
+    parts = (
+        (TEACHER, teacher_ids, longest_matches(teacher_ids, candidate_ids)),
+        (PROMPT, prompt_ids, [0] * len(prompt_ids)),
+        (CANDIDATE, candidate_ids, longest_matches(candidate_ids, teacher_ids)),
+    )
+    return Encoded(
+        [token for _, ids, _ in parts for token in ids],
+        [segment for segment, ids, _ in parts for _ in ids],
+        [match for _, _, matches in parts for match in matches],
+        cut,
+    )
+
+
+def longest_matches(ids: Sequence[int], others: Sequence[int]) -> list[int]:
+    """Per token of `ids` 1 + the length (0 to LONGEST_MATCH) of the longest n-gram ending there that `others` contains;
+    0 everywhere where there are no others.
+    """
+    if not others:
+        return [0] * len(ids)
+    matches = [1] * len(ids)
+    for n in range(1, LONGEST_MATCH + 1):
+        found = {tuple(others[end - n : end]) for end in range(n, len(others) + 1)}
+        for end in range(n, len(ids) + 1):
+            if tuple(ids[end - n : end]) in found:
+                matches[end - 1] = 1 + n
+    return matches
 
 
 def pad_rows(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
-    """The rows as one right-padded batch: input_ids, attention_mask and segment_ids, each (B, L)."""
+    """The rows as one right-padded batch: input_ids, attention_mask, segment_ids and match_ids, each (B, L)."""
     length = max(len(row.input_ids) for row in rows)
 
     def padded(lists: Sequence[Sequence[int]], filler: int) -> Tensor:
@@ -175,6 +209,7 @@ def pad_rows(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
         "input_ids": padded([row.input_ids for row in rows], pad_token_id),
         "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
         "segment_ids": padded([row.segment_ids for row in rows], PROMPT),
+        "match_ids": padded([row.match_ids for row in rows], 0),
     }
 
 

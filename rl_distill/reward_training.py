@@ -28,6 +28,8 @@ from .teachers.shared import SharedTeacher
 from .worlds import World
 
 NUM_CALIBRATION_ROWS = 2000
+COLUMNS = {"ids": "input_ids", "segments": "segment_ids", "matches": "match_ids"}
+"""Each side of a pair in TRL's dataset: `chosen_ids` is the name by which RewardTrainer knows tokenised rows."""
 
 
 def make_reward_model(config: RewardModelConfig, world: World) -> tuple[LearnedRewardModel, Any]:
@@ -98,7 +100,7 @@ def _preference(config: RewardModelConfig, model: Any, tokenizer: Any, examples:
         row: dict[str, list[int]] = {}
         for name, side in sides.items():
             encoded = encode(tokenizer, side.prompt, teacher, side.candidate, model.config.max_tokens)
-            row |= {f"{name}_ids": encoded.input_ids, f"{name}_segments": encoded.segment_ids}
+            row |= {f"{name}_{column}": getattr(encoded, part) for column, part in COLUMNS.items()}
         rows.append(row)
     return RewardTrainer(
         model=model,
@@ -188,7 +190,8 @@ def pairs(examples: Sequence[Example], rng: random.Random, teacher_dropout: floa
 
 def preference_batch(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
     """The layout of TRL's RewardTrainer: the chosen rows, then the rejected ones in the same order."""
-    encoded = [Encoded(row[f"{side}_ids"], row[f"{side}_segments"]) for side in ("chosen", "rejected") for row in rows]
+    sides = [(side, row) for side in ("chosen", "rejected") for row in rows]
+    encoded = [Encoded(**{part: row[f"{side}_{column}"] for column, part in COLUMNS.items()}) for side, row in sides]
     return pad_rows(encoded, pad_token_id)
 
 

@@ -136,6 +136,17 @@ def test_a_row_reads_teacher_prompt_candidate_and_says_what_it_cut(tokenizer):
     assert encode(tokenizer, "ask", "tea", "say", 2).input_ids == ids["say"][-1:] + eos
 
 
+def test_each_token_knows_the_longest_ngram_that_the_other_text_has():
+    from reward_models.learned_model import longest_matches
+
+    teacher = [5, 6, 7, 8, 9, 1]
+    assert longest_matches(teacher, teacher) == [2, 3, 4, 5, 5, 5]  # 1 + length, lengths up to 4
+    assert longest_matches([6, 7, 3, 9, 1], teacher) == [2, 3, 1, 2, 3]
+    assert longest_matches([7, 6, 5], teacher) == [2, 2, 2]
+    assert longest_matches([4, 4], teacher) == [1, 1]
+    assert longest_matches([5, 6], []) == [0, 0]
+
+
 def test_pooling_looks_at_the_candidate_alone():
     import torch
 
