@@ -50,12 +50,12 @@ def main() -> None:
     with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
         finished = pipeline.train(config, trainer)
     if not finished:
-        return world.teacher.close()
+        return world.close()
     with trainer.whole_weights():
         pipeline.export(config, trainer, world.tokenizer)
         with stages("after", "the student solves the held-out problems again"):
             after = solve(trainer.model.policy, world.tokenizer, world.splits.test, config)
-    world.teacher.close()
+    world.close()
     command = shlex.join(["accelerate", "launch", "launch/ppo.py", *sys.argv[1:]])
     if distributed.is_main():
         pipeline.compare(config, world, before, after, stages, command)

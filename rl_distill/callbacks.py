@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from transformers import TrainerCallback
 
 from . import distributed
 from .completions_log import gather_rows, write_rows
+from .kl import Coefficient, EvidenceCoefficient
 from .rollout import Rollout
+from .teachers.adaptive import AdaptiveTeacher
 
 BEST_BY = "eval_accuracy"
 EVIDENCE_STEPS = 20
@@ -91,6 +93,37 @@ class StopOnSigterm(TrainerCallback):
                 file=sys.stderr,
                 flush=True,
             )
+
+
+class NextTeacher(TrainerCallback):
+    """Where teachers follow one another: moves on when the student has caught up on the validation problems.
+
+    `measure` gives the present teacher's validation accuracy by task and "overall". The anchor's evidence, where it
+    follows one, is that of the new teacher from then on.
+    """
+
+    def __init__(
+        self, teacher: AdaptiveTeacher, coefficient: Coefficient, measure: Callable[[], dict[str, float]]
+    ) -> None:
+        self.teacher, self.coefficient, self.measure = teacher, coefficient, measure
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps or not self.teacher.observe(metrics[BEST_BY], self.measure):
+            return
+        self.follow()
+        if state.is_world_process_zero:
+            rate = self.teacher.accuracies[self.teacher.index]["overall"]
+            print(f"\nteacher {self.teacher.index + 1} takes over: validation accuracy {rate:.3f}", flush=True)
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """The teacher of a checkpoint, and the anchor as it was under it."""
+        self.teacher.load_state_dict(saved)
+        if self.teacher.index:
+            self.follow()
+
+    def follow(self) -> None:
+        if isinstance(self.coefficient, EvidenceCoefficient):
+            self.coefficient.teacher_success |= self.teacher.evidence
 
 
 class CriticWatch(TrainerCallback):

@@ -109,11 +109,21 @@ class TeacherConfig:
     server: ServerSettings = field(default_factory=ServerSettings)
     num_outputs_per_prompt: int = 0
     """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
+    several: tuple[dict[str, Any], ...] = ()
+    """Several teachers: each entry says what differs from the settings here, such as {model: ..., tasks: [math]}."""
+    choice: Literal["task", "ensemble", "adaptive"] = "task"
+    """Of `several`. `task`: each task has its teacher. `ensemble`: the mean of their distributions. `adaptive`: the
+    first, and on to the next whenever the student has caught up with it on the validation problems."""
+    tasks: tuple[str, ...] = ()
+    """In an entry of `several`, with choice `task`: those it teaches; none: all that no other entry names."""
+    switch_gap: float = 0.02
+    """With choice `adaptive`: validation accuracy that the present teacher may be ahead when the next takes over."""
 
     @property
     def num_separate_processes(self) -> int:
         """How many processes of the launch are the teacher's alone."""
-        return self.num_processes if self.placement == "split" else 0
+        placements = {entry.get("placement", self.placement) for entry in self.several} or {self.placement}
+        return self.num_processes if "split" in placements else 0
 
 
 @dataclass(frozen=True)
@@ -344,8 +354,11 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "ppo.advantage: group_mean compares completions of one prompt: set ppo.group_size to 2 or more"
         )
-    if config.teacher.placement == "server":
-        _check_served(config)
+    if config.teacher.several:
+        _check_several(config)
+    for teacher in teachers_of(config):
+        if teacher.placement == "server":
+            _check_served(dataclasses.replace(config, teacher=teacher))
     if config.distributed.timeout_s <= 0:
         raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
     if config.teacher.num_processes < 1:
@@ -370,13 +383,55 @@ def check(config: RunConfig) -> None:
             name
             for name, value in (
                 ("student.model", config.student.model),
-                ("teacher.model", config.teacher.model),
+                ("teacher.model", all(teacher.model for teacher in teachers_of(config)) or None),
                 ("data.train", config.data.train),
             )
             if value is None
         ]
         if missing:
             raise ConfigError(f"embedded is null, so {', '.join(missing)} must be set")
+
+
+OF_ONE_TEACHER = ("model", "dtype", "autocast", "micro_batch_size", "placement", "server", "tasks")
+"""What an entry of teacher.several may say; all else is the same for all teachers."""
+
+
+def teachers_of(config: RunConfig) -> list[TeacherConfig]:
+    """The run's teachers: `teacher` itself, or each entry of `teacher.several` over it. Raises ConfigError."""
+    hints, shared = typing.get_type_hints(TeacherConfig), dataclasses.replace(config.teacher, several=())
+    found = []
+    for number, entry in enumerate(config.teacher.several):
+        prefix = f"teacher.several[{number}]."
+        for key in entry:
+            if key not in OF_ONE_TEACHER:
+                raise ConfigError(f"{prefix}{key} is no setting of one teacher; {nearest(str(key), OF_ONE_TEACHER)}")
+        changes = {key: _convert(hints[key], value, prefix + key) for key, value in entry.items()}
+        found.append(dataclasses.replace(shared, **changes))
+    return found or [config.teacher]
+
+
+def _check_several(config: RunConfig) -> None:
+    teachers, choice = teachers_of(config), config.teacher.choice
+    if config.embedded is not None:
+        raise ConfigError("teacher.several needs models and data of your own: embedded: null")
+    if len(teachers) < 2:
+        raise ConfigError("teacher.several has one entry: give two or more, or set teacher.model instead")
+    lacking = [number for number, teacher in enumerate(teachers) if teacher.model is None]
+    if lacking:
+        raise ConfigError(f"teacher.several[{lacking[0]}] needs `model` (behind a server it names the tokenizer)")
+    named = [task for teacher in teachers for task in teacher.tasks]
+    if choice != "task" and named:
+        raise ConfigError(f"teacher.choice: {choice} does not go by task: leave `tasks` out of teacher.several")
+    if choice == "task" and len(set(named)) < len(named):
+        raise ConfigError("teacher.several: no task may be in `tasks` of two entries")
+    if choice == "task" and sum(not teacher.tasks for teacher in teachers) > 1:
+        raise ConfigError("teacher.several: one entry may be without `tasks`; name the tasks of the others")
+    exact = config.anchor.placement != "none" and config.anchor.estimator == "exact"
+    if choice == "ensemble" and exact:
+        raise ConfigError("teacher.choice: ensemble has no exact KL: set anchor.estimator to top_k, or to k1, k2 or k3")
+    served = any(teacher.placement == "server" for teacher in teachers)
+    if choice == "ensemble" and served and config.anchor.estimator == "top_k":
+        raise ConfigError("teacher.choice: ensemble with a server needs anchor.estimator: k2 (loss) or k1 (reward)")
 
 
 def _check_served(config: RunConfig) -> None:

@@ -51,7 +51,9 @@ def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> lis
 class Writer(Protocol):
     """What answers problems: a teacher, wherever it lives, or `GreedyModel`."""
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int) -> list[Generated]: ...
+    def generate(
+        self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int, *, tasks: Sequence[str] = ()
+    ) -> list[Generated]: ...
 
 
 class GreedyModel:
@@ -60,7 +62,9 @@ class GreedyModel:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int) -> list[Generated]:
+    def generate(
+        self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int, *, tasks: Sequence[str] = ()
+    ) -> list[Generated]:
         was_training = self.model.training
         self.model.eval()
         generated = generate(
@@ -85,7 +89,8 @@ def evaluate_writer(writer: Writer, tokenizer: Any, problems: Sequence[Problem],
     """Greedy answers of `writer` to every problem, graded."""
     prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
     greedy = Sampling(config.generation.max_completion_length, temperature=0.0)
-    generated = writer.generate(prompt_ids, greedy, config.evaluation.batch_size)
+    tasks = [problem.task for problem in problems]
+    generated = writer.generate(prompt_ids, greedy, config.evaluation.batch_size, tasks=tasks)
     texts = [added_text(tokenizer, ids, item.token_ids) for ids, item in zip(prompt_ids, generated, strict=True)]
     stops = config.generation.stop
     completions = [

@@ -15,9 +15,10 @@ from reward_models import RewardBlend, RewardSpec
 
 from . import checkpoint, distributed
 from .anchor import make_coefficient
-from .callbacks import BestAndPatience, CompletionLog, CriticWatch
+from .callbacks import BestAndPatience, CompletionLog, CriticWatch, NextTeacher
 from .config import RunConfig
 from .evaluation import Evaluation, gap_recovered
+from .kl import Coefficient
 from .models.actor_critic import ActorCritic, make_critic
 from .models.lora import add_lora, merged
 from .reporting import (
@@ -33,7 +34,8 @@ from .reporting import (
 )
 from .reward_refresh import RewardModelRefresh
 from .rollout import RolloutCollector
-from .solving import solve
+from .solving import solve, solve_with
+from .teachers.adaptive import AdaptiveTeacher
 from .timing import Phases, peak_memory_mib
 from .trainer import PPOTrainer
 from .training_arguments import updates_per_step
@@ -63,6 +65,10 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
     coefficient = make_coefficient(config, world.teacher_success)
     collector = RolloutCollector(config, world.splits.train, world.tokenizer, world.teacher, blend, coefficient, phases)
     writer = MetricsWriter(output_dir, updates)
+    next_teacher = make_next_teacher(config, world, coefficient)
+    has_state: dict[str, Any] = {"anchor": coefficient, "rewards": blend}
+    if next_teacher is not None:
+        has_state["teacher"] = next_teacher.teacher
     trainer = PPOTrainer(
         model,
         config,
@@ -74,12 +80,13 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
             writer,
             BestAndPatience(config.evaluation.patience, config.evaluation.load_best),
             *([] if refresh is None else [refresh]),
+            *([] if next_teacher is None else [next_teacher]),
             CriticWatch(config.ppo.critic_warmup_steps, updates),
-            checkpoint.CompleteCheckpoints(lambda: {"anchor": coefficient.state_dict(), "rewards": blend.state_dict()}),
+            checkpoint.CompleteCheckpoints(lambda: {name: part.state_dict() for name, part in has_state.items()}),
         ],
     )
     writer.timing = trainer.timing
-    trainer.refresh = refresh
+    trainer.refresh, trainer.next_teacher = refresh, next_teacher
     if config.log_completions_every is not None:
         trainer.add_callback(CompletionLog(config.log_completions_every, updates, lambda: trainer.last_rollout))
     if config.generation.engine != "transformers":
@@ -87,6 +94,17 @@ def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
 
         collector.engine = make_vllm_engine(config, policy, trainer.accelerator, world.tokenizer)
     return trainer
+
+
+def make_next_teacher(config: RunConfig, world: World, coefficient: Coefficient) -> NextTeacher | None:
+    """What moves on to the next teacher, where the config has teachers that follow one another."""
+    teacher = world.teacher
+    if not isinstance(teacher, AdaptiveTeacher):
+        return None
+    validation = world.splits.validation
+    return NextTeacher(
+        teacher, coefficient, lambda: solve_with(teacher, world.tokenizer, validation, config).accuracy()
+    )
 
 
 def train(config: RunConfig, trainer: PPOTrainer) -> bool:
@@ -102,6 +120,8 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
         trainer.collector.blend.load_state_dict(state["rewards"])
         if trainer.refresh is not None:
             trainer.refresh.load(resume)
+        if trainer.next_teacher is not None:
+            trainer.next_teacher.load(state["teacher"])
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.collector.blend.close()
     if trainer.sigterm.stopped:

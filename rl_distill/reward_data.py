@@ -185,7 +185,8 @@ def _score(world: World, blend: RewardBlend, rows: list[tuple[Problem, str, str,
     teacher_columns = None
     if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
         prompt_ids = world.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        flat = world.teacher.score(prompt_ids, ids).logprobs_N.split([len(row) for row in ids])
+        tasks = [problem.task for problem in problems]
+        flat = world.teacher.score(prompt_ids, ids, tasks=tasks).logprobs_N.split([len(row) for row in ids])
         teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
     return blend.score(
         prompts=prompts,

@@ -110,7 +110,7 @@ class RolloutCollector:
         prompt_ids = [self.prompt_ids[row] for row in rows]
         model.eval()
         with self.phases("generate"), whole_weights():
-            scoring = self.teacher.scoring()
+            scoring = self.teacher.scoring([problem.task for problem in problems])
             generated = self._generate(model, prompt_ids, step, scoring)
         completions = [self._completion(*pair) for pair in zip(prompt_ids, generated, strict=True)]
         pending = self.blend.start(

@@ -69,6 +69,7 @@ class PPOTrainer(Trainer):
         self.phases: Phases = collector.phases
         self.last_rollout: Any = None
         self.refresh: Any = None
+        self.next_teacher: Any = None
         self.step_stats: list[dict[str, Tensor]] = []
         self.grad_norms: list[dict[str, float]] = []
         super().__init__(

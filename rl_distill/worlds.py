@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from . import distributed
-from .config import ConfigError, RunConfig
+from .config import ConfigError, RunConfig, teachers_of
 from .data import load_splits
 from .distributed import Bridge
 from .evaluation import grade
@@ -25,7 +25,8 @@ from .models.tokenizers import check_same_tokenizer
 from .reporting import Stages
 from .teachers import Teacher
 from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
-from .teachers.placement import open_teacher
+from .teachers.placement import open_teacher, open_teachers
+from .teachers.several import RoutedTeacher
 from .types import Completion, Finish, Problem
 
 TEXTS_PER_SHARD = 256
@@ -41,6 +42,15 @@ class World:
     tokenizer: Any
     teacher_success: dict[str, float]
     teacher_tokens_generated: int
+    bridge: Bridge | None = None
+    """To the teacher's processes, where it has some."""
+
+    def close(self) -> None:
+        """Ends what the teacher keeps running; to be called by all student processes after the last request."""
+        self.teacher.close()
+        distributed.barrier()
+        if self.bridge is not None and distributed.is_main():
+            self.bridge.dismiss()
 
     def ledger(self, student_sequences: int) -> dict[str, int]:
         """What the run spent: sequences the student sampled, tokens the teacher wrote and tokens it scored."""
@@ -79,23 +89,27 @@ def _embedded(config: RunConfig, stages: Stages, bridge: Bridge | None) -> World
         pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
         student_path = student_folder(config, config.embedded, teacher_path, pairs, cache_dir, work_dir)
     student = load(student_path)[0].to(distributed.device())
-    world = World(splits, teacher, student, tokenizer, rates, count_tokens(tokenizer, texts))
+    world = World(splits, teacher, student, tokenizer, rates, count_tokens(tokenizer, texts), bridge)
     return _with_teacher_texts(config, world, stages)
 
 
 def _own(config: RunConfig, stages: Stages, bridge: Bridge | None) -> World:
     """The user's student, teacher and prompts; the two must share one tokenizer."""
-    with stages("models", f"loading student {config.student.model} and teacher {config.teacher.model}"):
+    teachers = [str(teacher.model) for teacher in teachers_of(config)]
+    with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
         student, tokenizer = load(str(config.student.model), config.student.dtype, config.student.quantization)
-        check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(str(config.teacher.model)))
+        for model in teachers:
+            check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(model))
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        teacher = open_teacher(config, str(config.teacher.model), config.teacher.dtype, tokenizer, bridge)
+        teacher = open_teachers(config, tokenizer, bridge)
     with stages("data", f"loading prompts from {config.data.train}"):
         splits = load_splits(config.data, tokenizer, config.seed)
+        if isinstance(teacher, RoutedTeacher):
+            teacher.shares([problem.task for problem in [*splits.train, *splits.validation, *splits.test]])
     if config.student.quantization is None:  # a quantized model is on its device and may not be moved
         student = student.to(distributed.device())
-    world = World(splits, teacher, student, tokenizer, {}, 0)
+    world = World(splits, teacher, student, tokenizer, {}, 0, bridge)
     if config.anchor.schedule == "evidence" and config.anchor.placement != "none":
         sample = splits.train[: config.teacher.num_evidence_prompts]
         with stages("evidence", f"the teacher solves {len(sample)} training problems"):
@@ -147,12 +161,13 @@ def teacher_texts(
     shards = range(0, len(missing), TEXTS_PER_SHARD)
     for start in tqdm(shards, desc="teacher texts", unit="shard", disable=len(shards) < 2 or not distributed.is_main()):
         rows = missing[start : start + TEXTS_PER_SHARD]
+        tasks = [problems[row].task for row in rows for _ in range(num_texts)]
         prompt_ids = [
             tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"]
             for row in rows
             for _ in range(num_texts)
         ]
-        generated = teacher.generate(prompt_ids, sampling)
+        generated = teacher.generate(prompt_ids, sampling, tasks=tasks)
         texts = [added_text(tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)]
         cache.put(
             TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i * num_texts : (i + 1) * num_texts]))

@@ -67,7 +67,7 @@ def test_teacher_texts_are_made_once_and_kept(tmp_path):
     assert [len(texts) for texts in first] == [2, 2, 2]
     calls = []
     generate = world.teacher.generate
-    world.teacher.generate = lambda prompts, sampling: calls.append(len(prompts)) or generate(prompts, sampling)
+    world.teacher.generate = lambda prompts, sampling, **kw: calls.append(len(prompts)) or generate(prompts, sampling)
     again = teacher_texts(config, world.teacher, world.tokenizer, problems, 2)
     assert again[:3] == first
     assert calls == [4]  # two texts for each of the two new prompts

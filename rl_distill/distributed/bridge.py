@@ -1,7 +1,7 @@
 """Between the student's and the teacher's processes: requests through a store, tensors through a group of all ranks.
 
 Every teacher rank sees every request, in one order. Tensors go straight from rank to rank, NCCL between GPUs and gloo
-otherwise; what crosses is counted.
+otherwise.
 """
 
 from __future__ import annotations
@@ -48,8 +48,6 @@ class Bridge:
         self.launch, self.device = launch, device
         self.store = launch.store
         self.group = _group(launch, device)
-        self.num_bytes = 0
-        """Of the tensors that crossed at this end, both ways."""
 
     def ask(self, kind: str, **details: Any) -> int:
         """Puts a request to all teacher ranks and returns its number, under which tensors and replies go."""
@@ -57,6 +55,10 @@ class Bridge:
         request = {"kind": kind, "number": number, "source": self.launch.rank, **details}
         self.store.set(f"request/{number}", json.dumps(request))
         return number
+
+    def dismiss(self) -> None:
+        """Lets the teacher's processes end; to be called by the student's main process after the last request."""
+        self.ask("stop")
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Teacher's end: the requests in their order, waiting for the next one for as long as it takes."""
@@ -84,11 +86,9 @@ class Bridge:
     def send(self, tensor: Tensor, rank: int, number: int, index: int = 0) -> Crossing:
         """Starts sending the `index`-th tensor of request `number`; at most TENSORS_PER_REQUEST each way."""
         tensor = tensor.to(self.device).contiguous()
-        self.num_bytes += tensor.nbytes
         return Crossing(tensor, self.group.send([tensor], rank, number * TENSORS_PER_REQUEST + index))
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype, rank: int, number: int, index: int = 0) -> Crossing:
         """Starts receiving what the other end sends under the same number and index."""
         tensor = torch.empty(tuple(shape), dtype=dtype, device=self.device)
-        self.num_bytes += tensor.nbytes
         return Crossing(tensor, self.group.recv([tensor], rank, number * TENSORS_PER_REQUEST + index))

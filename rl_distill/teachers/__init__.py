@@ -1,4 +1,4 @@
-"""Teachers: one protocol, several placements.
+"""Teachers: one protocol, several placements; several teachers are one that asks them (several.py, adaptive.py).
 
 A teacher scores the student's completions (hidden states, log-probabilities, entropy of real completion tokens) and
 may write texts of its own. It never trains.
@@ -53,32 +53,54 @@ class Teacher(Protocol):
     """What a run needs of a teacher, wherever it lives."""
 
     hidden_size: int
-    fingerprint: str
-    """Identifies the weights, for caches."""
     temperature: float
     """That of the rollouts: the collector sets it where it follows a schedule."""
     top_k: int
     """How many of its likeliest ids the teacher reports per token; 0 for none."""
-    tokens_scored: int
-    """Prompt and completion tokens handed over for scoring by this process so far."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights, for caches."""
+        ...
+
+    @property
+    def tokens_scored(self) -> int:
+        """Prompt and completion tokens handed over for scoring by this process so far."""
+        ...
 
     @property
     def lm_head_weight_VE(self) -> Tensor | None:
-        """For the exact KL on the student's side; never trained. None: `hidden_NE` of the scores is empty (N, 0)."""
+        """For the exact KL on the student's side; never trained. None: there is no exact KL to this teacher."""
         ...
 
-    def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores: ...
+    def score(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        tasks: Sequence[str] = (),
+    ) -> TeacherScores:
+        """TeacherScores of every completion token, in the order of the completions.
 
-    def scoring(self) -> Scoring:
-        """A new, empty scoring. One at a time."""
+        `tasks`, here and below: the task of each row, which a teacher reads that is several.
+        """
+        ...
+
+    def scoring(self, tasks: Sequence[str] = ()) -> Scoring:
+        """A new, empty scoring of a rollout with rows of these tasks. One at a time."""
         ...
 
     def generate(
-        self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int = 64
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        batch_size: int = 64,
+        *,
+        tasks: Sequence[str] = (),
     ) -> list[Generated]: ...
 
     def close(self) -> None:
-        """Ends what the teacher keeps running; to be called by all processes after the last request."""
+        """Ends what the teacher keeps running; to be called by all processes after its last request."""
         ...
 
 

@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from transformers import AutoConfig
+
 from .. import distributed
-from ..config import RunConfig
+from ..config import RunConfig, TeacherConfig, teachers_of
 from ..distributed import Bridge
 from ..models.embedded import load
 from . import Teacher
+from .adaptive import AdaptiveTeacher
 from .served import ServedTeacher
+from .several import EnsembleTeacher, RoutedTeacher
 from .shared import make_teacher
 from .split import SplitTeacher
 
 
+def open_teachers(config: RunConfig, tokenizer: Any, bridge: Bridge | None) -> Teacher:
+    """The teacher of the config, or its several teachers as one; `tokenizer` is the student's."""
+    members, temperature = teachers_of(config), config.generation.temperature
+    openers = [
+        partial(open_teacher, replace(config, teacher=member), str(member.model), member.dtype, tokenizer, bridge)
+        for member in members
+    ]
+    if not config.teacher.several:
+        return openers[0]()
+    if config.teacher.choice == "adaptive":
+        widths = [width(member) for member in members]
+        return AdaptiveTeacher(openers, widths, switch_gap=config.teacher.switch_gap, temperature=temperature)
+    opened = [opener() for opener in openers]
+    if config.teacher.choice == "ensemble":
+        return EnsembleTeacher(opened, temperature, len(tokenizer))
+    return RoutedTeacher(opened, [member.tasks for member in members], temperature)
+
+
 def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, bridge: Bridge | None) -> Teacher:
-    """The teacher whose weights are in `folder` (or of that hub id); `tokenizer` is the student's."""
-    if config.teacher.placement == "server":
-        return ServedTeacher(config.teacher.server)
-    if bridge is not None:
-        return SplitTeacher(bridge, folder, dtype, config.generation.temperature)
+    """One teacher whose weights are in `folder` (or of that hub id); `tokenizer` is the student's."""
+    settings = config.teacher
+    if settings.placement == "server":
+        return ServedTeacher(settings.server)
+    if settings.placement == "split" and bridge is not None:
+        changes = {"dtype": dtype, "autocast": settings.autocast, "micro_batch_size": settings.micro_batch_size}
+        return SplitTeacher(bridge, folder, changes, config.generation.temperature)
     model, _ = load(folder, dtype)
     return make_teacher(config, model.to(distributed.device()), tokenizer)
+
+
+def width(settings: TeacherConfig) -> int:
+    """The hidden size of a teacher that is not open; 0 behind a server, which sends no hidden states."""
+    if settings.placement == "server":
+        return 0
+    return AutoConfig.from_pretrained(str(settings.model)).hidden_size

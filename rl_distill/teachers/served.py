@@ -43,13 +43,19 @@ class ServedTeacher:
         self.fingerprint = hashlib.sha256(f"{self.server.url} {self.server.model}".encode()).hexdigest()[:16]
         self.temperature, self.top_k, self.tokens_scored = 1.0, 0, 0
 
-    def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores:
+    def score(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        tasks: Sequence[str] = (),
+    ) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions."""
         scoring = self.scoring()
         scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
         return scoring.finish()
 
-    def scoring(self) -> ServedScoring:
+    def scoring(self, tasks: Sequence[str] = ()) -> ServedScoring:
         return ServedScoring(self)
 
     def score_row(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> RowScores:
@@ -60,7 +66,12 @@ class ServedTeacher:
         return read_row(choice["prompt_logprobs"][len(prompt_ids) :], completion_ids, self.top_k)
 
     def generate(
-        self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int = 64
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        batch_size: int = 64,
+        *,
+        tasks: Sequence[str] = (),
     ) -> list[Generated]:
         """The teacher's own completions; the server decides how many it makes at a time."""
         return list(self.pool.map(lambda row: self._write(row, prompt_ids[row], sampling), range(len(prompt_ids))))
@@ -105,8 +116,9 @@ class ServedScoring(CollectedRows):
         hidden_N0 = logprobs_N.new_zeros(len(logprobs_N), 0)
         if not top_k:
             return TeacherScores(hidden_N0, logprobs_N, torch.zeros_like(logprobs_N))
-        top_ids_NK = torch.tensor([ids for row in scored for ids in row.top_ids], device=device)
+        top_ids_NK = torch.tensor([ids for row in scored for ids in row.top_ids], dtype=torch.long, device=device)
         top_NK = torch.tensor([values for row in scored for values in row.top_logprobs], device=device)
+        top_ids_NK, top_NK = top_ids_NK.view(len(logprobs_N), top_k), top_NK.view(len(logprobs_N), top_k)
         return TeacherScores(hidden_N0, logprobs_N, -(top_NK.exp() * top_NK).sum(1), top_ids_NK, top_NK)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,46 +28,49 @@ def serve(config: RunConfig, bridge: Bridge) -> None:
 
 
 class Desk:
-    """One teacher process: of each request it does its own share."""
+    """One teacher process: of each request, which names a model, it does its own share."""
 
     def __init__(self, config: RunConfig, bridge: Bridge) -> None:
         self.config, self.bridge = config, bridge
         self.index = bridge.launch.rank - bridge.launch.num_students
-        self.kinds = {"load": self.load, "head": self.head, "score": self.score, "generate": self.generate}
-        self._teacher: SharedTeacher | None = None
-
-    @property
-    def teacher(self) -> SharedTeacher:
-        assert self._teacher is not None, "the first request is to load a model"
-        return self._teacher
+        self.kinds = {"head": self.head, "score": self.score, "generate": self.generate}
+        self.teachers: dict[str, SharedTeacher] = {}
 
     def answer(self, request: dict[str, Any]) -> None:
-        self.kinds[request["kind"]](request)
+        if request["kind"] == "load":
+            self.load(request)
+        elif request["kind"] == "unload":
+            self.teachers.pop(request["model"], None)
+        else:
+            self.kinds[request["kind"]](self.teachers[request["model"]], request)
 
     def load(self, request: dict[str, Any]) -> None:
         """Replies with what a student has to know of the model."""
-        model, tokenizer = load(request["folder"], request["dtype"])
+        settings = replace(self.config.teacher, **request["settings"])
+        model, tokenizer = load(request["model"], settings.dtype)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._teacher = make_teacher(self.config, model.to(distributed.device()), tokenizer)
-        weight = self.teacher.lm_head_weight_VE
+        config = replace(self.config, teacher=settings)
+        teacher = make_teacher(config, model.to(distributed.device()), tokenizer)
+        self.teachers[request["model"]] = teacher
+        weight = teacher.lm_head_weight_VE
         dtype = str(weight.dtype).removeprefix("torch.")
-        facts = {"head_shape": list(weight.shape), "dtype": dtype, "fingerprint": self.teacher.fingerprint}
+        facts = {"head_shape": list(weight.shape), "dtype": dtype, "fingerprint": teacher.fingerprint}
         self.bridge.reply(request["number"], facts)
 
-    def head(self, request: dict[str, Any]) -> None:
+    def head(self, teacher: SharedTeacher, request: dict[str, Any]) -> None:
         """The language-model head, from the first teacher process."""
         if self.index == 0:
-            self.bridge.send(self.teacher.lm_head_weight_VE, request["source"], request["number"]).wait()
+            self.bridge.send(teacher.lm_head_weight_VE, request["source"], request["number"]).wait()
 
-    def score(self, request: dict[str, Any]) -> None:
+    def score(self, teacher: SharedTeacher, request: dict[str, Any]) -> None:
         """Receives ids, sends hidden states and numbers per token."""
         (num_rows, num_ids), source, number = request["shares"][self.index], request["source"], request["number"]
         if num_rows == 0:
             return
         packed = self.bridge.receive((num_ids,), torch.int32, source, number).wait()
-        self.teacher.temperature, self.teacher.top_k = request["temperature"], request["top_k"]
-        scores = self.teacher.score(*unpack(packed, num_rows))
+        teacher.temperature, teacher.top_k = request["temperature"], request["top_k"]
+        scores = teacher.score(*unpack(packed, num_rows))
         stats = [scores.logprobs_N[:, None], scores.entropy_N[:, None]]
         tensors = [scores.hidden_NE, torch.cat(stats, 1).float()]
         if scores.top_ids_NK is not None and scores.top_logprobs_NK is not None:
@@ -75,12 +79,10 @@ class Desk:
         for crossing in [self.bridge.send(tensor, source, number, i) for i, tensor in enumerate(tensors)]:
             crossing.wait()
 
-    def generate(self, request: dict[str, Any]) -> None:
+    def generate(self, teacher: SharedTeacher, request: dict[str, Any]) -> None:
         """Replies with [row, token ids, finish] of this process's rows; greedy, or sampled by the row's number."""
         rows = list(range(self.index, len(request["prompt_ids"]), self.bridge.launch.num_teachers))
         prompt_ids = [request["prompt_ids"][row] for row in rows]
-        generated = self.teacher.generate(
-            prompt_ids, Sampling(**request["sampling"]), request["batch_size"], seeds=rows
-        )
+        generated = teacher.generate(prompt_ids, Sampling(**request["sampling"]), request["batch_size"], seeds=rows)
         written = [[row, item.token_ids, item.finish.value] for row, item in zip(rows, generated, strict=True)]
         self.bridge.reply(request["number"], written)

@@ -64,8 +64,16 @@ class SharedTeacher:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
     @torch.no_grad()
-    def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores:
+    def score(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        tasks: Sequence[str] = (),
+    ) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions."""
+        if not prompt_ids:
+            return self._no_scores()
         lengths = [len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]
         self.tokens_scored += sum(lengths)
         pieces: dict[int, tuple[Tensor, ...]] = {}
@@ -77,6 +85,15 @@ class SharedTeacher:
         columns = zip(*(pieces[row] for row in range(len(lengths))), strict=True)
         scored = TeacherScores(*(torch.cat(column) for column in columns))
         return self._with_top_k(scored) if self.top_k else scored
+
+    def _no_scores(self) -> TeacherScores:
+        weight_VE = self.lm_head_weight_VE
+        none_N = torch.empty(0, device=weight_VE.device)
+        scores = TeacherScores(weight_VE.new_empty(0, self.hidden_size), none_N, none_N)
+        if not self.top_k:
+            return scores
+        none_NK = none_N.view(0, self.top_k)
+        return replace(scores, top_ids_NK=none_NK.long(), top_logprobs_NK=none_NK)
 
     def _with_top_k(self, scores: TeacherScores) -> TeacherScores:
         """The scores with the teacher's likeliest ids; logits live for one chunk of tokens at a time."""
@@ -107,7 +124,7 @@ class SharedTeacher:
         )
         return hidden_NE.to(head.weight.dtype), stats.logprobs_N, stats.entropy_N
 
-    def scoring(self) -> DeferredScoring:
+    def scoring(self, tasks: Sequence[str] = ()) -> DeferredScoring:
         return DeferredScoring(self)
 
     def generate(
@@ -115,7 +132,9 @@ class SharedTeacher:
         prompt_ids: Sequence[Sequence[int]],
         sampling: Sampling,
         batch_size: int = 64,
+        *,
         seeds: Sequence[int] | None = None,
+        tasks: Sequence[str] = (),
     ) -> list[Generated]:
         """The teacher's own completions; seeded by row (or by `seeds`), so a resumed run gets the same."""
         return generate(

@@ -24,17 +24,20 @@ NUM_STATS = 2
 
 
 class SplitTeacher:
-    """Asks the teacher's processes over the bridge; they load the model from `folder`, which all must reach."""
+    """Asks the teacher's processes over the bridge; they load the model from `folder`, which all must reach.
 
-    def __init__(self, bridge: Bridge, folder: str, dtype: str, temperature: float) -> None:
-        self.bridge, self.ranks = bridge, list(bridge.launch.teacher_ranks)
+    The processes may hold several models: `settings` are those of this one (a TeacherConfig as a dict).
+    """
+
+    def __init__(self, bridge: Bridge, folder: str, settings: dict[str, Any], temperature: float) -> None:
+        self.bridge, self.ranks, self.folder = bridge, list(bridge.launch.teacher_ranks), folder
         self.temperature, self.top_k, self.tokens_scored = temperature, 0, 0
-        number = bridge.ask("load", folder=folder, dtype=dtype) if distributed.is_main() else None
+        number = bridge.ask("load", model=folder, settings=settings) if distributed.is_main() else None
         facts = bridge.replies(distributed.from_main(number), self.ranks)[0]
         self.fingerprint: str = facts["fingerprint"]
         self.vocab_size, self.hidden_size = facts["head_shape"]
         self.dtype: torch.dtype = getattr(torch, facts["dtype"])
-        number = bridge.ask("head")
+        number = bridge.ask("head", model=folder)
         head = bridge.receive((self.vocab_size, self.hidden_size), self.dtype, self.ranks[0], number)
         self._head_VE = head.wait().to(distributed.device())
 
@@ -42,21 +45,33 @@ class SplitTeacher:
     def lm_head_weight_VE(self) -> Tensor:
         return self._head_VE
 
-    def score(self, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]) -> TeacherScores:
+    def score(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        tasks: Sequence[str] = (),
+    ) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions."""
         scoring = self.scoring()
         scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
         return scoring.finish()
 
-    def scoring(self) -> SplitScoring:
+    def scoring(self, tasks: Sequence[str] = ()) -> SplitScoring:
         return SplitScoring(self)
 
     def generate(
-        self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int = 64
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        batch_size: int = 64,
+        *,
+        tasks: Sequence[str] = (),
     ) -> list[Generated]:
         """The teacher's own completions, its processes sharing the rows; seeded by row as those of a shared teacher."""
         number = self.bridge.ask(
             "generate",
+            model=self.folder,
             prompt_ids=[list(ids) for ids in prompt_ids],
             sampling=vars(sampling),
             batch_size=batch_size,
@@ -68,10 +83,10 @@ class SplitTeacher:
         return [written[row] for row in range(len(prompt_ids))]
 
     def close(self) -> None:
-        """Lets the teacher's processes end; to be called by all student processes, after their last request."""
+        """The teacher's processes forget the model; to be called by all student processes, after their last request."""
         distributed.barrier()
         if distributed.is_main():
-            self.bridge.ask("stop")
+            self.bridge.ask("unload", model=self.folder)
 
 
 class SplitScoring(CollectedRows):
@@ -80,10 +95,9 @@ class SplitScoring(CollectedRows):
     def __init__(self, teacher: SplitTeacher) -> None:
         super().__init__()
         self.teacher, self.bridge = teacher, teacher.bridge
-        self.bytes_before = self.bridge.num_bytes
+        self.num_tokens = 0
         self.leaving: list[Crossing] = []
         self.arriving: list[tuple[list[int], list[Crossing]]] = []
-        self.metrics: dict[str, float] = {}
 
     def add(
         self, rows: Sequence[int], prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]
@@ -97,6 +111,7 @@ class SplitScoring(CollectedRows):
         packed = [pack([(self.prompt_ids[i], self.completion_ids[i]) for i in share]) for share in shares]
         number = self.bridge.ask(
             "score",
+            model=self.teacher.folder,
             temperature=self.teacher.temperature,
             top_k=self.teacher.top_k,
             shares=[[len(share), len(ids)] for share, ids in zip(shares, packed, strict=True)],
@@ -108,15 +123,17 @@ class SplitScoring(CollectedRows):
         self.teacher.tokens_scored += sum(len(self.prompt_ids[i]) + len(self.completion_ids[i]) for i in order)
 
     def _receive(self, share: list[int], rank: int, number: int) -> list[Crossing]:
-        """Hidden states, then a row of numbers per token, then the likeliest ids where they are asked for."""
-        count, top_k = sum(len(self.completion_ids[i]) for i in share), self.teacher.top_k
+        shapes = self._shapes(sum(len(self.completion_ids[i]) for i in share))
+        return [self.bridge.receive(shape, dtype, rank, number, i) for i, (shape, dtype) in enumerate(shapes)]
+
+    def _shapes(self, count: int) -> list[tuple[tuple[int, int], torch.dtype]]:
+        """Of what comes back: hidden states, a row of numbers per token, the likeliest ids where they are asked for."""
+        top_k = self.teacher.top_k
         shapes: list[tuple[tuple[int, int], torch.dtype]] = [
             ((count, self.teacher.hidden_size), self.teacher.dtype),
             ((count, NUM_STATS + top_k), torch.float32),
         ]
-        if top_k:
-            shapes.append(((count, top_k), torch.int32))
-        return [self.bridge.receive(shape, dtype, rank, number, i) for i, (shape, dtype) in enumerate(shapes)]
+        return [*shapes, ((count, top_k), torch.int32)] if top_k else shapes
 
     def finish(self) -> TeacherScores:
         pieces: dict[int, list[Tensor]] = {}
@@ -127,17 +144,23 @@ class SplitScoring(CollectedRows):
                 pieces[self.rows[i]] = columns
         for crossing in self.leaving:
             crossing.wait()
-        hidden_NE, stats_NK, *ids = (torch.cat(c) for c in zip(*(pieces[row] for row in sorted(pieces)), strict=True))
-        self.metrics = self._count(hidden_NE)
+        by_kind = zip(*(pieces[row] for row in sorted(pieces)), strict=True)
+        hidden_NE, stats_NK, *ids = [torch.cat(tensors) for tensors in by_kind] or self._nothing()
+        self.num_tokens = len(hidden_NE)
         top_ids_NK, top_logprobs_NK = (ids[0].long(), stats_NK[:, NUM_STATS:]) if ids else (None, None)
         return TeacherScores(hidden_NE, stats_NK[:, 0], stats_NK[:, 1], top_ids_NK, top_logprobs_NK)
 
-    def _count(self, hidden_NE: Tensor) -> dict[str, float]:
+    def _nothing(self) -> list[Tensor]:
+        return [torch.empty(shape, dtype=dtype, device=distributed.device()) for shape, dtype in self._shapes(0)]
+
+    @property
+    def metrics(self) -> dict[str, float]:
         """Bytes over the bridge for this rollout, and how many times as many the logits would have been."""
-        crossed = self.bridge.num_bytes - self.bytes_before
-        logits = len(hidden_NE) * self.teacher.vocab_size * hidden_NE.element_size()
+        crossings = [*self.leaving, *(crossing for _, several in self.arriving for crossing in several)]
+        crossed = sum(crossing.tensor.nbytes for crossing in crossings)
+        logits = self.num_tokens * self.teacher.vocab_size * self.teacher.dtype.itemsize
         totals = distributed.sum_over_processes(torch.tensor([crossed, logits], dtype=torch.float64)).tolist()
-        return {"bridge/mib": totals[0] / 2**20, "bridge/times_less_than_logits": totals[1] / totals[0]}
+        return {"bridge/mib": totals[0] / 2**20, "bridge/times_less_than_logits": totals[1] / max(totals[0], 1)}
 
 
 def pack(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:

@@ -1,0 +1,49 @@
+"""Models and data of one's own on disk, for tests: a student, two teachers of different widths, two tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rl_distill.config import RunConfig, TinyModelConfig, load_config
+from rl_distill.models.tiny import make_model, make_tokenizer
+from rl_distill.tasks.embedded import make_problems
+from tests.world import SETTINGS
+
+SHAPES = {
+    "student": TinyModelConfig(32, 64, 2, 4),
+    "small": TinyModelConfig(32, 64, 1, 4),
+    "large": TinyModelConfig(48, 64, 2, 4),
+}
+
+
+def write(folder: Path) -> Path:
+    """The folder, with student/, small/, large/ and train.jsonl in it."""
+    problems = make_problems("train", 40, 0)
+    tokenizer = make_tokenizer([p.prompt + p.solution for p in problems], 320)
+    for seed, (name, shape) in enumerate(SHAPES.items()):
+        make_model(shape, tokenizer, seed).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    rows = [{"prompt": p.prompt, "task": p.task, **p.columns} for p in problems]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def settings(folder: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
+    """Those of a run with these models, and `changes` with double underscores for dots."""
+    own = {
+        "embedded": None,
+        "output_dir": str(output_dir),
+        "student.model": str(folder / "student"),
+        "data.train": str(folder / "train.jsonl"),
+        "teacher.dtype": "float32",
+        "teacher.autocast": "off",
+        "anchor.schedule": "fixed",
+        "rewards": [{"fn": "task_check", "weight": 1.0}, {"fn": "teacher_likelihood", "weight": 0.5}],
+    }
+    return SETTINGS | own | {name.replace("__", "."): value for name, value in changes.items()}
+
+
+def config(folder: Path, output_dir: Path, **changes: Any) -> RunConfig:
+    return load_config(None, settings(folder, output_dir, **changes))

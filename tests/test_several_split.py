@@ -1,0 +1,37 @@
+"""Several teachers in processes of their own give the run that they give in the student's: real `accelerate launch`."""
+
+import pytest
+
+from tests import killable, launched, own_models
+from tests.test_two_processes import COMPARED, assert_same_metrics
+
+CHOICES = {
+    "task": {},
+    "ensemble": {"anchor__estimator": "top_k", "anchor__top_k": 4},
+    "adaptive": {"teacher__switch_gap": 1.0},  # the second takes over at the first evaluation
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return own_models.write(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", CHOICES)
+def test_several_split_teachers_give_the_run_of_shared_ones(folder, tmp_path, choice):
+    small = {"model": str(folder / "small"), **({"tasks": ["math"]} if choice == "task" else {})}
+    settings = CHOICES[choice] | {
+        "embedded": "null",
+        "student__model": folder / "student",
+        "data__train": folder / "train.jsonl",
+        "teacher__dtype": "float32",
+        "teacher__choice": choice,
+        "teacher__several": [small, {"model": str(folder / "large")}],
+        "anchor__schedule": "fixed",
+        "ppo__learning_rate": 1e-4,  # untrained models: at a high rate rounding decides between two tokens in step 4
+        "rewards": "[{fn: task_check, weight: 1.0}, {fn: teacher_likelihood, weight: 5.0}]",
+    }
+    killable.finish(tmp_path / "shared", **launched.OPTIONS | settings)
+    launched.finish("ddp", 3, tmp_path / "split", **settings, teacher__placement="split", teacher__num_processes=1)
+    assert_same_metrics(tmp_path / "split", tmp_path / "shared", {*COMPARED, "teacher"})
