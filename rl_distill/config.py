@@ -363,8 +363,10 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
     if config.teacher.num_processes < 1:
         raise ConfigError(f"teacher.num_processes ({config.teacher.num_processes}) must be 1 or more")
-    if ppo.num_minibatches > ppo.batch_size:
-        raise ConfigError(f"ppo.num_minibatches ({ppo.num_minibatches}) exceeds ppo.batch_size ({ppo.batch_size})")
+    if ppo.batch_size % ppo.num_minibatches:
+        raise ConfigError(
+            f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.num_minibatches ({ppo.num_minibatches})"
+        )
     if config.anchor.placement == "reward" and config.anchor.estimator == "k3":
         raise ConfigError("anchor.estimator: k3 is unbounded as a reward; use exact or k1, or anchor.placement: loss")
     if config.anchor.placement == "reward" and config.anchor.estimator == "top_k":

@@ -207,14 +207,17 @@ class RolloutCollector:
     def _policy_states(
         self, model: ActorCritic, prompt_ids: list[list[int]], completions: list[Completion], states: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Old log-probs, entropy, exact KL and old values, by the forward that training uses."""
+        """Old log-probs, entropy, KL and old values, by the forward that training uses. The KL is exact where the
+        anchor's is; else the products of tokens x vocabulary for it are spared, and sampled tokens estimate it.
+        """
+        exact = self.config.anchor.estimator == "exact"
         ids = self._with_final_state(completions)
         sizes = [len(row) for row in ids]
         mask_BT = completion_lengths_mask(sizes).to(states["teacher_logprobs_BT"].device)
         names = ("logprobs_BT", "entropy_BT", "kl_BT", "values_BT")
         padded = {name: torch.zeros_like(states["teacher_logprobs_BT"]) for name in names}
         lengths = [len(p) + n for p, n in zip(prompt_ids, sizes, strict=True)]
-        for rows in length_sorted(lengths, self.config.generation.batch_size):
+        for rows in distributed.in_step(list(length_sorted(lengths, self.config.generation.batch_size))):
             batch = token_batch([prompt_ids[r] for r in rows], [ids[r] for r in rows], self.tokenizer.pad_token_id)
             index = torch.tensor(rows, device=mask_BT.device)
             row_mask = mask_BT[index]
@@ -224,12 +227,12 @@ class RolloutCollector:
                 batch.targets_N.to(mask_BT.device),
                 temperature=self.sampling.temperature,
                 teacher_hidden_NE=states["teacher_hidden_BTE"][index][row_mask],
-                teacher_weight_VE=self.teacher.lm_head_weight_VE,
+                teacher_weight_VE=self.teacher.lm_head_weight_VE if exact else None,
                 teacher_scalars_NK=states["teacher_scalars_BTK"][index][row_mask],
             )
             values_N = torch.zeros_like(output.logprobs_N) if output.values_N is None else output.values_N
             kl_N = output.kl_N
-            if kl_N is None:  # the teacher sent no hidden states: an unbiased estimate from the sampled tokens
+            if kl_N is None:  # unbiased
                 kl_N = kl_k1(output.logprobs_N, states["teacher_logprobs_BT"][index][row_mask])
             for name, column in zip(names, (output.logprobs_N, output.entropy_N, kl_N, values_N), strict=True):
                 padded[name][index] = to_padded(column, row_mask)

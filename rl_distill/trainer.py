@@ -22,12 +22,13 @@ from .callbacks import StopOnSigterm
 from .config import RunConfig
 from .losses import entropy_bonus, policy_loss, value_loss
 from .masking import masked_mean
-from .minibatches import micro_batches, minibatches
+from .minibatches import minibatches
 from .models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
 from .rollout import RolloutCollector, TrainingStopped
 from .rollout_metrics import rollout_metrics
 from .timing import Phases, peak_memory_mib
 from .training_arguments import training_arguments, updates_per_step
+from .uneven import Filling
 
 
 class RolloutStream:
@@ -45,9 +46,11 @@ class RolloutStream:
         while step < config.ppo.num_steps and not trainer.control.should_training_stop:
             rollout = trainer.collector.collect(trainer.actor_critic, step, trainer.whole_weights)
             trainer.last_rollout = rollout
+            number = trainer.args.gradient_accumulation_steps
+            filling = Filling(rollout, config, trainer.collector.tokenizer.pad_token_id, number)
             for epoch in range(config.ppo.num_epochs):
                 for rows in minibatches(rollout, config, epoch):
-                    yield from micro_batches(rollout, rows, config, trainer.collector.tokenizer.pad_token_id)
+                    yield from filling.micro_batches(rows)
             step += 1
 
 

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from . import distributed
 from .config import RunConfig
+from .uneven import check_rows, rows_per_minibatch
 
 
 def updates_per_step(config: RunConfig) -> int:
@@ -18,9 +19,9 @@ def updates_per_step(config: RunConfig) -> int:
 
 
 def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
-    """The arguments of a run; raises ValueError where rows do not divide over minibatches and processes."""
-    ppo, updates = config.ppo, updates_per_step(config)
-    rows = ppo.batch_size // ppo.num_minibatches // distributed.world_size()
+    """The arguments of a run; raises ValueError where rows cannot be shared out over the processes."""
+    check_rows(config)
+    ppo, updates, rows = config.ppo, updates_per_step(config), rows_per_minibatch(config)
     return TrainingArguments(
         output_dir=str(output_dir),
         max_steps=ppo.num_steps * updates,

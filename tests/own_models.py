@@ -47,3 +47,17 @@ def settings(folder: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
 
 def config(folder: Path, output_dir: Path, **changes: Any) -> RunConfig:
     return load_config(None, settings(folder, output_dir, **changes))
+
+
+def options(folder: Path, **changes: Any) -> dict[str, Any]:
+    """For tests/launched.py and tests/killable.py, which write dots as double underscores."""
+    own = {
+        "embedded": "null",
+        "student__model": folder / "student",
+        "data__train": folder / "train.jsonl",
+        "teacher__dtype": "float32",
+        "anchor__schedule": "fixed",
+        "rewards": "[{fn: task_check, weight: 1.0}, {fn: teacher_likelihood, weight: 5.0}]",
+        "ppo__learning_rate": 1e-4,  # untrained models: at a high rate rounding decides between two tokens in step 4
+    }
+    return own | changes

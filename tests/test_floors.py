@@ -13,7 +13,9 @@ FLOORS = {
         ("config", "types", "files", "masking", "advantages", "kl", "losses", "logprobs", "batching", "timing"), 2
     ),
     **dict.fromkeys(("tasks", "models", "teachers", "distributed", "anchor", "sft", "memory"), 3),
-    **dict.fromkeys(("generation", "compat", "rollout", "rollout_metrics", "minibatches", "completions_log"), 4),
+    **dict.fromkeys(
+        ("generation", "compat", "rollout", "rollout_metrics", "minibatches", "uneven", "completions_log"), 4
+    ),
     **dict.fromkeys(("checkpoint", "data"), 4),
     **dict.fromkeys(("trainer", "training_arguments", "callbacks", "evaluation", "solving"), 5),
     **dict.fromkeys(("evals", "reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),

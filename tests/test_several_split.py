@@ -21,17 +21,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("choice", CHOICES)
 def test_several_split_teachers_give_the_run_of_shared_ones(folder, tmp_path, choice):
     small = {"model": str(folder / "small"), **({"tasks": ["math"]} if choice == "task" else {})}
-    settings = CHOICES[choice] | {
-        "embedded": "null",
-        "student__model": folder / "student",
-        "data__train": folder / "train.jsonl",
-        "teacher__dtype": "float32",
-        "teacher__choice": choice,
-        "teacher__several": [small, {"model": str(folder / "large")}],
-        "anchor__schedule": "fixed",
-        "ppo__learning_rate": 1e-4,  # untrained models: at a high rate rounding decides between two tokens in step 4
-        "rewards": "[{fn: task_check, weight: 1.0}, {fn: teacher_likelihood, weight: 5.0}]",
-    }
+    several = {"teacher__choice": choice, "teacher__several": [small, {"model": str(folder / "large")}]}
+    settings = own_models.options(folder, **several, **CHOICES[choice])
     killable.finish(tmp_path / "shared", **launched.OPTIONS | settings)
     launched.finish("ddp", 3, tmp_path / "split", **settings, teacher__placement="split", teacher__num_processes=1)
     assert_same_metrics(tmp_path / "split", tmp_path / "shared", {*COMPARED, "teacher"})

@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -37,6 +37,7 @@ __all__ = [
     "zero_stage",
 ]
 
+Item = TypeVar("Item")
 MAX_LANES = 8
 _WATCHES: list[Watch] = []
 
@@ -146,24 +147,32 @@ def barrier() -> None:
         dist.barrier()
 
 
+def share(num_rows: int, of_rank: int) -> range:
+    """The contiguous share of `num_rows` rows that a process has; sizes differ by one at most."""
+    return range(of_rank * num_rows // world_size(), (of_rank + 1) * num_rows // world_size())
+
+
 def my_rows(num_rows: int) -> range:
-    """This process's contiguous share of `num_rows` rows; raises ValueError where they do not divide evenly."""
-    if num_rows % world_size():
-        raise ValueError(f"{num_rows} rows do not divide over {world_size()} processes: change ppo.batch_size")
-    share = num_rows // world_size()
-    return range(rank() * share, (rank() + 1) * share)
+    """This process's share of `num_rows` rows."""
+    return share(num_rows, rank())
+
+
+def in_step(items: Sequence[Item]) -> list[Item]:
+    """The items, the last one repeated until every process has as many; each needs one at least."""
+    if world_size() == 1:
+        return list(items)
+    most = torch.tensor(len(items), device=device() if dist.get_backend() == "nccl" else None)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return [*items, *[items[-1]] * (int(most) - len(items))]
 
 
 def num_lanes(rows_per_minibatch: int) -> int:
-    """In how many contiguous lanes a batch is shuffled, so that every number of processes that divides it trains on
-    the same minibatches: each minibatch takes the same number of rows from every lane.
+    """In how many contiguous lanes a batch is shuffled, each minibatch taking the same number of rows from every lane.
+
+    It does not depend on the number of processes, so all numbers of them train on the same minibatches; one that
+    divides it gives every process the same number of rows.
     """
-    lanes = math.gcd(rows_per_minibatch, MAX_LANES)
-    if lanes % world_size():
-        raise ValueError(
-            f"ppo.batch_size / ppo.num_minibatches = {rows_per_minibatch} does not divide over {world_size()} processes"
-        )
-    return lanes
+    return math.gcd(rows_per_minibatch, MAX_LANES)
 
 
 def choose_threads(wanted: int | None) -> int:
