@@ -7,16 +7,17 @@ judge. It knows no expected answer. Standard library only; never returns to the 
 from __future__ import annotations
 
 import functools
-import marshal
 import os
 import sys
-import types
 from collections.abc import Callable, Iterator
+from marshal import dumps, loads
+from types import ModuleType
 
-from sandboxes import codec
+from sandboxes.codec import NotData, encode
 
 VALUE, RAISED, LOAD_FAILED, EXITED, OUT_OF_MEMORY, TOO_LARGE = b"V", b"E", b"L", b"X", b"M", b"Z"
 MODULE_NAME = "solution"
+_modules = sys.modules
 
 
 def serve(descriptor: int, result_bytes: int, result_depth: int) -> None:
@@ -32,11 +33,11 @@ def answer(frames: Iterator[bytes], send: Callable[[bytes, bytes], None], result
         send(*failure)
         return
     for frame in frames:
-        args, kwargs = marshal.loads(frame)  # from the judge: trusted
+        args, kwargs = loads(frame)  # from the judge: trusted
         send(*_call(function, args, kwargs, result_bytes, result_depth))
 
 
-def _frames(descriptor: int) -> Iterator[bytes]:
+def _frames(descriptor: int, read: Callable[[int, int], bytes] = os.read) -> Iterator[bytes]:
     pending = b""
     while True:
         start, size = 0, len(pending)
@@ -46,21 +47,21 @@ def _frames(descriptor: int) -> Iterator[bytes]:
                 break
             yield pending[start + 4 : end]
             start = end
-        chunk = os.read(descriptor, 1 << 16)
+        chunk = read(descriptor, 1 << 16 if pending else 1 << 12)
         if not chunk:
             return
         pending = pending[start:] + chunk
 
 
-def _send(descriptor: int, tag: bytes, body: bytes) -> None:
+def _send(descriptor: int, tag: bytes, body: bytes, write: Callable[[int, bytes], int] = os.write) -> None:
     data = (1 + len(body)).to_bytes(4, "little") + tag + body
     while data:
-        data = data[os.write(descriptor, data) :]
+        data = data[write(descriptor, data) :]
 
 
 def call_frame(args: tuple, kwargs: dict) -> bytes:
     """The frame of one call, as the judge sends it. Raises ValueError for arguments that are not data."""
-    return marshal.dumps((args, kwargs))
+    return dumps((args, kwargs))
 
 
 def load_frame(source: str, entry_point: str) -> bytes:
@@ -70,8 +71,8 @@ def load_frame(source: str, entry_point: str) -> bytes:
 
 def _load(source: str, entry_point: str) -> tuple[object, tuple[bytes, bytes] | None]:
     """The function named `entry_point`, or the failure to report."""
-    module = types.ModuleType(MODULE_NAME)
-    sys.modules[MODULE_NAME] = module
+    module = ModuleType(MODULE_NAME)
+    _modules[MODULE_NAME] = module
     try:
         exec(compile(source, "<solution>", "exec", dont_inherit=True), module.__dict__)  # inside the box only
         function = module.__dict__[entry_point]
@@ -90,8 +91,8 @@ def _call(function, args, kwargs, result_bytes: int, result_depth: int) -> tuple
     except BaseException as error:
         return _failure(error, RAISED)
     try:
-        body = codec.encode(result, result_depth, opaque=True)
-    except (codec.NotData, RecursionError):
+        body = encode(result, result_depth, opaque=True)
+    except (NotData, RecursionError):
         return TOO_LARGE, b""
     except BaseException as error:
         return _failure(error, RAISED)
@@ -110,6 +111,6 @@ def _describe(error: BaseException) -> bytes:
     """[names of the exception's classes, message]; the text may be anything the program likes."""
     try:
         names = [str(kind.__name__)[:80] for kind in type(error).__mro__[:8]]
-        return codec.encode([names, str(error)[:500]], 4)
+        return encode([names, str(error)[:500]], 4)
     except BaseException:
         return b'[["Exception"],""]'

@@ -94,9 +94,9 @@ class Cell:
         return host.descendant(self.zygote.pid, self.zygote.num_generations)
 
     def fork(self, request: bytes, descriptors: list[int]) -> None:
-        """Ask for a box that holds `descriptors`: its channel, stdout and stderr."""
+        """Ask for a box that holds `descriptors`: its stdout, stderr and channel."""
         try:
-            socket.send_fds(self.control, [request], descriptors)
+            self.control.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("3i", *descriptors))])
         except OSError as error:
             raise ZygoteLost(str(error)) from error
 

@@ -41,7 +41,10 @@ class Opaque:
 
 def encode(value: Any, max_depth: int, opaque: bool = False) -> bytes:
     """`value` as typed JSON. Raises NotData for foreign types unless `opaque`, which replaces them by a tag."""
-    if type(value) not in _PLAIN:
+    kind = type(value)
+    if kind is int:  # the commonest answers without the work of setting up an encoder
+        return b"%d" % value
+    if kind not in _PLAIN:
         value = _wrap(value, max_depth, opaque)
     return _TO_JSON(value).encode("ascii")
 

@@ -11,36 +11,60 @@ import struct
 from typing import Any
 
 _HEADER = struct.Struct("<I")
+_CHUNK = 1 << 16
 
 
 class Closed(Exception):
     """The other end of the socket is gone."""
 
 
+def set_patience(link: socket.socket, seconds: float) -> None:
+    """Let the kernel give up waiting on `link`: cheaper than a socket timeout, which polls before every step."""
+    patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+
+
 def send(link: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message; blocks until it is written."""
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    """Send one message; blocks until it is written. Raises TimeoutError when the patience of `link` ends."""
+    body = _TO_JSON(message).encode("ascii")
     try:
         link.sendall(_HEADER.pack(len(body)) + body)
-    except (BrokenPipeError, ConnectionError) as error:
+    except BlockingIOError:
+        raise TimeoutError("the other side does not read") from None
+    except ConnectionError as error:
         raise Closed from error
 
 
 def receive(link: socket.socket) -> dict[str, Any]:
-    """The next message. Raises Closed at the end, TimeoutError if the socket has a timeout and it passed."""
-    (length,) = _HEADER.unpack(_exactly(link, 4))
-    return json.loads(_exactly(link, length))
+    """The next message. Raises Closed at the end, TimeoutError when the patience of `link` ends.
+
+    The two sides take turns, so whatever is there belongs to this message.
+    """
+    data = _some(link)
+    while len(data) < 4:
+        data += _some(link)
+    missing = 4 + _HEADER.unpack_from(data)[0] - len(data)
+    if missing:
+        chunks = [data]
+        while missing > 0:
+            chunks.append(_some(link))
+            missing -= len(chunks[-1])
+        data = b"".join(chunks)
+    return _FROM_JSON(data[4:].decode("ascii"))
 
 
-def _exactly(link: socket.socket, count: int) -> bytes:
-    chunks = []
-    while count:
-        try:
-            chunk = link.recv(min(count, 1 << 20))
-        except ConnectionError as error:
-            raise Closed from error
-        if not chunk:
-            raise Closed
-        chunks.append(chunk)
-        count -= len(chunk)
-    return b"".join(chunks)
+def _some(link: socket.socket) -> bytes:
+    try:
+        chunk = link.recv(_CHUNK)
+    except BlockingIOError:
+        raise TimeoutError("no message came") from None
+    except ConnectionError as error:
+        raise Closed from error
+    if not chunk:
+        raise Closed
+    return chunk
+
+
+_TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
+_FROM_JSON = json.JSONDecoder().decode

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
+from collections.abc import Callable
+from resource import RLIMIT_CPU
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -27,7 +28,7 @@ SECCOMP_MODE_FILTER = 2
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # the same on every architecture
-MACHINE = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+MACHINE = {"arm64": "aarch64", "AMD64": "x86_64"}.get(os.uname().machine, os.uname().machine)
 
 
 def _check(result: int, what: str) -> int:
@@ -142,27 +143,40 @@ class _Program(ctypes.Structure):
 
 def install_seccomp(program: bytes) -> None:
     """Install a seccomp filter (packed sock_filter instructions) on this thread. Needs no_new_privs."""
-    prepare_seccomp(program, None)
-    install_prepared_seccomp(0)
+    prepared_seccomp(program, 0)(0)
 
 
-_prepared: list = []
+def prepared_seccomp(program: bytes, mark: int) -> Callable[[int], None]:
+    """A function that installs `program` with its argument in place of the constant `mark`.
 
-
-def prepare_seccomp(program: bytes, mark: int | None) -> None:
-    """Lay out `program` so that a child can install it in few steps; `mark` is the constant to be replaced then."""
+    Everything is laid out beforehand: what a child touches after a fork costs it a copy of a page.
+    """
     code = ctypes.create_string_buffer(program, len(program))
     header = _Program(len(program) // 8, ctypes.addressof(code))
-    arguments = ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(header), 0, 0
-    offsets = []
-    if mark is not None:
-        offsets = [at for at in range(4, len(program), 8) if program[at : at + 4] == mark.to_bytes(4, "little")]
-    _prepared[:] = [code, header, arguments, _libc.prctl, offsets]
+    words = memoryview(code).cast("B").cast("I")
+    places = [at for at in range(1, len(words), 2) if words[at] == mark]
+    number, mode, zero = ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.c_ulong(0)
+    pointer, call = ctypes.byref(header), _libc.prctl
+
+    def install(value: int) -> None:
+        for place in places:
+            words[place] = value
+        if call(number, mode, pointer, zero, zero) != 0:
+            _check(-1, "seccomp")
+
+    return install
 
 
-def install_prepared_seccomp(value: int) -> None:
-    """Install what `prepare_seccomp` laid out, with `value` in the marked places."""
-    code, _, arguments, prctl_call, offsets = _prepared
-    for offset in offsets:
-        struct.pack_into("=I", code, offset, value)
-    _check(prctl_call(*arguments), "seccomp")
+def prepared_cpu_limit() -> Callable[[int], None]:
+    """A function that sets this process's limit on CPU seconds: SIGXCPU there, SIGKILL a second later."""
+    pair = (ctypes.c_uint64 * 2)()
+    values = memoryview(pair).cast("B").cast("Q")
+    kind, pointer, call = ctypes.c_int(RLIMIT_CPU), ctypes.byref(pair), _libc.setrlimit
+
+    def limit(seconds: int) -> None:
+        values[0] = seconds
+        values[1] = seconds + 1
+        if call(kind, pointer) != 0:
+            _check(-1, "setrlimit")
+
+    return limit

@@ -5,10 +5,10 @@ Bytes from the program are counted and bounded before they are looked at. `BoxEn
 
 from __future__ import annotations
 
+import _socket
 import math
 import os
 import select
-import socket
 import struct
 import time
 from dataclasses import dataclass
@@ -56,12 +56,12 @@ class Program:
         self.deadline = self.started + limits["wall_seconds"]
         self.watch_seconds = _WATCH_SECONDS if cell.tier == "A" else _CLOSE_WATCH_SECONDS
         self.next_watch = self.started + self.watch_seconds
-        self.link, remote = socket.socketpair()
+        self.link, remote = _socket.socketpair()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self.output = {out_read: bytearray(), err_read: bytearray()}
         try:
-            cell.fork(_request(limits), [remote.fileno(), out_write, err_write])
+            cell.fork(_request(limits), [out_write, err_write, remote.fileno()])
         finally:
             remote.close()
             os.close(out_write)
@@ -159,7 +159,7 @@ class Program:
     def _write(self) -> None:
         try:
             while self.outbox:
-                sent = self.link.send(self.outbox, socket.MSG_DONTWAIT)
+                sent = self.link.send(self.outbox, _socket.MSG_DONTWAIT)
                 del self.outbox[:sent]
         except BlockingIOError:
             self.poll.modify(self.link.fileno(), select.POLLIN | select.POLLOUT)
@@ -173,7 +173,7 @@ class Program:
 
     def _read_link(self) -> None:
         try:
-            data = self.link.recv(_CHUNK, socket.MSG_DONTWAIT)
+            data = self.link.recv(_CHUNK, _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:

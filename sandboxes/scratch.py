@@ -15,8 +15,13 @@ _MAX_DEPTH = 512
 class Scratch:
     """The scratch directory behind a descriptor opened once: it stays usable when a program takes away its mode."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, descriptor: int | None = None):
+        """`descriptor`: the number to keep the directory open under, if it matters."""
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if descriptor not in (None, self.descriptor):
+            found = self.descriptor
+            self.descriptor = os.dup2(found, descriptor, inheritable=False)
+            os.close(found)
         self.mode = stat.S_IMODE(os.fstat(self.descriptor).st_mode)
         self.pristine = self._state()
 

@@ -47,7 +47,7 @@ class Slot:
         )
         theirs.close()
         self.link = ours
-        self.link.settimeout(_START_SECONDS)
+        frames.set_patience(self.link, _START_SECONDS)
         try:
             hello = frames.receive(self.link)
         except (frames.Closed, TimeoutError) as error:
@@ -64,7 +64,7 @@ class Slot:
         try:
             if limits != self.limits:
                 self.limits = limits
-                self.link.settimeout(PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
+                frames.set_patience(self.link, PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
                 request = {**request, "limits": limits.as_dict()}
             frames.send(self.link, request)
             return frames.receive(self.link)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
-import socket
+from _signal import SIGKILL
+from _socket import socket
 
 from sandboxes import kernel, rootfs
 
@@ -23,7 +23,7 @@ NAMESPACES = (
 )
 
 
-def enter_namespaces(control: socket.socket, config: dict) -> None:
+def enter_namespaces(control: socket, config: dict) -> None:
     """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in their process 1."""
     if config["real_root"]:  # real root may read what the mapped user may not (a Python below /root)
         kernel.unshare(kernel.CLONE_NEWNS)
@@ -40,7 +40,7 @@ def enter_namespaces(control: socket.socket, config: dict) -> None:
     child = os.fork()
     if child:
         _wait_for(child)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)
     os.chdir(rootfs.SCRATCH)
 
 
@@ -59,7 +59,7 @@ def _wait_for(child: int) -> None:
     """Stay as the parent of process 1, without rights, and end with it."""
     os.closerange(0, 64)
     kernel.drop_capabilities()
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # again: a change of user clears it
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)  # again: a change of user clears it
     os.waitpid(child, 0)
     os._exit(0)
 

@@ -5,8 +5,8 @@ Runs trusted code only, before the walls are complete. Nothing here is reached a
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 import struct
 import sys
 
@@ -51,10 +51,10 @@ def warm_up() -> None:
         __import__(name)
     calls: list[tuple[tuple, dict]] = [(([1, 2, 3, 4],), {"n": 2}), (("abc",), {}), ((5,), {})]
     for _ in range(_NUM_ROUNDS):
-        ours, theirs = socket.socketpair()
+        ours, theirs = _socket.socketpair()
         for body in (box.load_frame(_SAMPLE, "f"), *(box.call_frame(*call) for call in calls)):
             ours.send(struct.pack("<I", len(body)) + body)
-        ours.shutdown(socket.SHUT_WR)
+        ours.shutdown(_socket.SHUT_WR)
         box.serve(theirs.fileno(), 1 << 20, 60)
         ours.close()
         theirs.close()
@@ -71,3 +71,20 @@ def import_packages(packages: dict[str, str]) -> None:
     for name in packages:
         if name.isidentifier():
             __import__(name)
+
+
+_POOL_BYTES, _POOL_HEADER_BYTES, _LARGEST_BLOCK = 1 << 14, 48, 512  # of CPython's allocator for small objects
+_fillers: list[object] = []
+
+
+def fill_pools() -> None:
+    """Use up the holes in the interpreter's memory, so that a box finds room for all its objects on few pages.
+
+    Depends on CPython's allocator; elsewhere it does nothing useful and no harm.
+    """
+    for size in range(16, _LARGEST_BLOCK + 1, 16):
+        for _ in range(4096):
+            block: object = object() if size == 16 else (1 << 60) + len(_fillers) if size == 32 else bytes(size - 33)
+            _fillers.append(block)
+            if id(block) % _POOL_BYTES == _POOL_HEADER_BYTES:
+                break

@@ -10,20 +10,22 @@ import ctypes
 import gc
 import json
 import os
-import resource
-import signal
-import socket
 import struct
 import sys
 import time
+from _signal import SIGKILL
+from _socket import socket
+from collections.abc import Callable
 
-from sandboxes import box, host, kernel, scratch, seccomp, walls, warm
+from sandboxes import box, kernel, scratch, seccomp, walls, warm
 
 REPLY = struct.Struct("<idd??")  # wait status, user seconds, system seconds, slot is clean, box had ended by itself
 REQUEST = struct.Struct("<III")  # CPU limit in whole seconds, answer bytes, answer depth
 KILL, EXPECT_END = b"K", b"E"  # end the box now; or: it has closed its channel, so it is about to end by itself
+REQUEST_SIZE = REQUEST.size
 SETUP_FAILED = 97
-CONTROL, FIRST_PRIVATE = 3, 4
+OUTPUT, CHANNEL, CONTROL, SCRATCH = 1, 3, 4, 5  # descriptors; OUTPUT to CHANNEL are free while no box runs
+_BOX_DESCRIPTORS = struct.pack("3i", *range(OUTPUT, CHANNEL + 1))  # where stdout, stderr and the channel arrive
 _END_SECONDS = 1.0  # between the close of a dying box's channel and its end
 _fork = ctypes.PyDLL(None).fork  # os.fork without Python's at-fork work, which a single-threaded process does not need
 
@@ -31,21 +33,29 @@ _fork = ctypes.PyDLL(None).fork  # os.fork without Python's at-fork work, which 
 def main(descriptor: int, config_text: str) -> None:
     """Wall this process in as `config` says and serve jobs until the judge goes away."""
     config = json.loads(config_text)
-    if descriptor != CONTROL:
-        os.dup2(descriptor, CONTROL)
-        os.close(descriptor)
-    control = socket.socket(fileno=CONTROL)
+    control = socket(fileno=_moved(descriptor, CONTROL))
     os.environ.clear()
     try:
         _start(control, config).serve()
     except (BrokenPipeError, ConnectionResetError):  # the judge is gone
         os._exit(0)
+    except OSError as error:
+        control.send(b"failed: " + str(error).encode())
+        os._exit(1)
 
 
-def _start(control: socket.socket, config: dict) -> Zygote:
+def _moved(descriptor: int, place: int) -> int:
+    """`place`, to which `descriptor` is moved."""
+    if descriptor != place:
+        os.dup2(descriptor, place, inheritable=False)
+        os.close(descriptor)
+    return place
+
+
+def _start(control: socket, config: dict) -> Zygote:
     """The zygote behind its walls; on failure tells the judge why and exits."""
     try:
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)
         if control.recv(16) != b"go":  # now in its cgroup
             os._exit(0)
         if config["builder"] == "zygote":
@@ -58,14 +68,13 @@ def _start(control: socket.socket, config: dict) -> Zygote:
     except OSError as error:
         control.send(b"failed " + str(error).encode())
         os._exit(1)
-    control.send(b"ready without landlock" if zygote.without_landlock else b"ready")
     return zygote
 
 
 class Zygote:
     """Forks one box per request; keeps the scratch directory empty between jobs."""
 
-    def __init__(self, control: socket.socket, config: dict):
+    def __init__(self, control: socket, config: dict):
         self.control, self.tier, limits = control, config["tier"], config["limits"]
         self.is_init = os.getpid() == 1
         os.umask(0o077)
@@ -83,7 +92,7 @@ class Zygote:
             walls.switch_user(config["job_uid"])
         kernel.drop_capabilities()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # again: a change of user clears it
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)  # again: a change of user clears it
         self.box_filter = b""
         if ruleset is not None:
             kernel.landlock_restrict(ruleset)
@@ -91,44 +100,51 @@ class Zygote:
         if self.tier != "C":
             kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE, own_files=self.tier == "A"))
             self.box_filter = seccomp.box_filter(kernel.MACHINE, limits["num_processes"])
-        self.scratch = scratch.Scratch(".") if self.tier == "A" else None  # elsewhere the judge cleans up
-        kernel.prepare_seccomp(self.box_filter, seccomp.PID_MARK)
+        self.scratch = scratch.Scratch(".", SCRATCH) if self.tier == "A" else None  # elsewhere the judge cleans up
+        self.become_box = _box_entry(self.tier, self.box_filter)
         sys.argv[:] = sys.orig_argv[:] = [""]
         gc.collect()
+        warm.fill_pools()
         gc.freeze()
 
     def serve(self) -> None:
         """One iteration per job: fork, wait for the judge's word, kill, clean up, report."""
+        control, closerange = self.control, os.closerange
+        become_box, fork = self.become_box, _fork
+        recvmsg, recv, send = control.recvmsg, control.recv, control.send
+        closerange(OUTPUT, CHANNEL + 1)
+        send(b"ready without landlock" if self.without_landlock else b"ready")
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self.control, REQUEST.size, 3)
+            message, ancillary, _, _ = recvmsg(REQUEST_SIZE, 64)
             if not message:
                 os._exit(0)
-            pid = _fork()
+            if not ancillary or ancillary[0][2] != _BOX_DESCRIPTORS:
+                raise OSError("descriptors are not where they should be")
+            pid = fork()
             if pid == 0:
-                self._become_box(descriptors, *REQUEST.unpack(message))
-            for descriptor in descriptors:
-                os.close(descriptor)
-            word = self.control.recv(1)  # the judge has what it needs, or sees the box end
+                become_box(message)
+            closerange(OUTPUT, CHANNEL + 1)
+            word = recv(1)  # the judge has what it needs, or sees the box end
             if not word:
                 os._exit(0)
             if pid < 0:
-                self.control.send(b"failed: the zygote could not fork a box")
+                send(b"failed: the zygote could not fork a box")
                 continue
             had_ended = word == EXPECT_END and _ends_by_itself(pid)
             status, user, system = self._end(pid)
             clean = self.scratch is None or self.scratch.clean()
-            self.control.send(REPLY.pack(status, user, system, clean, had_ended))
+            send(REPLY.pack(status, user, system, clean, had_ended))
 
     def _end(self, pid: int) -> tuple[int, float, float]:
         """Kill the box and whatever else lives in the namespace; (wait status, user seconds, system seconds)."""
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         user, system = usage.ru_utime, usage.ru_stime
         if self.tier == "C":
             _kill_children()
         if self.is_init:
             try:
-                os.kill(-1, signal.SIGKILL)
+                os.kill(-1, SIGKILL)
                 while True:
                     _, _, more = os.wait4(-1, 0)
                     user, system = user + more.ru_utime, system + more.ru_stime
@@ -136,26 +152,35 @@ class Zygote:
                 pass
         return status, user, system
 
-    def _become_box(self, descriptors: list[int], cpu_seconds: int, result_bytes: int, result_depth: int) -> None:
-        """In the child: give up the last rights, then serve the program. Never returns."""
+
+def _box_entry(tier: str, box_filter: bytes) -> Callable[[bytes], None]:
+    """What a forked child does: give up the last rights, then serve the program. Never returns.
+
+    All that it uses is bound beforehand: every object that it touches costs the child a copy of a page.
+    """
+    confine = kernel.prepared_seccomp(box_filter, seccomp.PID_MARK) if box_filter else None
+    limit_cpu, unpack, serve = kernel.prepared_cpu_limit(), REQUEST.unpack, box.serve
+    getpid, closerange = os.getpid, os.closerange
+    die_with_zygote = tier != "A"
+
+    def become_box(request: bytes) -> None:
         try:
-            link, out, err = descriptors
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))  # SIGXCPU first: a plain cause
-            if self.tier != "A":
-                kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-            if self.box_filter:
-                kernel.install_prepared_seccomp(os.getpid())
-            os.dup2(link, CONTROL)  # the way to the judge's control socket closes here
-            os.closerange(FIRST_PRIVATE, 64)
+            cpu_seconds, result_bytes, result_depth = unpack(request)
+            limit_cpu(cpu_seconds)
+            if die_with_zygote:
+                kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)
+            if confine is not None:
+                confine(getpid())
+            closerange(CONTROL, 64)  # the way to the judge's control socket closes here
         except BaseException as error:
             os.write(CONTROL, b"failed: a box could not be set up: " + str(error).encode()[:200])
             os._exit(SETUP_FAILED)
         try:
-            box.serve(CONTROL, result_bytes, result_depth)
+            serve(CHANNEL, result_bytes, result_depth)
         finally:
             os._exit(0)
+
+    return become_box
 
 
 def _ends_by_itself(pid: int) -> bool:
@@ -171,7 +196,9 @@ def _ends_by_itself(pid: int) -> bool:
 
 def _kill_children() -> None:
     """Tier C only: kill the processes a program left, which have become children of this subreaper."""
+    from sandboxes import host
+
     while pids := [child for child in (host.descendant(os.getpid(), 1),) if child]:
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, SIGKILL)
             os.waitpid(pid, 0)
