@@ -14,8 +14,10 @@ SIZES = {
     "1.5B": (151936, 1536, 8960, 28, 12, 2, True),
     "7B": (152064, 3584, 18944, 28, 28, 4, False),
     "32B": (152064, 5120, 27648, 64, 40, 8, False),
+    "72B": (152064, 8192, 29568, 80, 64, 8, False),
 }
 COMMON = {"gradient_checkpointing": True, "micro_batch_size": 4, "generation_batch_size": 32}
+SPLIT_4_4 = {"num_gpus": 4, "placement": "split", "teacher_gpus": 4, "teacher_sharded": True}
 RECIPES = [
     (1, "0.5B", "7B", "one_process", Plan(**COMMON)),
     (2, "0.5B", "7B", "ddp", Plan(num_gpus=2, **COMMON)),
@@ -24,6 +26,8 @@ RECIPES = [
     (4, "1.5B", "32B", "zero2", Plan(num_gpus=3, zero_stage=2, placement="split", **COMMON)),
     (8, "1.5B", "32B", "zero2", Plan(num_gpus=6, zero_stage=2, placement="split", teacher_gpus=2, **COMMON)),
     (8, "7B", "32B", "zero3", Plan(num_gpus=6, zero_stage=3, placement="split", teacher_gpus=2, **COMMON)),
+    (4, "1.5B", "32B", "zero3", Plan(num_gpus=4, zero_stage=3, teacher_sharded=True, **COMMON)),
+    (8, "1.5B", "72B", "zero2", Plan(zero_stage=2, **SPLIT_4_4, **COMMON)),
     (8, "1.5B", "72B", "zero2", Plan(num_gpus=4, zero_stage=2, placement="server", **COMMON)),
 ]
 
@@ -47,10 +51,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     shapes = {size: shape(size) for size in SIZES}
     for num_gpus, student, teacher, launch_file, plan in RECIPES:
-        known = shapes.get(teacher, shapes["32B"])  # behind a server the teacher's size does not matter here
+        known = shapes[teacher]
+        placement = plan.placement + (", sharded" if plan.teacher_sharded else "")
         ours = student_gpu(shapes[student], known, plan)["peak"] / GIB
         theirs = f"{teacher_gpu(known, plan)['peak'] / GIB:.0f}" if plan.placement == "split" else "-"
-        print(f"| {num_gpus} | {student} | {teacher} | {launch_file} | {plan.placement} | {ours:.0f} | {theirs} |")
+        print(f"| {num_gpus} | {student} | {teacher} | {launch_file} | {placement} | {ours:.0f} | {theirs} |")
 
 
 if __name__ == "__main__":

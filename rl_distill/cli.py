@@ -44,6 +44,7 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
     add("--zero_stage", type=int, default=0, choices=[0, 1, 2, 3])
     add("--placement", default="shared", choices=["shared", "split", "server"], help="where the teacher lives")
     add("--teacher_gpus", type=int, default=1, help="the teacher's own GPUs under split")
+    add("--teacher_sharded", action="store_true", help="its weights are shared out over the GPUs that hold it")
     add("--gpu_gib", type=float, help="memory of one GPU, to say whether the run fits")
     add("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the student's weights")
     add("--gradient_checkpointing", action="store_true")
@@ -75,6 +76,7 @@ def run_doctor(args: argparse.Namespace) -> int:
         zero_stage=args.zero_stage,
         placement=args.placement,
         teacher_gpus=args.teacher_gpus,
+        teacher_sharded=args.teacher_sharded,
         student_dtype=args.dtype,
         separate_critic=args.separate_critic,
         gradient_checkpointing=args.gradient_checkpointing,

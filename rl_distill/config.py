@@ -106,6 +106,8 @@ class TeacherConfig:
     """`shared`: in the student's processes. `split`: the last `num_processes` of the launch serve the teacher alone.
     `server`: at `server.base_url`; `model` then only names the tokenizer."""
     num_processes: int = 1
+    sharded: bool = False
+    """Share the weights out over the processes that hold the teacher (DeepSpeed ZeRO-3), where it fits on none."""
     server: ServerSettings = field(default_factory=ServerSettings)
     num_outputs_per_prompt: int = 0
     """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
@@ -359,6 +361,8 @@ def check(config: RunConfig) -> None:
     for teacher in teachers_of(config):
         if teacher.placement == "server":
             _check_served(dataclasses.replace(config, teacher=teacher))
+        if teacher.sharded and teacher.placement == "split" and teacher.num_processes < 2:
+            raise ConfigError("teacher.sharded needs several processes: set teacher.num_processes to 2 or more")
     if config.distributed.timeout_s <= 0:
         raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
     if config.teacher.num_processes < 1:
@@ -394,7 +398,7 @@ def check(config: RunConfig) -> None:
             raise ConfigError(f"embedded is null, so {', '.join(missing)} must be set")
 
 
-OF_ONE_TEACHER = ("model", "dtype", "autocast", "micro_batch_size", "placement", "server", "tasks")
+OF_ONE_TEACHER = ("model", "dtype", "autocast", "micro_batch_size", "placement", "sharded", "server", "tasks")
 """What an entry of teacher.several may say; all else is the same for all teachers."""
 
 
@@ -439,6 +443,8 @@ def _check_several(config: RunConfig) -> None:
 def _check_served(config: RunConfig) -> None:
     """A server sends log-probabilities at temperature 1, no hidden states."""
     start = "teacher.placement: server "
+    if config.teacher.sharded:
+        raise ConfigError(start + "holds no weights here: leave teacher.sharded out (the server shards by itself)")
     if config.teacher.server.base_url is None:
         raise ConfigError(start + "needs teacher.server.base_url, such as http://localhost:8000/v1")
     if config.embedded is not None:

@@ -91,6 +91,8 @@ def evaluate_writer(writer: Writer, tokenizer: Any, problems: Sequence[Problem],
     greedy = Sampling(config.generation.max_completion_length, temperature=0.0)
     tasks = [problem.task for problem in problems]
     generated = writer.generate(prompt_ids, greedy, config.evaluation.batch_size, tasks=tasks)
+    if not problems:  # a process without a share took part in the writing, which may need all of them
+        return Evaluation([], [], [])
     texts = [added_text(tokenizer, ids, item.token_ids) for ids, item in zip(prompt_ids, generated, strict=True)]
     stops = config.generation.stop
     completions = [

@@ -57,6 +57,8 @@ class Plan:
     zero_stage: Literal[0, 1, 2, 3] = 0
     placement: Literal["shared", "split", "server"] = "shared"
     teacher_gpus: int = 1
+    teacher_sharded: bool = False
+    """The teacher's weights are shared out over the GPUs that hold it, all but its head."""
     student_dtype: str = "float32"
     bf16: bool = True
     """bf16 activations: autocast over float32 weights, or DeepSpeed's bf16 engine."""
@@ -103,12 +105,21 @@ def cache_bytes(shape: Shape, plan: Plan) -> float:
     return tokens * shape.layers * 2 * shape.num_kv * (2 if plan.bf16 else DTYPE_BYTES[plan.student_dtype])
 
 
+def teacher_bytes(teacher: Shape, plan: Plan, num_gpus: int) -> float:
+    """Its weights on one of `num_gpus` GPUs; sharded, the head is whole and two layers are gathered at a time."""
+    size = DTYPE_BYTES[plan.teacher_dtype]
+    if not plan.teacher_sharded:
+        return float(teacher.parameters * size)
+    whole = teacher.vocab * teacher.hidden + 2 * teacher.parameters / teacher.layers
+    return size * (teacher.parameters / num_gpus + whole)
+
+
 def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
     """Bytes on one of the student's GPUs, by what they are for; "peak" is their sum as they are alive together."""
     parts = training_bytes(student.parameters * (2 if plan.separate_critic else 1), plan)
     teacher_size = DTYPE_BYTES[plan.teacher_dtype]
     if plan.placement == "shared":
-        parts["teacher"] = float(teacher.parameters * teacher_size)
+        parts["teacher"] = teacher_bytes(teacher, plan, plan.num_gpus)
     elif plan.placement == "split":
         parts["teacher's head"] = teacher.vocab * teacher.hidden * teacher_size
     if plan.zero_stage >= 3:
@@ -128,11 +139,11 @@ def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
 
 
 def teacher_gpu(teacher: Shape, plan: Plan) -> dict[str, float]:
-    """Bytes on one of the teacher's own GPUs under `split`: each holds all of it and scores its share."""
+    """Bytes on one of the teacher's own GPUs under `split`: each scores its share of the rows."""
     size = DTYPE_BYTES[plan.teacher_dtype]
     tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
     parts = {
-        "weights": float(teacher.parameters * size),
+        "weights": teacher_bytes(teacher, plan, plan.teacher_gpus),
         "activations": float(tokens * (4 * teacher.hidden + 2 * teacher.intermediate) * size),
         "context": float(CONTEXT_BYTES),
     }
@@ -153,6 +164,8 @@ def advice(peak: float, available: float, plan: Plan) -> str:
         steps.append(f"lower generation.batch_size (now {plan.generation_batch_size})")
     if plan.num_gpus > 1 and plan.zero_stage < 3:
         steps.append(f"use ZeRO stage {plan.zero_stage + 1 if plan.zero_stage else 2}")
+    if plan.placement == "shared" and plan.num_gpus > 1 and not plan.teacher_sharded:
+        steps.append("shard the teacher (teacher.sharded)")
     if plan.placement == "shared":
         steps.append("give the teacher GPUs of its own or a server")
     if plan.lora_parameters is None:

@@ -22,9 +22,7 @@ def solve_with(writer: Writer, tokenizer: Any, problems: Sequence[Problem], conf
     if processes == 1:
         return evaluate_writer(writer, tokenizer, problems, config)
     rows = range(distributed.rank(), len(problems), processes)
-    mine = (
-        evaluate_writer(writer, tokenizer, [problems[row] for row in rows], config) if rows else Evaluation([], [], [])
-    )
+    mine = evaluate_writer(writer, tokenizer, [problems[row] for row in rows], config)
     found = distributed.gather_list(list(zip(rows, mine.completions, mine.grades, strict=True)))
     found.sort(key=lambda item: item[0])
     return Evaluation(list(problems), [completion for _, completion, _ in found], [grade for _, _, grade in found])

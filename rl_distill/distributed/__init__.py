@@ -24,13 +24,22 @@ from torch import Tensor
 from .bridge import Bridge, Crossing
 from .sides import Launch, divide
 from .watch import Watch
-from .zero import is_deepspeed, prepare_environment, whole_weights, without_deepspeed, writable_weights, zero_stage
+from .zero import (
+    is_deepspeed,
+    prepare_environment,
+    shard,
+    whole_weights,
+    without_deepspeed,
+    writable_weights,
+    zero_stage,
+)
 
 __all__ = [
     "Bridge",
     "Crossing",
     "Launch",
     "is_deepspeed",
+    "shard",
     "whole_weights",
     "without_deepspeed",
     "writable_weights",
@@ -79,6 +88,13 @@ def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
         state = PartialState(cpu=on_cpu, timeout=limit)
     check_world(state.num_processes)
     return launch
+
+
+def join_side(timeout_s: float) -> None:
+    """Makes the teacher's processes a process group, which they need where they hold a model together."""
+    if world_size() == 1 and _launched() > 1:
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s + 60))
 
 
 def check_world(num_processes: int) -> None:

@@ -1,6 +1,6 @@
-"""DeepSpeed: whole weights where ZeRO keeps shards of them, and stages that train here without it.
+"""DeepSpeed: whole weights where ZeRO keeps shards of them, stages that train without it, a frozen model in shards.
 
-Everything else about DeepSpeed is in Trainer's and Accelerate's hands. Functions do nothing where it is off.
+Everything else about DeepSpeed is in Trainer's and Accelerate's hands. The first two do nothing where it is off.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
+
+import torch
 
 USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
@@ -69,3 +71,27 @@ def writable_weights(model: Any) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0):
         yield
+
+
+def shard(module: Any, hidden_size: int) -> None:
+    """Shares the weights of a frozen module out over this side's processes (ZeRO-3, no optimizer).
+
+    Every forward of `module` gathers them matrix by matrix, so all processes have to do it, equally often. Weights of
+    `hidden_size` order, such as norms, stay whole. Works under every launch of several processes.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    dtype = next(module.parameters()).dtype
+    config = {
+        "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants one; nothing trains
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 10 * hidden_size},
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "fp16": {"enabled": dtype == torch.float16},
+    }
+    deepspeed.zero.Init(module=module, config_dict_or_path=config)  # in pieces to the GPU, which may not hold it whole
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(get_accelerator().current_device_name())
+    deepspeed.initialize(model=module, config=config)

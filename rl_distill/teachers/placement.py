@@ -8,15 +8,13 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from .. import distributed
 from ..config import RunConfig, TeacherConfig, teachers_of
 from ..distributed import Bridge
-from ..models.embedded import load
 from . import Teacher
 from .adaptive import AdaptiveTeacher
+from .loading import load_teacher
 from .served import ServedTeacher
 from .several import EnsembleTeacher, RoutedTeacher
-from .shared import make_teacher
 from .split import SplitTeacher
 
 
@@ -44,10 +42,10 @@ def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, bri
     if settings.placement == "server":
         return ServedTeacher(settings.server)
     if settings.placement == "split" and bridge is not None:
-        changes = {"dtype": dtype, "autocast": settings.autocast, "micro_batch_size": settings.micro_batch_size}
+        names = ("autocast", "micro_batch_size", "sharded")
+        changes = {"dtype": dtype} | {name: getattr(settings, name) for name in names}
         return SplitTeacher(bridge, folder, changes, config.generation.temperature)
-    model, _ = load(folder, dtype)
-    return make_teacher(config, model.to(distributed.device()), tokenizer)
+    return load_teacher(config, folder, dtype, tokenizer)
 
 
 def width(settings: TeacherConfig) -> int:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
 from .. import distributed
 from ..config import RunConfig
 from ..distributed import Bridge
 from ..generation import Sampling
-from ..models.embedded import load
-from .shared import SharedTeacher, make_teacher
+from .loading import load_teacher
+from .shared import SharedTeacher
 from .split import unpack
 
 
@@ -47,11 +48,12 @@ class Desk:
     def load(self, request: dict[str, Any]) -> None:
         """Replies with what a student has to know of the model."""
         settings = replace(self.config.teacher, **request["settings"])
-        model, tokenizer = load(request["model"], settings.dtype)
+        tokenizer = AutoTokenizer.from_pretrained(request["model"])
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        config = replace(self.config, teacher=settings)
-        teacher = make_teacher(config, model.to(distributed.device()), tokenizer)
+        if settings.sharded:
+            distributed.join_side(self.config.distributed.timeout_s)
+        teacher = load_teacher(replace(self.config, teacher=settings), request["model"], settings.dtype, tokenizer)
         self.teachers[request["model"]] = teacher
         weight = teacher.lm_head_weight_VE
         dtype = str(weight.dtype).removeprefix("torch.")
@@ -66,10 +68,11 @@ class Desk:
     def score(self, teacher: SharedTeacher, request: dict[str, Any]) -> None:
         """Receives ids, sends hidden states and numbers per token."""
         (num_rows, num_ids), source, number = request["shares"][self.index], request["source"], request["number"]
+        teacher.temperature, teacher.top_k = request["temperature"], request["top_k"]
         if num_rows == 0:
+            teacher.score([], [])  # the other processes may need this one
             return
         packed = self.bridge.receive((num_ids,), torch.int32, source, number).wait()
-        teacher.temperature, teacher.top_k = request["temperature"], request["top_k"]
         scores = teacher.score(*unpack(packed, num_rows))
         stats = [scores.logprobs_N[:, None], scores.entropy_N[:, None]]
         tensors = [scores.hidden_NE, torch.cat(stats, 1).float()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,11 +73,11 @@ class SharedTeacher:
     ) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions."""
         if not prompt_ids:
-            return self._no_scores()
+            return self.no_scores()
         lengths = [len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]
         self.tokens_scored += sum(lengths)
         pieces: dict[int, tuple[Tensor, ...]] = {}
-        for rows in length_sorted(lengths, self.micro_batch_size):
+        for rows in self.batches(lengths):
             sizes = [len(completion_ids[row]) for row in rows]
             scores = self._score_batch([prompt_ids[row] for row in rows], [completion_ids[row] for row in rows])
             for row, *parts in zip(rows, *(part.split(sizes) for part in scores), strict=True):
@@ -86,7 +86,12 @@ class SharedTeacher:
         scored = TeacherScores(*(torch.cat(column) for column in columns))
         return self._with_top_k(scored) if self.top_k else scored
 
-    def _no_scores(self) -> TeacherScores:
+    def batches(self, lengths: Sequence[int]) -> Iterable[list[int]]:
+        """The row numbers of each forward pass."""
+        return length_sorted(lengths, self.micro_batch_size)
+
+    def no_scores(self) -> TeacherScores:
+        """Those of no rows."""
         weight_VE = self.lm_head_weight_VE
         none_N = torch.empty(0, device=weight_VE.device)
         scores = TeacherScores(weight_VE.new_empty(0, self.hidden_size), none_N, none_N)
@@ -165,16 +170,18 @@ class DeferredScoring(CollectedRows):
         return self.teacher.score([self.prompt_ids[i] for i in order], [self.completion_ids[i] for i in order])
 
 
-def make_teacher(config: RunConfig, model: Any, tokenizer: Any) -> SharedTeacher:
+def make_teacher(
+    config: RunConfig, model: Any, tokenizer: Any, kind: type[SharedTeacher] = SharedTeacher
+) -> SharedTeacher:
     """The teacher in this process, scoring at the temperature of the rollouts."""
     wanted = config.teacher.autocast
-    return SharedTeacher(
+    return kind(
         model,
         eos_token_ids=[tokenizer.eos_token_id],
         pad_token_id=tokenizer.pad_token_id,
         temperature=config.generation.temperature,
         micro_batch_size=config.teacher.micro_batch_size,
-        autocast=wanted == "on" or (wanted == "auto" and distributed.fast_bf16(model.device)),
+        autocast=wanted == "on" or (wanted == "auto" and distributed.fast_bf16(distributed.device())),
         num_tokens_vocab=len(tokenizer),
     )
 

@@ -1,0 +1,24 @@
+"""The teacher's weights into this process: whole, or its share of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import distributed
+from ..config import ConfigError, RunConfig
+from ..models.embedded import load
+from .sharded import ShardedTeacher
+from .shared import SharedTeacher, make_teacher
+
+
+def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any) -> SharedTeacher:
+    """The teacher of `folder` (or hub id) on this process's device, sharded where config.teacher asks for it.
+
+    Raises ConfigError where there is no other process to share it with.
+    """
+    if config.teacher.sharded and distributed.world_size() == 1:
+        raise ConfigError("teacher.sharded shares the weights out over processes, and there is one: launch several")
+    model, _ = load(folder, dtype)
+    if config.teacher.sharded:
+        return make_teacher(config, model, tokenizer, ShardedTeacher)
+    return make_teacher(config, model.to(distributed.device()), tokenizer)
