@@ -85,6 +85,11 @@ def _check_reward_model(config: RewardModelConfig) -> None:
             raise ConfigError(f"reward_model.{name} must be at least 1, not {getattr(settings, name)}")
     if not 0 <= settings.teacher_dropout <= 1:
         raise ConfigError(f"reward_model.teacher_dropout is a share between 0 and 1, not {settings.teacher_dropout}")
+    if config.teacher.placement != "shared" or config.teacher.several or config.teacher.sharded:
+        raise ConfigError(
+            "launch/reward_model.py copies the trunk of one whole teacher in its own process: set teacher.placement to "
+            "shared, and leave out teacher.several and teacher.sharded"
+        )
     specs = [RewardSpec.from_config(entry) for entry in config.rewards]
     if any(spec.fn == "learned" for spec in specs):
         raise ConfigError("rewards: a reward model cannot learn from `learned`; give it the blend behind it")

@@ -71,6 +71,7 @@ def test_the_command_answers_a_typo_before_torch_and_names_the_nearest_key():
         ({"reward_model.objective": "ranking"}, "not one of regression, preference"),
         ({"rewards": [{"fn": "learned", "kwargs": {"model": "x"}}]}, "cannot learn from `learned`"),
         ({"rewards": [{"fn": "bleu", "weight": 0}]}, "all weights are 0"),
+        ({"teacher.placement": "split"}, "set teacher.placement to shared"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
