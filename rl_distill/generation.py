@@ -19,6 +19,8 @@ from .types import Finish
 
 SMALL_WEIGHTS = 10_000_000
 """Below so many parameters a decoding step on CPU is many tiny products, and handing them to threads costs more."""
+SEARCH_BLOCK = 512
+"""Probabilities per block where sampling looks for a token in two steps: vocabularies of more than two blocks."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,37 @@ def choose(logits_BV: Tensor, sampling: Sampling, uniforms_B: Tensor) -> Tensor:
     """The next token of each row: the argmax at temperature 0, else the inverse of the distribution function at u."""
     if sampling.temperature == 0:
         return logits_BV.argmax(-1)
-    probs_BV = torch.softmax(logits_BV.float() / sampling.temperature, dim=-1)
+    scaled_BV = logits_BV.float() if sampling.temperature == 1 else logits_BV.float() / sampling.temperature
+    probs_BV = torch.softmax(scaled_BV, dim=-1)
     if sampling.top_p < 1:
         probs_BV = _keep_top_p(probs_BV, sampling.top_p)
+    if probs_BV.shape[-1] > 2 * SEARCH_BLOCK:
+        return _search_by_blocks(probs_BV, uniforms_B)
     cumulative_BV = probs_BV.cumsum(-1)
     target_B1 = (uniforms_B * cumulative_BV[:, -1]).unsqueeze(-1)
     tokens_B = torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)
     return tokens_B.clamp_max(logits_BV.shape[-1] - 1)
+
+
+def _search_by_blocks(probs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
+    """The inverse of the distribution function, found among sums of blocks and then inside one block: running sums over
+    a whole large vocabulary are the slowest part of sampling on a CPU.
+    """
+    num_vocab = probs_BV.shape[-1]
+    padded_BV = torch.nn.functional.pad(probs_BV, (0, -num_vocab % SEARCH_BLOCK))
+    blocks_BKW = padded_BV.view(len(probs_BV), -1, SEARCH_BLOCK)
+    ends_BK = blocks_BKW.sum(-1).cumsum(-1)
+    target_B1 = _below(uniforms_B[:, None] * ends_BK[:, -1:], ends_BK[:, -1:])
+    block_B1 = torch.searchsorted(ends_BK, target_B1, right=True)
+    begin_B1 = torch.where(block_B1 > 0, ends_BK.gather(1, (block_B1 - 1).clamp_min(0)), 0.0)
+    inside_BW = blocks_BKW[torch.arange(len(probs_BV), device=probs_BV.device), block_B1[:, 0]].cumsum(-1)
+    place_B1 = torch.searchsorted(inside_BW, _below(target_B1 - begin_B1, inside_BW[:, -1:]), right=True)
+    return (block_B1 * SEARCH_BLOCK + place_B1).squeeze(-1)
+
+
+def _below(x: Tensor, limit: Tensor) -> Tensor:
+    """`x`, or the number before the limit: so a search to its right always ends at something of positive size."""
+    return torch.minimum(x, torch.nextafter(limit, torch.zeros_like(limit)))
 
 
 @contextlib.contextmanager

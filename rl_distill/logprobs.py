@@ -8,18 +8,22 @@ Knows nothing of models, masks or configs.
 Shapes: N tokens, n tokens of one chunk, V vocabulary, D student width, E teacher width, K targets per token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .lm_head import Head, slices
+from .tiled_logprobs import TiledStatistics
+from .tiled_logprobs import forward as tiled_forward
+
 KEEP_FLOATS = 2**22
 """Up to this many logits (and twice or three times that in all) are kept for backward, which saves 10-15 % of time."""
 CHUNKS = {"cpu": (2**20, 64, 1024), "cuda": (2**27, 512, 16384)}
 """Logits per chunk, and the fewest and most tokens, which come first. On a CPU a chunk should fit the cache, but the
-product with the weight needs some 64 rows to be efficient (measured at V = 448, 8,192 and 151,936)."""
+product with the weight needs some 64 rows to be efficient: where they do not fit, the vocabulary is tiled as well."""
 
 
 class TokenStats(NamedTuple):
@@ -68,12 +72,19 @@ def token_statistics(
         assert len(teacher_hidden_NE) == len(hidden_ND), (teacher_hidden_NE.shape, hidden_ND.shape)
         with torch.no_grad():
             teacher = _head(teacher_hidden_NE, teacher_weight_VE, teacher_bias, num_vocab)
+    budget, fewest, most = CHUNKS.get(hidden_ND.device.type, CHUNKS["cuda"])
+    tiled = chunk_tokens is None and hidden_ND.device.type == "cpu" and budget // num_vocab < fewest
     if chunk_tokens is None:
-        budget, fewest, most = CHUNKS.get(hidden_ND.device.type, CHUNKS["cuda"])
         chunk_tokens = min(max(budget // num_vocab, fewest), most)
 
     targets_NK = targets_N if targets_N.ndim == 2 else targets_N[:, None]
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in student):
+    trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in student)
+    if tiled and trains:
+        stats = TokenStats(*TiledStatistics.apply(*student, targets_NK, teacher, temperature))
+    elif tiled:
+        with torch.no_grad():
+            stats = TokenStats(*tiled_forward(student, teacher, targets_NK, temperature)[:5])
+    elif trains:
         stats = TokenStats(*_TokenStatistics.apply(*student, targets_NK, teacher, temperature, chunk_tokens))
     else:
         stats = _forward(student, teacher, targets_NK, temperature, chunk_tokens, keep=False)[0]
@@ -84,33 +95,12 @@ def token_statistics(
     )
 
 
-class _Head(NamedTuple):
-    """What turns hidden states into logits; vocabulary already cut, dtypes already one."""
-
-    hidden_ND: Tensor
-    weight_VD: Tensor
-    bias_V: Tensor | None
-
-    def logits(self, chunk: slice, temperature: float, out_nV: Tensor) -> Tensor:
-        """Logits / temperature of a chunk of tokens, written into `out_nV`."""
-        bias, beta = (self.weight_VD.new_zeros(1), 0.0) if self.bias_V is None else (self.bias_V, 1 / temperature)
-        factors = (bias, self.hidden_ND[chunk], self.weight_VD.t())
-        if out_nV.dtype == self.weight_VD.dtype:
-            return torch.addmm(*factors, beta=beta, alpha=1 / temperature, out=out_nV)
-        return out_nV.copy_(torch.addmm(*factors, beta=beta, alpha=1 / temperature))
-
-    def buffers(self, num_rows: int, count: int) -> list[Tensor]:
-        """`count` tensors of num_rows x V, to be reused by all chunks: fresh pages cost more than the sums in them."""
-        dtype = torch.promote_types(self.weight_VD.dtype, torch.float32)
-        return [self.weight_VD.new_empty(num_rows, len(self.weight_VD), dtype=dtype) for _ in range(count)]
-
-
-def _head(hidden: Tensor, weight: Tensor, bias: Tensor | None, num_vocab: int) -> _Head:
+def _head(hidden: Tensor, weight: Tensor, bias: Tensor | None, num_vocab: int) -> Head:
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     if num_vocab < len(weight):  # a whole weight is not sliced: the gradient of a slice is one more copy of it
         weight, bias = weight[:num_vocab], None if bias is None else bias[:num_vocab]
-    return _Head(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+    return Head(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
 class _Chunk(NamedTuple):
@@ -127,10 +117,6 @@ class _LogSumExps(NamedTuple):
     teacher_N1: Tensor | None
 
 
-def _chunks(num_tokens: int, chunk_tokens: int) -> Iterator[slice]:
-    return (slice(i, min(i + chunk_tokens, num_tokens)) for i in range(0, max(num_tokens, 1), chunk_tokens))
-
-
 def _normalize(logits_nV: Tensor, p_nV: Tensor) -> Tensor:
     """logsumexp_n1; logits become log-probabilities in place, the probabilities are written into `p_nV`.
 
@@ -143,13 +129,13 @@ def _normalize(logits_nV: Tensor, p_nV: Tensor) -> Tensor:
 
 
 def _forward(
-    student: _Head, teacher: _Head | None, targets_NK: Tensor, temperature: float, chunk_tokens: int, keep: bool
+    student: Head, teacher: Head | None, targets_NK: Tensor, temperature: float, chunk_tokens: int, keep: bool
 ) -> tuple[TokenStats, _LogSumExps, list[Tensor | None]]:
     """(stats, what backward needs to normalise again, the tensors of all _Chunks in turn if they are to be kept)."""
     columns: list[tuple[Tensor | None, ...]] = []
     kept: list[Tensor | None] = []
     buffers: list[Tensor] = []
-    for chunk in _chunks(len(targets_NK), chunk_tokens):
+    for chunk in slices(len(targets_NK), chunk_tokens):
         if keep or not buffers:
             buffers = student.buffers(chunk.stop - chunk.start, 2 if teacher is None else 3)
         logp_nV, p_nV, *rest = (buffer[: chunk.stop - chunk.start] for buffer in buffers)
@@ -183,12 +169,12 @@ class _TokenStatistics(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         targets_NK: Tensor,
-        teacher: _Head | None,
+        teacher: Head | None,
         temperature: float,
         chunk_tokens: int,
     ) -> tuple[Tensor | None, ...]:
         keep = len(hidden_ND) * len(weight_VD) <= KEEP_FLOATS
-        student = _Head(hidden_ND, weight_VD, bias_V)
+        student = Head(hidden_ND, weight_VD, bias_V)
         stats, logsumexps, kept = _forward(student, teacher, targets_NK, temperature, chunk_tokens, keep)
         ctx.save_for_backward(*student, targets_NK, stats.entropy_N, stats.kl_N, *logsumexps, *kept)
         ctx.teacher, ctx.temperature, ctx.chunk_tokens = teacher, temperature, chunk_tokens
@@ -205,7 +191,7 @@ class _TokenStatistics(torch.autograd.Function):
 
         = p * (slope * log p + ratio_slope * (log p - log q) + offset)  +  g_logp * onehot.
         """
-        student = _Head(*ctx.saved_tensors[:3])
+        student = Head(*ctx.saved_tensors[:3])
         targets_NK, entropy_N, kl_N, student_N1, teacher_N1, *kept = ctx.saved_tensors[3:]
         logsumexps = _LogSumExps(student_N1, teacher_N1)
         g_logp_NK, g_entropy_N, g_kl_N = (None if g is None else g / ctx.temperature for g in grads[:3])
@@ -216,7 +202,7 @@ class _TokenStatistics(torch.autograd.Function):
         teacher = None if g_kl_N is None else ctx.teacher
         buffers = [] if kept else student.buffers(min(ctx.chunk_tokens, len(targets_NK)), 2 if teacher is None else 3)
         gradients = _Gradients(student, *ctx.needs_input_grad[:3])
-        for index, chunk in enumerate(_chunks(len(targets_NK), ctx.chunk_tokens)):
+        for index, chunk in enumerate(slices(len(targets_NK), ctx.chunk_tokens)):
             if kept:
                 parts = _Chunk(*kept[3 * index : 3 * index + 3])
             else:
@@ -230,8 +216,8 @@ class _TokenStatistics(torch.autograd.Function):
 
 
 def _rebuild(
-    student: _Head,
-    teacher: _Head | None,
+    student: Head,
+    teacher: Head | None,
     chunk: slice,
     temperature: float,
     logsumexps: _LogSumExps,
@@ -265,7 +251,7 @@ def _grad_logits(
 class _Gradients:
     """Sums of the student's gradients over chunks; those of weight and bias in at least float32."""
 
-    def __init__(self, student: _Head, needs_hidden: bool, needs_weight: bool, needs_bias: bool) -> None:
+    def __init__(self, student: Head, needs_hidden: bool, needs_weight: bool, needs_bias: bool) -> None:
         self.student = student
         dtype = torch.promote_types(student.weight_VD.dtype, torch.float32)
         self.hidden_ND = torch.empty_like(student.hidden_ND) if needs_hidden else None

@@ -20,6 +20,7 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend
 
 from . import distributed
 from .advantages import anchored_rewards, gae, group_mean_advantages, scores_to_rewards
+from .anchor import ESTIMATORS
 from .batching import completion_lengths_mask, length_sorted, to_padded, token_batch
 from .config import RunConfig
 from .generation import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
@@ -207,10 +208,10 @@ class RolloutCollector:
     def _policy_states(
         self, model: ActorCritic, prompt_ids: list[list[int]], completions: list[Completion], states: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Old log-probs, entropy, KL and old values, by the forward that training uses. The KL is exact where the
-        anchor's is; else the products of tokens x vocabulary for it are spared, and sampled tokens estimate it.
+        """Old log-probs, entropy, KL and old values, by the forward that training uses. The KL is exact unless the
+        anchor too takes an estimate from the sampled tokens: that spares a product of tokens x vocabulary.
         """
-        exact = self.config.anchor.estimator == "exact"
+        exact = self.config.anchor.estimator not in ESTIMATORS
         ids = self._with_final_state(completions)
         sizes = [len(row) for row in ids]
         mask_BT = completion_lengths_mask(sizes).to(states["teacher_logprobs_BT"].device)

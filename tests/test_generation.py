@@ -119,3 +119,29 @@ def test_a_small_model_decodes_on_one_thread_and_gives_the_others_back(sample):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_large_vocabulary_is_searched_in_blocks_with_the_same_result():
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(64, 5000, generator=generator)).double()
+    logits[:, ::3] = -torch.inf
+    logits[:, 4000:] = -torch.inf
+    uniforms = torch.rand(64, generator=generator)
+    uniforms[0], uniforms[1] = 0.0, 1 - 2**-24
+    chosen = choose(logits, Sampling(1), uniforms)
+    probs = logits.softmax(-1)
+    cumulative = probs.cumsum(-1)
+    for row, token in enumerate(chosen.tolist()):
+        assert probs[row, token] > 0
+        below = 0.0 if token == 0 else float(cumulative[row, token - 1])
+        assert below - 1e-6 <= float(uniforms[row]) <= float(cumulative[row, token]) + 1e-6
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+def test_draws_from_a_large_vocabulary_follow_the_distribution(top_p):
+    logits = torch.full((20_000, 3000), -torch.inf)
+    logits[:, [0, 511, 512, 1700, 2999]] = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05]).log()
+    uniforms = (torch.arange(20_000) + 0.5) / 20_000
+    shares = choose(logits, Sampling(1, top_p=top_p), uniforms).bincount(minlength=3000) / 20_000
+    expected = [0.4, 0.3, 0.15, 0.1, 0.05] if top_p == 1 else [4 / 7, 3 / 7, 0, 0, 0]
+    torch.testing.assert_close(shares[[0, 511, 512, 1700, 2999]], torch.tensor(expected), atol=2e-4, rtol=0)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl_distill import logprobs as logprobs_module
+from rl_distill import tiled_logprobs
 from rl_distill.kl import exact_kl
 from rl_distill.logprobs import TokenStats, token_statistics
 
@@ -47,10 +48,49 @@ def inputs(num_tokens, num_vocab, width=6, teacher_width=9, dtype=torch.float64,
     return hidden.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), targets, teacher
 
 
-@pytest.fixture(params=["kept", "recomputed"])
+@pytest.fixture(params=["kept", "recomputed", "tiled"])
 def keep(request, monkeypatch):
-    """Runs the test with the logits kept for backward and with logits recomputed in it."""
+    """Runs the test with the logits kept for backward, with logits recomputed in it, and with a tiled vocabulary."""
     monkeypatch.setattr(logprobs_module, "KEEP_FLOATS", 2**40 if request.param == "kept" else -1)
+    if request.param == "tiled":  # wherever a test leaves the chunks to the function
+        tile_the_vocabulary(monkeypatch, 3, 4)
+
+
+def tile_the_vocabulary(monkeypatch, num_tokens, num_vocab):
+    monkeypatch.setitem(logprobs_module.CHUNKS, "cpu", (1, 64, 1024))
+    monkeypatch.setattr(tiled_logprobs, "TILE_TOKENS", num_tokens)
+    monkeypatch.setattr(tiled_logprobs, "TILE_VOCABULARY", num_vocab)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("num_targets", [1, 3])
+@pytest.mark.parametrize("tile", [(1, 1), (3, 4), (7, 11), (100, 100)])
+def test_tiles_give_what_whole_rows_give(tile, num_targets, dtype, monkeypatch):
+    tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-2, "atol": 5e-2}
+
+    def run():
+        hidden, weight, bias, targets, teacher = inputs(7, 11, dtype=dtype)
+        targets = (targets[:, None] + torch.arange(num_targets)) % 11
+        options = {"bias": bias, "temperature": 0.7, **teacher}
+        stats = token_statistics(hidden, weight, targets if num_targets > 1 else targets[:, 0], **options)
+        (stats.logprobs_N.sum() * 0.3 + stats.entropy_N.sum() - stats.kl_N.square().sum()).backward()
+        with torch.no_grad():
+            scored = token_statistics(hidden, weight, targets[:, 0], bias=bias)
+        return [*stats, scored.logprobs_N, scored.entropy_N, hidden.grad, weight.grad, bias.grad]
+
+    expected = run()
+    tile_the_vocabulary(monkeypatch, *tile)
+    monkeypatch.setattr(logprobs_module._TokenStatistics, "apply", None)  # the other path is not taken
+    for ours, theirs in zip(run(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+def test_a_tiled_student_equal_to_its_teacher_has_no_divergence(monkeypatch):
+    hidden, weight, *_ = inputs(7, 11, dtype=torch.float32)
+    tile_the_vocabulary(monkeypatch, 3, 4)
+    teacher = {"teacher_hidden_NE": hidden.detach() * 50, "teacher_weight_VE": weight.detach()}
+    stats = token_statistics(hidden * 50, weight, torch.zeros(7, dtype=torch.long), **teacher)
+    assert stats.kl_N.tolist() == [0.0] * 7
 
 
 def test_by_hand():

@@ -1,0 +1,45 @@
+"""The language-model head as a function of chunks: logits of some tokens and some of the vocabulary, into given memory.
+
+Shapes: N tokens, V vocabulary, D width of the hidden states; n tokens of one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Head(NamedTuple):
+    """What turns hidden states into logits; all of one dtype."""
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor | None
+
+    def logits(self, chunk: slice, temperature: float, out_nV: Tensor) -> Tensor:
+        """Logits / temperature of a chunk of tokens, written into `out_nV`."""
+        bias, beta = (self.weight_VD.new_zeros(1), 0.0) if self.bias_V is None else (self.bias_V, 1 / temperature)
+        factors = (bias, self.hidden_ND[chunk], self.weight_VD.t())
+        if out_nV.dtype == self.weight_VD.dtype:
+            return torch.addmm(*factors, beta=beta, alpha=1 / temperature, out=out_nV)
+        return out_nV.copy_(torch.addmm(*factors, beta=beta, alpha=1 / temperature))
+
+    def buffers(self, num_rows: int, count: int, num_columns: int | None = None) -> list[Tensor]:
+        """`count` tensors of num_rows x V, to be reused by all chunks: fresh pages cost more than the sums in them."""
+        dtype = torch.promote_types(self.weight_VD.dtype, torch.float32)
+        width = len(self.weight_VD) if num_columns is None else num_columns
+        return [self.weight_VD.new_empty(num_rows, width, dtype=dtype) for _ in range(count)]
+
+    def part(self, vocabulary: slice) -> Head:
+        """The same for some of the vocabulary."""
+        return self._replace(
+            weight_VD=self.weight_VD[vocabulary], bias_V=None if self.bias_V is None else self.bias_V[vocabulary]
+        )
+
+
+def slices(total: int, size: int) -> Iterator[slice]:
+    """Slices of `size` that cover range(total), the last one shorter; one empty slice where the total is 0."""
+    return (slice(start, min(start + size, total)) for start in range(0, max(total, 1), size))
