@@ -33,7 +33,7 @@ PPO_ARMS: dict[str, tuple[str, list[str]]] = {
 MORE_ARMS: dict[str, tuple[str, list[str]]] = {
     "shared_critic": ("critic: value head on the student's trunk", ["--ppo.critic", "shared"]),
     "separate_critic": ("critic: a trunk of its own", ["--ppo.critic", "separate"]),
-    "learned": ("0.5 x trained reward model + 0.5 x check", []),
+    "learned": ("0.5 x trained reward model + 0.5 x check", ["--teacher.num_outputs_per_prompt", "1"]),
 }
 RIVAL_ARMS = {
     "more_sft": "more SFT, same teacher outputs",
@@ -57,7 +57,8 @@ def run_arm(arm: str, seed: int, output: Path, settings: list[str]) -> None:
         model = folder / "reward_model"
         blend = f"[{{fn: task_check, weight: 0.5}}, {{fn: learned, weight: 0.5, kwargs: {{model: {model}}}}}]"
         reward_model = [str(ROOT / "launch" / "reward_model.py"), *common, "--output_dir", str(model)]
-        commands = [reward_model, [*commands[0], "--rewards", blend]]
+        made = (model / "quality.json").is_file()
+        commands = [*([] if made else [reward_model]), [*commands[0], "--rewards", blend]]
     with (folder / "log.txt").open("w") as log:
         for command in commands:
             done = subprocess.run([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, check=False)

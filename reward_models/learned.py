@@ -72,9 +72,12 @@ def check_quality(quality: dict[str, Any], output: str, *, with_teacher: bool, f
         if limit > 0 and (value is None or value < limit):
             shown = "not measured" if value is None else f"{value:.3f}"
             where = "with" if with_teacher else "without"
+            remedy = "Train it longer or on more prompts, or set force: true under kwargs"
+            if not with_teacher:
+                remedy = f"Let the teacher write for every prompt (teacher.num_outputs_per_prompt: 1). {remedy}"
             raise PoorQualityError(
                 f"learned: {folder} is too poor to train on: held-out {name} {where} the teacher's output is {shown}, "
-                f"the limit {limit}. Train it longer or on more prompts, or set force: true under kwargs"
+                f"the limit {limit}. {remedy}"
             )
 
 
