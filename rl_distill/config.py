@@ -363,6 +363,10 @@ def check(config: RunConfig) -> None:
             _check_served(dataclasses.replace(config, teacher=teacher))
         if teacher.sharded and teacher.placement == "split" and teacher.num_processes < 2:
             raise ConfigError("teacher.sharded needs several processes: set teacher.num_processes to 2 or more")
+        if teacher.sharded and teacher.placement == "shared" and config.reward_refresh is not None:
+            raise ConfigError(
+                "teacher.sharded beside the student needs all processes at once: leave reward_refresh out"
+            )
     if config.distributed.timeout_s <= 0:
         raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
     if config.teacher.num_processes < 1:

@@ -60,6 +60,7 @@ def test_one_process_has_nobody_to_share_a_teacher_with(folder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"reward_refresh": {}}, "leave reward_refresh out"),
         ({"teacher.placement": "split"}, "set teacher.num_processes to 2 or more"),
         ({"teacher.placement": "server", "teacher.server.base_url": "http://x/v1"}, "the server shards by itself"),
     ],
