@@ -66,6 +66,20 @@ CASES = (
     _honest("300 MB", "return x + 1", "data = bytearray(300 << 20)"),
     _honest("int subclass", "return MyInt(x + 1)", "class MyInt(int):\n    pass"),
     _honest("dataclasses", "return P(x).y + 1", "from dataclasses import dataclass\n@dataclass\nclass P:\n    y: int"),
+    _honest("exact numbers", "return int(Decimal(x) + Fraction(2, 2).numerator)",
+            "from decimal import Decimal\nfrom fractions import Fraction"),
+    _honest("algorithms", "h = [x + 1, *itertools.chain([99], itertools.repeat(98, 3))]\nheapq.heapify(h)\n"
+            "return bisect.bisect(range(1000), heapq.heappop(h) - 1)", "import bisect, heapq, itertools"),
+    _honest("text", "return int(re.sub(r'[^0-9]+', '', json.dumps({'n': x}))) + collections.Counter('a')['a']",
+            "import collections, json, re"),
+    _honest("hashes, dates and chance", "random.seed(hashlib.sha256(b'x').digest())\n"
+            "return (datetime.date(2024, 1, 1) + datetime.timedelta(x)).toordinal() - 738886 + random.randrange(1, 2)",
+            "import datetime, hashlib, random"),
+    _honest("thread pool", "with ThreadPoolExecutor(4) as pool:\n    return sum(pool.map(int, [x, 1]))",
+            "from concurrent.futures import ThreadPoolExecutor"),
+    _honest("generic types", "return Box[int](x).get()", "from typing import Generic, TypeVar\nT = TypeVar('T')\n"
+            "class Box(Generic[T]):\n    def __init__(self, v: T):\n        self.v = v\n"
+            "    def get(self) -> T:\n        return self.v + 1"),
     _honest("main guard", "return x + 1", "if __name__ == '__main__':\n    print(int(input()) + 1)"),
     _honest("lingering thread", "return x + 1",
             "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()"),

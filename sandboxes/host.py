@@ -196,6 +196,15 @@ def disk_usage(path: str, enough: int) -> tuple[int, int]:
     return entries, num_bytes
 
 
+def bytes_written(pid: int) -> int:
+    """Bytes that process `pid` has made the kernel write to disks, deleted files included; 0 where we may not know."""
+    try:
+        with open(f"/proc/{pid}/io") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("write_bytes:"))
+    except (OSError, StopIteration):
+        return 0
+
+
 def _own_cgroups(num_bytes: int, num_tasks: int) -> dict[str, tuple[str, dict[str, str]]]:
     """{controller: (own cgroup's directory, files to write in a child)}."""
     try:

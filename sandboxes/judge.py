@@ -128,7 +128,7 @@ class Judge:
             "exit_status": None if end is None else _exit_status(remains.end.status),
             "stdout": remains.stdout,
             "stderr": remains.stderr,
-            "detail": score.detail,
+            "detail": score.detail.encode("utf-8", "replace").decode(),  # the program's words may not be valid Unicode
         }
 
     def _score(

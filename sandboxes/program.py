@@ -26,6 +26,7 @@ _REQUEST = struct.Struct("<III")
 _CHUNK = 1 << 16
 _WATCH_SECONDS = 0.25
 _CLOSE_WATCH_SECONDS = 0.02  # where the kernel does not count files and threads for us
+_REWRITES = 16  # how often a program may write its disk full where deleted files that it still holds are not counted
 PATIENCE = 3  # on a loaded machine the wall limit stretches up to this factor
 
 
@@ -60,6 +61,9 @@ class Program:
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self.output = {out_read: bytearray(), err_read: bytearray()}
+        if cell.tier != "A":  # where a program can open its own pipes anew and take away what we were about to read
+            os.set_blocking(out_read, False)
+            os.set_blocking(err_read, False)
         try:
             cell.fork(_request(limits), [out_write, err_write, remote.fileno()])
         finally:
@@ -183,7 +187,10 @@ class Program:
         self.inbox += data
 
     def _read_output(self, descriptor: int) -> None:
-        data = os.read(descriptor, _CHUNK)
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return
         if not data:
             self.poll.unregister(descriptor)
             return
@@ -205,7 +212,8 @@ class Program:
             raise BoxEnded(Outcome.TIMEOUT_WALL, "idle")
         if self.cell.scratch is not None:
             entries, num_bytes = host.disk_usage(self.cell.scratch, limits["num_inodes"])
-            if entries > limits["num_inodes"] or num_bytes > limits["disk_bytes"]:
+            num_written = host.bytes_written(self.pid)
+            if entries > limits["num_inodes"] or max(num_bytes, num_written / _REWRITES) > limits["disk_bytes"]:
                 raise BoxEnded(Outcome.OUTPUT_LIMIT, "files")
             if host.num_threads(self.pid) > limits["num_threads"] + 1:
                 raise BoxEnded(Outcome.MEMORY, "threads")
@@ -214,8 +222,6 @@ class Program:
     def _drain(self, descriptor: int) -> str:
         """What the dead program had printed. In tier A no writer is alive, so reading never blocks."""
         limit = self.limits["output_bytes"]
-        if self.cell.tier != "A":
-            os.set_blocking(descriptor, False)
         collected = self.output[descriptor]
         try:
             while len(collected) <= limit and (data := os.read(descriptor, _CHUNK)):

@@ -34,7 +34,8 @@ PRCTL_OPTIONS = (
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)  # isatty, window size, FIO*
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG, leases, notify
 
-FILE_ATTRIBUTES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
+# Beyond Landlock and RLIMIT_FSIZE: modes and times of any file, and disk space behind the end of a file.
+UNGUARDED = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat", "fallocate")
 
 PID_MARK = 0x7FABCDEF  # replaced by the program's own pid when the filter is installed
 
@@ -45,8 +46,8 @@ Rules = dict[int, Code | int]  # system call number -> action, or code that ends
 def zygote_filter(machine: str, own_files: bool) -> bytes:
     """What the zygote and everything below it may do: the allow-list, process creation and signals included.
 
-    `own_files`: whether they live in a file system of their own. Elsewhere modes and times of files are out of reach,
-    because Landlock does not guard them.
+    `own_files`: whether they live in a file system of their own. Elsewhere what neither Landlock nor a limit guards is
+    out of reach.
     """
     rules: Rules = {CLONE3: ENOSYS}
     rules.update(dict.fromkeys(syscalls.numbers(syscalls.ALLOWED, machine).values(), ALLOW))
@@ -54,7 +55,7 @@ def zygote_filter(machine: str, own_files: bool) -> bytes:
         rules[number] = _shared_rule(name)
     if not own_files:
         allowed = syscalls.numbers(syscalls.ALLOWED, machine)
-        rules.update({allowed[name]: EPERM for name in FILE_ATTRIBUTES if name in allowed})
+        rules.update({allowed[name]: EPERM for name in UNGUARDED if name in allowed})
     return _assemble(machine, rules, otherwise=EPERM)
 
 

@@ -85,7 +85,7 @@ def bubblewrap_prefix(packages: dict[str, str]) -> list[str]:
     shown, python = rootfs.readable_dirs(), os.path.realpath(_python())
     words = [program, "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
     words += ["--cap-add", "CAP_SYS_ADMIN"]  # for the scratch file system; the zygote gives it up
-    words += ["--as-pid-1", "--die-with-parent", "--new-session"]
+    words += ["--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "sandbox"]
     for path in shown:
         words += ["--ro-bind", path, path]
     for path in rootfs.hidden_dirs(shown):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 from _signal import SIGKILL
-from _socket import socket
+from _socket import sethostname, socket
 
 from sandboxes import kernel, rootfs
 
@@ -37,6 +37,7 @@ def enter_namespaces(control: socket, config: dict) -> None:
     else:
         rootfs.enter(config["packages"])
     mount_scratch(config["limits"])
+    sethostname("sandbox")
     child = os.fork()
     if child:
         _wait_for(child)

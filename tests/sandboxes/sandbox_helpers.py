@@ -31,16 +31,27 @@ def descendants(pid: int | None = None) -> list[int]:
 
 
 def helpers(role: str) -> list[int]:
-    """Our descendants that run as `role` (judge or zygote)."""
+    """Our descendants that run as `role`: judge, zygote (with the boxes, which are its forks) or box."""
     found = []
     for pid in descendants():
         try:
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if role.encode() in words and any(word.endswith(b"boot.py") for word in words):
+        if (b"zygote" if role == "box" else role.encode()) in words and any(w.endswith(b"boot.py") for w in words):
             found.append(pid)
+    if role == "box":  # in tier A below a zygote that is below another
+        parents = {pid: parent_of(pid) for pid in found}
+        return [pid for pid, parent in parents.items() if parents.get(parent) in parents]
     return found
+
+
+def parent_of(pid: int) -> int:
+    """Parent of a process; 0 if the process is gone."""
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def resident_kib(pid: int) -> int:

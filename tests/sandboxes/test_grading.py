@@ -102,3 +102,28 @@ def test_a_test_that_swallows_everything_still_ends(sandbox):
     swallow = "        try:\n            candidate(1)\n        except:\n            pass\n"
     test = "def check(candidate):\n    for _ in range(3):\n" + swallow
     assert sandbox.run(Job("import os\ndef f(x):\n    os._exit(0)\n", "f", test)).outcome is Outcome.EXITED
+
+
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration", "type('Stop', (StopIteration,), {})"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "assert all(map(lambda case: candidate(case) == case + 1, [1, 2]))",
+        "assert list(map(candidate, [1, 2])) in ([2, 3], [])",
+        "for answer in map(candidate, [1, 2]):\n        assert answer in (2, 3)",
+        "assert not any(map(lambda case: candidate(case) != case + 1, [1, 2]))",
+        "assert sum(candidate(case) != case + 1 for case in [1, 2]) == 0",
+    ],
+)
+def test_a_program_cannot_end_the_tests_own_loop(sandbox, body, error):
+    test = f"def check(candidate):\n    {body}\n"
+    assert sandbox.run(Job("def f(x):\n    return x + 1\n", "f", test)).passed
+    verdict = sandbox.run(Job(f"def f(x):\n    raise {error}\n", "f", test))
+    assert verdict.outcome in (Outcome.EXCEPTION, Outcome.WRONG_ANSWER)
+
+
+def test_what_a_program_says_about_its_failure_is_valid_unicode_in_the_verdict(sandbox):
+    source = "def f(x):\n    raise ValueError('\\ud800 words')\n"
+    verdict = sandbox.run(Job(source, "f", calls=[((1,), {}, 1)]))
+    assert verdict.outcome is Outcome.EXCEPTION
+    assert b"words" in verdict.detail.encode()
