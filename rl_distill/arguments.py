@@ -16,7 +16,8 @@ from typing import Any
 
 from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 
-from .config import Config, ConfigError, RunConfig, load_config, parse_override
+from .config import Config, ConfigError, RunConfig, load_config
+from .config_reading import parse_override
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

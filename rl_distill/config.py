@@ -6,14 +6,12 @@ Imports without torch, so that a typo is answered before anything heavy starts. 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from .config_reading import ConfigError, build, convert, nearest, plain, read_file, set_dotted
 
 
 @dataclass(frozen=True)
@@ -308,11 +306,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers: what `results.json` records and what `load_config` reads back."""
-        return _plain(dataclasses.asdict(self))
-
-
-class ConfigError(ValueError):
-    """A setting is wrong; the message is one line that says which and what to do."""
+        return plain(dataclasses.asdict(self))
 
 
 Config = typing.TypeVar("Config", bound=RunConfig)
@@ -328,23 +322,12 @@ def load_config(
     `cls` is RunConfig, or a class that extends it by settings of its own. Raises ConfigError on a missing file, an
     unknown key (naming the nearest) or a value of the wrong type.
     """
-    settings = _read(Path(path)) if path is not None else {}
+    settings = read_file(Path(path)) if path is not None else {}
     for key, value in (overrides or {}).items():
-        _set_dotted(settings, key, value)
-    config: Config = _build(cls, settings, "")
+        set_dotted(settings, key, value)
+    config: Config = build(cls, settings, "")
     check(config)
     return config
-
-
-def parse_override(text: str) -> Any:
-    """A command-line value read as YAML, so that 1e-4, true, null and [a, b] mean what they say."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 as text
-        except ValueError:
-            return value
-    return value
 
 
 def check(config: RunConfig) -> None:
@@ -415,7 +398,7 @@ def teachers_of(config: RunConfig) -> list[TeacherConfig]:
         for key in entry:
             if key not in OF_ONE_TEACHER:
                 raise ConfigError(f"{prefix}{key} is no setting of one teacher; {nearest(str(key), OF_ONE_TEACHER)}")
-        changes = {key: _convert(hints[key], value, prefix + key) for key, value in entry.items()}
+        changes = {key: convert(hints[key], value, prefix + key) for key, value in entry.items()}
         found.append(dataclasses.replace(shared, **changes))
     return found or [config.teacher]
 
@@ -459,98 +442,3 @@ def _check_served(config: RunConfig) -> None:
         raise ConfigError(start + "sends no hidden states: set ppo.critic to shared or separate")
     if config.generation.temperature != 1 or config.generation.temperature_end not in (None, 1):
         raise ConfigError(start + "scores at temperature 1: set generation.temperature to 1, without temperature_end")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"config file {str(path)!r} does not exist")
-    try:
-        settings = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines at the top level")
-    base = settings.pop("base", None)
-    return _merge(_read(path.parent / base), settings) if base else settings
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _set_dotted(settings: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = settings.get(parent)
-        settings[parent] = dict(child) if isinstance(child, dict) else {}
-        settings = settings[parent]
-    settings[last] = value
-
-
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """A hint for a wrong name: the nearest known one, or the list of all."""
-    known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"
-
-
-def _build(cls: type, settings: dict[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    for key in settings:
-        if key not in hints:
-            raise ConfigError(f"unknown setting {prefix + str(key)!r}; {nearest(str(key), hints)}")
-    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in settings.items()})
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in typing.get_args(hint):
-            return None
-        return _convert(next(arm for arm in typing.get_args(hint) if arm is not type(None)), value, name)
-    if origin is Literal:
-        choices = typing.get_args(hint)
-        if isinstance(value, bool) and "off" in choices:  # YAML 1.1 reads on and off as booleans
-            value = "on" if value else "off"
-        if value not in choices:
-            raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, choices))}")
-        return value
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, list | tuple):
-            raise ConfigError(f"{name}: expected a list, got {value!r}")
-        return tuple(_convert(typing.get_args(hint)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{name}: expected settings (key: value lines), got {value!r}")
-        return _build(typing.cast(type, hint), value, name + ".")
-    return _scalar(hint, value, name)
-
-
-def _scalar(hint: Any, value: Any, name: str) -> Any:
-    kind = origin if (origin := typing.get_origin(hint)) else hint
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{name}: expected {kind.__name__}, got {value!r}")
-    return value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rl_distill.config import ConfigError, RunConfig, load_config, parse_override
+from rl_distill.config import ConfigError, RunConfig, load_config
+from rl_distill.config_reading import parse_override
 
 ROOT = Path(__file__).parent.parent
 

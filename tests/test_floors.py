@@ -9,14 +9,11 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "sandboxes": 0,
     "reward_models": 1,
-    **dict.fromkeys(
-        ("config", "types", "files", "masking", "advantages", "kl", "losses", "logprobs", "batching", "timing"), 2
-    ),
+    **dict.fromkeys(("config", "config_reading", "types", "files", "masking", "batching", "timing"), 2),
+    **dict.fromkeys(("advantages", "kl", "losses", "logprobs", "lm_head", "tiled_logprobs"), 2),
     **dict.fromkeys(("tasks", "models", "teachers", "distributed", "anchor", "sft", "memory"), 3),
-    **dict.fromkeys(
-        ("generation", "compat", "rollout", "rollout_metrics", "minibatches", "uneven", "completions_log"), 4
-    ),
-    **dict.fromkeys(("checkpoint", "data"), 4),
+    **dict.fromkeys(("generation", "compat", "rollout", "rollout_metrics", "completions_log"), 4),
+    **dict.fromkeys(("minibatches", "uneven", "checkpoint", "data"), 4),
     **dict.fromkeys(("trainer", "training_arguments", "callbacks", "evaluation", "solving"), 5),
     **dict.fromkeys(("evals", "reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),
     **dict.fromkeys(("reward_settings", "reward_data", "reward_training", "reward_report", "reward_refresh"), 6),
@@ -26,7 +23,7 @@ ALLOWED_UP = {
     ("teachers", "generation"),  # a teacher writes texts with the student's generation
     ("rollout", "worlds"),
 }
-TORCH_FREE = ("config", "types", "files", "arguments", "reward_settings", "cli")
+TORCH_FREE = ("config", "config_reading", "types", "files", "arguments", "reward_settings", "cli")
 
 
 def room(path: Path) -> str:
