@@ -5,7 +5,7 @@ problems      rl_distill/tasks/                                 prompts, and wha
 models        rl_distill/models/, rl_distill/sft.py             the teacher's warm-up, the student's cold start
 teacher       rl_distill/teachers/, rl_distill/distributed/     scores every token of the student's completions
 rewards       reward_models/, sandboxes/                        similarity and task checks; code runs in a sandbox
-rollouts      rl_distill/generation.py, rl_distill/rollout.py   sample, score, advantages (advantages.py, kl.py)
+rollouts      rl_distill/generation.py, rl_distill/rollout.py   sample, score, advantages (assembly.py, advantages.py)
 PPO           rl_distill/trainer.py, rl_distill/losses.py       on transformers.Trainer
 evaluation    rl_distill/solving.py, rl_distill/evaluation.py   greedy, with the graders of training
 report        rl_distill/reporting.py                           results.json, report.md, curves, samples

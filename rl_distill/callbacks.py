@@ -18,9 +18,9 @@ import torch
 from transformers import TrainerCallback
 
 from . import distributed
+from .assembly import Rollout
 from .completions_log import gather_rows, write_rows
 from .kl import Coefficient, EvidenceCoefficient
-from .rollout import Rollout
 from .teachers.adaptive import AdaptiveTeacher
 
 BEST_BY = "eval_accuracy"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import distributed
-from .rollout import Rollout
+from .assembly import Rollout
 
 
 def gather_rows(rollout: Rollout, step: int) -> list[dict[str, Any]]:

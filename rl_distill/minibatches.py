@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from . import distributed
+from .assembly import Rollout
 from .batching import length_sorted, token_batch
 from .config import RunConfig
-from .rollout import Rollout
 
 
 def minibatches(rollout: Rollout, config: RunConfig, epoch: int) -> Iterator[list[int]]:

@@ -22,13 +22,13 @@ from reward_models.audit import spearman
 from reward_models.learned import shared_model
 
 from . import distributed
+from .assembly import Rollout
 from .config import ConfigError, RunConfig
 from .reporting import Stages
 from .reward_data import Example, make_examples, scored_rows
 from .reward_report import predictions
 from .reward_settings import RewardModelConfig, load_reward_config
 from .reward_training import train
-from .rollout import Rollout
 from .timing import Phases
 from .worlds import World, teacher_texts
 

@@ -191,7 +191,7 @@ def pairs(examples: Sequence[Example], rng: random.Random, teacher_dropout: floa
 def preference_batch(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
     """The layout of TRL's RewardTrainer: the chosen rows, then the rejected ones in the same order."""
     sides = [(side, row) for side in ("chosen", "rejected") for row in rows]
-    encoded = [Encoded(**{part: row[f"{side}_{column}"] for column, part in COLUMNS.items()}) for side, row in sides]
+    encoded = [Encoded(row[f"{side}_ids"], row[f"{side}_segments"], row[f"{side}_matches"]) for side, row in sides]
     return pad_rows(encoded, pad_token_id)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,14 +19,13 @@ from torch import Tensor
 from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend
 
 from . import distributed
-from .advantages import anchored_rewards, gae, group_mean_advantages, scores_to_rewards
 from .anchor import ESTIMATORS
+from .assembly import Rollout, Sampled, assemble
 from .batching import completion_lengths_mask, length_sorted, to_padded, token_batch
 from .config import RunConfig
 from .generation import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
 from .kl import Coefficient, kl_k1
-from .losses import sampler_weights
-from .masking import center, masked_mean, moments, standardize
+from .masking import masked_mean
 from .models.actor_critic import ActorCritic
 from .models.critics import teacher_scalars
 from .teachers import Scoring, Teacher
@@ -36,39 +35,6 @@ from .types import Completion, Finish, Problem
 
 class TrainingStopped(RuntimeError):
     """Numbers left the sane range; the message names the step and the cause, and the last checkpoint is whole."""
-
-
-@dataclass
-class Rollout:
-    """This process's rows of one step. `mask_BT` is true on real tokens; tensors may hold one more state per row, the
-    one after a completion that was cut by length, which only the bootstrap value reads.
-    """
-
-    step: int
-    problems: list[Problem]
-    prompt_ids: list[list[int]]
-    completions: list[Completion]
-    mask_BT: Tensor
-    logprobs_BT: Tensor
-    values_BT: Tensor
-    kl_BT: Tensor
-    entropy_BT: Tensor
-    teacher_hidden_BTE: Tensor
-    teacher_logprobs_BT: Tensor
-    teacher_scalars_BTK: Tensor
-    scores: BlendedScores
-    anchor_B: Tensor
-    advantages_BT: Tensor
-    returns_BT: Tensor
-    temperature: float = 1.0
-    teacher_top_ids_BTK: Tensor | None = None
-    """The teacher's likeliest ids and their log-probabilities, where the anchor's estimator is top_k."""
-    teacher_top_logprobs_BTK: Tensor | None = None
-    extra_metrics: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def scored_B(self) -> Tensor:
-        return torch.tensor([score is not None for score in self.scores.total])
 
 
 class RolloutCollector:
@@ -130,7 +96,8 @@ class RolloutCollector:
             scored = [row[:n] for row, n in zip(states["teacher_logprobs_BT"].tolist(), lengths, strict=True)]
             scores = pending.finish({"teacher_logprobs": scored})
         with self.phases("prepare"):
-            rollout = self._assemble(step, problems, prompt_ids, completions, states, scores)
+            sampled = Sampled(step, problems, prompt_ids, completions, self.sampling.temperature)
+            rollout = assemble(self.config, self.coefficient, sampled, states, scores)
             rollout.extra_metrics |= scoring.metrics
         self._observe(rollout)
         return rollout
@@ -239,75 +206,6 @@ class RolloutCollector:
                 padded[name][index] = to_padded(column, row_mask)
         return padded
 
-    def _assemble(
-        self,
-        step: int,
-        problems: list[Problem],
-        prompt_ids: list[list[int]],
-        completions: list[Completion],
-        states: dict[str, Tensor],
-        scores: BlendedScores,
-    ) -> Rollout:
-        ppo, anchor = self.config.ppo, self.config.anchor
-        width = states["logprobs_BT"].shape[1]
-        mask_BT = torch.nn.functional.pad(
-            completion_lengths_mask([len(c.token_ids) for c in completions]),
-            (0, width - max(len(c.token_ids) for c in completions)),
-        ).to(states["logprobs_BT"].device)
-        scores_B = torch.tensor([float("nan") if s is None else s for s in scores.total], device=mask_BT.device)
-        scored_B = ~scores_B.isnan()
-        strengths = self.coefficient.coefficients([p.task for p in problems], step / ppo.num_steps)
-        anchor_B = torch.tensor(strengths, device=mask_BT.device)
-        rewards_BT = scores_to_rewards(scores_B.nan_to_num(0.0), mask_BT)
-        if anchor.placement == "reward":
-            kl_BT = states["kl_BT"]
-            if anchor.estimator == "k1":
-                kl_BT = kl_k1(states["logprobs_BT"], states["teacher_logprobs_BT"])
-            rewards_BT = anchored_rewards(rewards_BT, kl_BT, anchor_B, mask_BT)
-        last_B = torch.tensor([min(len(c.token_ids), width - 1) for c in completions], device=mask_BT.device)
-        cut_B = torch.tensor([c.finish is Finish.LENGTH for c in completions], device=mask_BT.device)
-        bootstrap_B = torch.where(cut_B, states["values_BT"].gather(1, last_B[:, None]).squeeze(1), 0.0)
-        advantages_BT, returns_BT = gae(
-            rewards_BT, states["values_BT"], mask_BT, bootstrap_B, gamma=ppo.gamma, lam=ppo.lam
-        )
-        if ppo.advantage == "group_mean":
-            groups_B = torch.arange(len(problems), device=mask_BT.device) // ppo.group_size
-            advantages_BT = group_mean_advantages(scores_B, groups_B, mask_BT)
-        advantages_BT = self._normalized(advantages_BT, mask_BT & scored_B[:, None])
-        sampler_logprobs_BT = states.pop("sampler_logprobs_BT", None)
-        extra_metrics = {}
-        if sampler_logprobs_BT is not None:
-            lost_BT = sampler_logprobs_BT.isnan()  # the sampler did not tell: no correction there
-            sampler_logprobs_BT = torch.where(lost_BT, states["logprobs_BT"], sampler_logprobs_BT)
-            cap = self.config.generation.sampler_weight_cap
-            weights_BT = sampler_weights(states["logprobs_BT"], sampler_logprobs_BT, mask_BT, cap=cap)
-            advantages_BT = advantages_BT * weights_BT
-            extra_metrics = sampler_metrics(states["logprobs_BT"], sampler_logprobs_BT, weights_BT, mask_BT)
-        return Rollout(
-            step=step,
-            problems=problems,
-            prompt_ids=prompt_ids,
-            completions=completions,
-            mask_BT=mask_BT,
-            scores=scores,
-            anchor_B=anchor_B,
-            advantages_BT=advantages_BT,
-            returns_BT=returns_BT,
-            temperature=self.sampling.temperature,
-            extra_metrics=extra_metrics,
-            **states,
-        )
-
-    def _normalized(self, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Advantages over all processes, 0 outside the mask (unscored completions included)."""
-        reduce = distributed.sum_over_processes
-        kind = self.config.ppo.normalize_advantages
-        if kind == "standardize":
-            advantages_BT = standardize(advantages_BT, mask_BT, reduce)
-        elif kind == "center":
-            advantages_BT = center(advantages_BT, mask_BT, reduce)
-        return torch.where(mask_BT, advantages_BT, 0.0).float()
-
     def _observe(self, rollout: Rollout) -> None:
         """Checks the numbers and lets the anchor's coefficient follow the evidence of all processes."""
         count = distributed.sum_over_processes(rollout.mask_BT.sum().double())
@@ -322,18 +220,6 @@ class RolloutCollector:
             )
         tasks = distributed.gather_list([problem.task for problem in rollout.problems])
         self.coefficient.observe(tasks=tasks, successes=distributed.gather_list(successes(rollout.scores)), kl=kl)
-
-
-def sampler_metrics(
-    logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, weights_BT: Tensor, mask_BT: Tensor
-) -> dict[str, float]:
-    """How far the sampler's probabilities are from the trainer's, over all processes."""
-    reduce = distributed.sum_over_processes
-    difference_BT = (logprobs_BT - sampler_logprobs_BT).abs()
-    return {
-        "sampler/weight": float(moments(weights_BT, mask_BT, reduce)[0]),
-        "sampler/logprob_difference": float(moments(difference_BT, mask_BT, reduce)[0]),
-    }
 
 
 def successes(scores: BlendedScores) -> list[float | None]:

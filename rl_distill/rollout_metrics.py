@@ -7,9 +7,10 @@ from torch import Tensor
 
 from . import distributed
 from .advantages import explained_variance
+from .assembly import Rollout
 from .kl import Coefficient
 from .masking import moments
-from .rollout import Rollout, successes
+from .rollout import successes
 from .types import Finish
 
 

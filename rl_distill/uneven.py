@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from . import distributed
+from .assembly import Rollout
 from .config import RunConfig
 from .minibatches import micro_batches
-from .rollout import Rollout
 
 
 def rows_per_minibatch(config: RunConfig) -> int:

@@ -12,7 +12,7 @@ FLOORS = {
     **dict.fromkeys(("config", "config_reading", "types", "files", "masking", "batching", "timing"), 2),
     **dict.fromkeys(("advantages", "kl", "losses", "logprobs", "lm_head", "tiled_logprobs"), 2),
     **dict.fromkeys(("tasks", "models", "teachers", "distributed", "anchor", "sft", "memory"), 3),
-    **dict.fromkeys(("generation", "compat", "rollout", "rollout_metrics", "completions_log"), 4),
+    **dict.fromkeys(("generation", "compat", "assembly", "rollout", "rollout_metrics", "completions_log"), 4),
     **dict.fromkeys(("minibatches", "uneven", "checkpoint", "data"), 4),
     **dict.fromkeys(("trainer", "training_arguments", "callbacks", "evaluation", "solving"), 5),
     **dict.fromkeys(("evals", "reporting", "html_report", "report", "worlds", "pipeline", "doctor", "arguments"), 6),
