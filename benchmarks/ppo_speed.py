@@ -4,7 +4,9 @@
 
 Each measurement is a process of its own; the two trainers take turns (A/B/A/B), and medians are compared. The work is
 that of TRL's trainer: a policy, a reference, a value model with a trunk of its own and a reward network of the same
-shape; KL to the reference in the reward; as many optimizer steps. The first update is warm-up on both sides.
+shape; KL to the reference in the reward; as many optimizer steps. The first update is warm-up on both sides. The critic
+`separate` has a trunk of its own as TRL's has; `teacher_informed`, the default here, reads what the reference's and the
+policy's forward passes give anyway.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--critic", default="separate", help="separate (TRL's), shared or teacher_informed")
+    parser.add_argument(
+        "--critics", nargs="+", default=["separate", "teacher_informed"], help="separate is TRL's; also shared"
+    )
     parser.add_argument("--tiny", action="store_true", help="shapes that only show that everything runs")
     parser.add_argument("--output", help="a Markdown file for the table; printed in any case")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -242,16 +246,16 @@ def measure_ours(work: dict[str, Any], threads: int, critic: str) -> dict[str, f
         "mean_response_tokens": sum(samples) / rows,
         "rss_before_train_mib": before,
         "peak_rss_train_mib": peak,
-        "floor_s": floor_seconds(work),
+        "floor_s": floor_seconds(work, 2 if critic == "separate" else 1),
         **{f"share_{name}": seconds / wall for name, seconds in sorted(phases.items())},
     }
 
 
-def floor_seconds(work: dict[str, Any]) -> float:
+def floor_seconds(work: dict[str, Any], num_trunks: int) -> float:
     """Seconds the timed updates would take if all products ran at this machine's rate for large matrices.
 
-    Counted: 2 FLOPs per weight and token for each forward (sampling, teacher, old log-probs, old values, reward), 6 for
-    policy and critic in each epoch. Attention itself is left out.
+    Counted: 2 FLOPs per weight and token for each forward (sampling, teacher, reward, and the `num_trunks` trunks of
+    policy and critic), 6 for the trunks in each epoch. Attention itself is left out.
     """
     import torch
 
@@ -266,13 +270,13 @@ def floor_seconds(work: dict[str, Any]) -> float:
     head = hidden * work["vocab"]
     rows = work["batch"] * work["grad_accum"] * (work["updates"] - 1)
     tokens = (work["min_prompt_length"] + work["prompt_length"]) / 2 + RESPONSE_LENGTH
-    trunks = tokens * trunk * (2 * 5 + 6 * 2 * work["ppo_epochs"])
+    trunks = tokens * trunk * (2 * (3 + num_trunks) + 6 * num_trunks * work["ppo_epochs"])
     heads = RESPONSE_LENGTH * head * (2 * 3 + 6 * work["ppo_epochs"])
     return rows * (trunks + heads) / rate
 
 
-def run_ours(name: str, args: argparse.Namespace) -> dict[str, float]:
-    words = ["--one", name, "--threads", str(args.threads), "--critic", args.critic, *(["--tiny"] if args.tiny else [])]
+def run_ours(name: str, critic: str, args: argparse.Namespace) -> dict[str, float]:
+    words = ["--one", name, "--threads", str(args.threads), "--critics", critic, *(["--tiny"] if args.tiny else [])]
     return _last_json([sys.executable, "-m", "benchmarks.ppo_speed", *words], "OURS ", args.threads)
 
 
@@ -299,9 +303,10 @@ def sized(name: str, tiny: bool) -> dict[str, Any]:
 def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Medians of one row's measurements, taken in turns."""
     work = sized(name, args.tiny)
-    found: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
+    found: dict[str, list[dict[str, float]]] = {**{critic: [] for critic in args.critics}, "trl": []}
     for number in range(args.repeats):
-        found["ours"].append(run_ours(name, args))
+        for critic in args.critics:
+            found[critic].append(run_ours(name, critic, args))
         if args.baseline:
             found["trl"].append(run_baseline(work, args))
         for who, measured in found.items():
@@ -320,39 +325,38 @@ def added(run: dict[str, float]) -> float:
     return run["peak_rss_train_mib"] - run["rss_before_train_mib"]
 
 
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Markdown: speeds, memory, optimizer steps, and where our time goes."""
+def table(results: dict[str, dict[str, dict[str, float]]], critics: list[str]) -> str:
+    """Markdown: speeds, memory, optimizer steps, and where our time goes; a row for each work and critic."""
     lines = [
-        "| work | ours, samples/s | TRL 1.12, samples/s | ratio | ours, CPU s | TRL, CPU s | ours, MiB above start | "
-        "TRL, MiB above start | optimizer steps per update |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| work | our critic | ours, samples/s | TRL 1.12, samples/s | ratio | ours, CPU s | TRL, CPU s | "
+        "ours, MiB above start | TRL, MiB above start | optimizer steps per update |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in results.items():
-        ours, trl = row["ours"], row.get("trl")
-        cells = [name, f"{ours['samples_per_s']:.1f}"]
-        cells += (
-            [f"{trl['samples_per_s']:.1f}", f"{ours['samples_per_s'] / trl['samples_per_s']:.1f}x"] if trl else "--"
-        )
-        cells += [f"{ours['cpu_s']:.1f}", f"{trl['cpu_s']:.1f}" if trl else "-", f"{added(ours):.0f}"]
-        steps = f"{ours['optimizer_steps_per_update']:.0f}"
-        cells += [f"{added(trl):.0f}" if trl else "-"]
+    rows = [(name, critic, row[critic], row.get("trl")) for name, row in results.items() for critic in critics]
+    for name, critic, ours, trl in rows:
+        speed, steps = ours["samples_per_s"], f"{ours['optimizer_steps_per_update']:.0f}"
+        cells = [name, critic, f"{speed:.1f}"]
+        cells += [f"{trl['samples_per_s']:.1f}", f"{speed / trl['samples_per_s']:.1f}x"] if trl else "--"
+        cells += [f"{ours['cpu_s']:.1f}", f"{trl['cpu_s']:.1f}" if trl else "-"]
+        cells += [f"{added(ours):.0f}", f"{added(trl):.0f}" if trl else "-"]
         cells += [f"{steps} and {trl['optimizer_steps_per_update']:.0f}" if trl else steps]
         lines.append(f"| {' | '.join(cells)} |")
     phases = ("generate", "teacher", "prepare", "reward", "update")
-    lines += ["", f"| our time | {' | '.join(phases)} | floor (products alone) |", "|---|" + "---|" * (len(phases) + 1)]
-    for name, row in results.items():
-        shares = [f"{100 * row['ours'].get(f'share_{phase}', 0.0):.0f} %" for phase in phases]
-        floor = f"{100 * row['ours']['floor_s'] / row['ours']['wall_s']:.0f} %"
-        lines.append(f"| {name} | {' | '.join(shares)} | {floor} |")
+    lines += ["", f"| our time | our critic | {' | '.join(phases)} | floor (products alone) |"]
+    lines += ["|---|" + "---|" * (len(phases) + 2)]
+    for name, critic, ours, _ in rows:
+        shares = [f"{100 * ours.get(f'share_{phase}', 0.0):.0f} %" for phase in phases]
+        floor = f"{100 * ours['floor_s'] / ours['wall_s']:.0f} %"
+        lines.append(f"| {name} | {critic} | {' | '.join(shares)} | {floor} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     args = options()
     if args.one:
-        print("OURS " + json.dumps(measure_ours(sized(args.one, args.tiny), args.threads, args.critic)))
+        print("OURS " + json.dumps(measure_ours(sized(args.one, args.tiny), args.threads, args.critics[0])))
         return
-    text = table({name: compare(name, args) for name in args.rows})
+    text = table({name: compare(name, args) for name in args.rows}, args.critics)
     print("\n" + text)
     if args.output:
         Path(args.output).write_text(text + "\n")

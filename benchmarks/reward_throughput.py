@@ -9,12 +9,14 @@ import json
 import random
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -82,7 +84,28 @@ def measure(specs: list[RewardSpec], make: Callable[[], dict[str, Any]], rounds:
     return min(cpu), min(wall), size
 
 
+def reward_model(folder: Path) -> RewardSpec:
+    """An untrained reward model of the embedded teacher's size: as fast as a trained one."""
+    from reward_models.learned_model import from_trunk
+    from rl_distill.config import EmbeddedConfig
+    from rl_distill.models.tiny import make_model, make_tokenizer
+
+    data = math_batch()
+    tokenizer = make_tokenizer([*data["prompts"], *data["completions"]], 448)
+    trunk = make_model(EmbeddedConfig().teacher, tokenizer, 0).get_decoder()
+    from_trunk(trunk, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "quality.json").write_text(json.dumps({"predicts_correctness": True}))
+    return RewardSpec("learned", 1.0, {"model": str(folder), "force": True})
+
+
 def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        print_table(reward_model(Path(folder)))
+
+
+def print_table(learned: RewardSpec) -> None:
     rows: list[tuple[str, list[RewardSpec], Callable]] = [
         ("math_answer (exact path)", [RewardSpec("math_answer")], math_batch),
         (
@@ -98,6 +121,7 @@ def main() -> None:
         ("think_format", [RewardSpec("think_format")], math_batch),
         ("cosine_length", [RewardSpec("cosine_length", 1.0, {"max_len": 200})], math_batch),
         ("repetition", [RewardSpec("repetition")], math_batch),
+        ("learned (3 layers of 128, 370 tokens each)", [learned], math_batch),
         (
             "the seed recipe, 0.7 bleu + 0.3 task_check",
             [RewardSpec("bleu", 0.7), RewardSpec("task_check", 0.3)],
