@@ -30,16 +30,18 @@ def main() -> None:
     from rl_distill import distributed, reward_report, worlds
     from rl_distill.reporting import Stages, quiet_libraries
     from rl_distill.reward_data import make_examples
-    from rl_distill.reward_training import make_reward_model, train
+    from rl_distill.reward_training import check_batch, make_reward_model, train
 
     quiet_libraries()
+    distributed.start(timeout_s=config.distributed.timeout_s)
     distributed.set_threads(config.num_threads)
-    stages = Stages()
+    check_batch(config)
+    stages = Stages(quiet=not distributed.is_main())
     world = worlds.prepare(config, stages)
     train_examples, heldout, num_unscored = make_examples(config, world, stages)
     model, tokenizer = make_reward_model(config, world)
     with stages("train", f"{config.reward_model.num_steps} steps on {len(train_examples)} answers"):
-        model = train(config, model, tokenizer, train_examples)
+        model = train(config, model, tokenizer, train_examples, progress=distributed.is_main())
     with stages("measure", f"the model judges {len(heldout)} held-out answers"):
         found, shown = reward_report.quality(config, model, tokenizer, heldout)
     if distributed.is_main():

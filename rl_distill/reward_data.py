@@ -82,13 +82,12 @@ def make_examples(config: RewardModelConfig, world: World, stages: Stages) -> tu
     key = _data_key(config, world, problems)
     path = cache_dir_of(config) / "reward_data" / f"{key}.parquet"
     if not path.is_file():
-        with stages("teacher_texts", f"the teacher answers {len(problems)} prompts"):
-            teacher = [texts[0] for texts in teacher_texts(config, world.teacher, world.tokenizer, problems, 1)]
-        number = config.reward_model.num_student_outputs
-        with stages("student_texts", f"the untrained student answers {len(problems)} prompts, {number} time(s) each"):
-            student = student_texts(config, world, problems)
-        with stages("scores", f"the rewards score {len(problems) * (1 + number)} answers"):
-            _write(path, scored_rows(config, world, problems, teacher, student))
+        examples = distributed.gather_list(_made_here(config, world, problems, stages))
+        if not examples:
+            raise ConfigError("rewards: not one of the candidates could be scored; see what they need of the data")
+        if distributed.is_main():
+            _write(path, examples)
+        distributed.barrier()
     examples = [Example(**row) for row in pq.read_table(path).to_pylist()]
     unscored = len(problems) * (1 + config.reward_model.num_student_outputs) - len(examples)
     train_keys = {problem.key for problem in train}
@@ -97,6 +96,18 @@ def make_examples(config: RewardModelConfig, world: World, stages: Stages) -> tu
         [example for example in examples if example.key not in train_keys],
         unscored,
     )
+
+
+def _made_here(config: RewardModelConfig, world: World, problems: Sequence[Problem], stages: Stages) -> list[Example]:
+    """This process's share of the examples; those of all processes, in rank order, are those of a single one."""
+    share, number = distributed.my_rows(len(problems)), config.reward_model.num_student_outputs
+    mine = problems[share.start : share.stop]
+    with stages("teacher_texts", f"the teacher answers {len(problems)} prompts"):
+        teacher = [texts[0] for texts in teacher_texts(config, world.teacher, world.tokenizer, mine, 1)]
+    with stages("student_texts", f"the untrained student answers {len(problems)} prompts, {number} time(s) each"):
+        student = student_texts(config, world, mine)
+    with stages("scores", f"the rewards score {len(problems) * (1 + number)} answers"):
+        return scored_rows(config, world, mine, teacher, student)
 
 
 def student_texts(config: RewardModelConfig, world: World, problems: Sequence[Problem]) -> list[tuple[str, ...]]:
@@ -163,8 +174,6 @@ def scored_rows(
                 )
                 if score is not None
             ]
-    if not examples:
-        raise ConfigError("rewards: not one of the candidates could be scored; see what the rewards need of the data")
     return examples
 
 

@@ -6,6 +6,7 @@ stages. Nothing here looks at a held-out example.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from trl import RewardConfig, RewardTrainer
 
 from reward_models.learned_model import Encoded, LearnedRewardModel, encode, from_trunk, pad_rows, predict
 
+from . import distributed
 from .config import ConfigError
 from .reporting import StageProgress
 from .reward_data import Example
@@ -56,6 +58,16 @@ def make_reward_model(config: RewardModelConfig, world: World) -> tuple[LearnedR
     return model.float().to(world.teacher.device), tokenizer
 
 
+def check_batch(config: RewardModelConfig) -> None:
+    """Raises ConfigError where a training step's rows do not divide over the processes."""
+    if config.reward_model.batch_size % distributed.world_size():
+        raise ConfigError(
+            f"reward_model.batch_size: {config.reward_model.batch_size} rows do not divide over "
+            f"{distributed.world_size()} processes"
+        )
+
+
+@distributed.without_deepspeed()
 def train(
     config: RewardModelConfig,
     model: LearnedRewardModel,
@@ -71,6 +83,8 @@ def train(
     if progress:
         trainer.add_callback(StageProgress("reward model"))
     trainer.train()
+    with contextlib.suppress(OSError):  # it holds something, or another process was here first
+        Path(str(trainer.args.output_dir)).rmdir()
     if config.reward_model.objective == "preference":
         calibrate(model.eval(), tokenizer, examples, config.seed)
     return model.eval()
@@ -118,7 +132,7 @@ def _arguments(config: RewardModelConfig) -> dict[str, Any]:
     return {
         "output_dir": str(Path(config.output_dir) / "work"),
         "max_steps": settings.num_steps,
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": settings.batch_size // distributed.world_size(),
         "learning_rate": settings.learning_rate,
         "warmup_steps": settings.warmup_steps,
         "lr_scheduler_type": "cosine_with_min_lr",
