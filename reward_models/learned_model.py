@@ -9,7 +9,7 @@ Matches: 0 nothing to compare with, 1 + n the longest n-gram ending at this toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ PROMPT, TEACHER, CANDIDATE = 0, 1, 2
 LONGEST_MATCH = 4
 """BLEU-4 counts n-grams up to this length."""
 NUM_MATCHES = LONGEST_MATCH + 2
+TOKENS_ON_CPU = 4096
+"""Per forward pass: larger activations leave the cache, and rows of 370 tokens then take half as long again."""
 
 
 class LearnedRewardConfig(PreTrainedConfig):
@@ -213,6 +215,19 @@ def pad_rows(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
     }
 
 
+def _batches(rows: Sequence[Encoded], batch_size: int, most_tokens: int | None) -> Iterator[list[int]]:
+    """Indices of rows of similar length, at most `batch_size` of them and, padding included, `most_tokens` tokens."""
+    picks: list[int] = []
+    for row in sorted(range(len(rows)), key=lambda row: (len(rows[row].input_ids), rows[row].input_ids)):
+        too_long = most_tokens is not None and (len(picks) + 1) * len(rows[row].input_ids) > most_tokens
+        if picks and (len(picks) == batch_size or too_long):
+            yield picks
+            picks = []
+        picks.append(row)
+    if picks:
+        yield picks
+
+
 @torch.inference_mode()
 def predict(
     model: LearnedRewardModel, rows: Sequence[Encoded], pad_token_id: int, batch_size: int = 64
@@ -222,9 +237,8 @@ def predict(
     Rows of similar length share a batch. Padding changes a score by rounding only, which 6 decimals hide.
     """
     scores, correct = [0.0] * len(rows), [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda row: (len(rows[row].input_ids), rows[row].input_ids))
-    for start in range(0, len(order), batch_size):
-        picks = order[start : start + batch_size]
+    most_tokens = TOKENS_ON_CPU if model.device.type == "cpu" else None
+    for picks in _batches(rows, batch_size, most_tokens):
         batch = pad_rows([rows[pick] for pick in picks], pad_token_id)
         output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
         score_B = torch.sigmoid(model.config.scale * output.logits[:, 0].double() + model.config.shift)

@@ -344,3 +344,12 @@ def test_data_has_true_scores_is_cached_and_a_model_comes_out_that_scores(tmp_pa
     assert scores == pytest.approx(shown["with_teacher"].scores, abs=2e-6)
     assert stored["num_examples"] == 12
     assert stored["spearman"] is None or math.isfinite(stored["spearman"])
+
+
+def test_rows_are_judged_in_batches_of_similar_length_and_few_tokens():
+    from reward_models.learned_model import Encoded, _batches
+
+    rows = [Encoded([1] * n, [2] * n, [0] * n) for n in (5, 1, 9, 2, 1, 2)]
+    assert list(_batches(rows, 2, None)) == [[1, 4], [3, 5], [0, 2]]
+    assert list(_batches(rows, 4, 6)) == [[1, 4, 3], [5], [0], [2]]
+    assert list(_batches([], 4, 6)) == []
