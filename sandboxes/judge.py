@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import backends, box, codec, frames, grading
 from sandboxes.cell import BoxEnd, Cell
 from sandboxes.contract import JobError, Outcome
-from sandboxes.program import BoxEnded
+from sandboxes.program import BoxEnded, Program
 from sandboxes.spawn import ZygoteLost
 
 if TYPE_CHECKING:
-    from sandboxes.remote import RemoteCell
+    from sandboxes.remote import RemoteCell, RemoteProgram
 
 _ARGUMENT_DEPTH = 1000
 _OWN_CPU_SECONDS = 120.0
@@ -87,7 +87,7 @@ class Judge:
         self._guard_own_cpu()
         try:
             self.limits = request.get("limits") or self.limits
-            return {"verdict": self._judge(request, self._provide_cell(self.limits))}
+            return {"verdict": self._judge(request)}
         except JobError as error:
             return {"trouble": str(error), "retry": False}
         except (ZygoteLost, OSError) as error:
@@ -101,14 +101,24 @@ class Judge:
             self.cpu_guard_seconds = int(used + _OWN_CPU_SECONDS)
             resource.setrlimit(resource.RLIMIT_CPU, (int(self.cpu_guard_seconds), resource.RLIM_INFINITY))
 
-    def _judge(self, request: dict[str, Any], cell: Cell | RemoteCell) -> dict[str, Any]:
+    def _open_program(self) -> tuple[Cell | RemoteCell, Program | RemoteProgram]:
+        """A box in a living cell: one that has died since the last job is replaced, which is no fault of this one."""
+        try:
+            cell = self._provide_cell(self.limits)
+            return cell, cell.open_program(self.limits)
+        except (ZygoteLost, OSError):
+            self.close()
+            cell = self._provide_cell(self.limits)
+            return cell, cell.open_program(self.limits)
+
+    def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
         if "calls" in request:
             work = codec.decode(request["calls"].encode(), _ARGUMENT_DEPTH)
             total = len(work)
         else:
             work = grading.prepare(request["test"], request["prelude"], request["entry_point"])
             total = max(len(work.assert_lines), 1)
-        program = cell.open_program(self.limits)
+        cell, program = self._open_program()
         try:
             signal.setitimer(signal.ITIMER_REAL, cell.test_seconds(self.limits), 0.5)
             score, end = self._score(request, work, program)

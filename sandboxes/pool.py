@@ -1,7 +1,7 @@
 """The trainer's side: `Sandbox` hands jobs to the slots and collects verdicts.
 
 Never forks the calling process and never runs a program's or a test's text. Thread-safe.
-Trouble of the sandbox is retried once on a fresh slot and then surfaces as SandboxError.
+Trouble of the sandbox is retried on a fresh slot, once or, if it comes quickly, more often; then it is a SandboxError.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,8 @@ from sandboxes.probe import Report, survey
 from sandboxes.requests import request
 from sandboxes.slot import Slot, SlotLost
 
+_STARTS = 3  # of a slot, before a job counts as tried
+_MOST_TRIES = 4  # of a job; after the second only within its wall clock limit
 ALARM_SHARE = 0.01  # of jobs left unscored
 logger = logging.getLogger("sandboxes")
 
@@ -98,7 +101,7 @@ class Sandbox:
         return self.report.tier
 
     def run(self, job: Job) -> Verdict:
-        """The verdict on one job. Raises SandboxError if the sandbox itself failed twice, or the test is unusable."""
+        """The verdict on one job. Raises SandboxError if the sandbox failed repeatedly or the test is unusable."""
         result = self._run(job)
         if isinstance(result, SandboxError):
             raise result
@@ -151,8 +154,10 @@ class Sandbox:
         if isinstance(wire, Verdict | SandboxError):
             return wire
         self.start()
-        trouble = ""
-        for _ in range(2):
+        trouble, started = "", time.monotonic()
+        for attempt in range(_MOST_TRIES):
+            if attempt >= 2 and time.monotonic() > started + limits.wall_seconds:
+                break
             try:
                 reply = self._execute(wire, limits)
             except (SlotLost, SandboxError, OSError) as error:
@@ -179,7 +184,7 @@ class Sandbox:
         slot = self._idle.get()
         try:
             if slot is None:
-                slot = self._new_slot(self._report.tier)
+                slot = self._replacement()
             reply = slot.execute(wire, limits)
         except BaseException:
             if slot is not None:
@@ -220,6 +225,15 @@ class Sandbox:
             self._idle.get()
         for _ in range(self.num_slots):
             self._idle.put(None)
+
+    def _replacement(self) -> Slot:
+        """A new slot. In a tier that has worked, a start that fails is tried again: it says nothing about the job."""
+        for _ in range(_STARTS - 1 if self._ready_pid == os.getpid() else 0):
+            try:
+                return self._new_slot(self._report.tier)
+            except SandboxError as error:
+                logger.warning("a slot did not start: %s", error)
+        return self._new_slot(self._report.tier)
 
     def _new_slot(self, tier: str) -> Slot:
         slot = Slot(

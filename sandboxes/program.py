@@ -66,6 +66,9 @@ class Program:
             os.set_blocking(err_read, False)
         try:
             cell.fork(_request(limits), [out_write, err_write, remote.fileno()])
+        except ZygoteLost:
+            self._close_descriptors()
+            raise
         finally:
             remote.close()
             os.close(out_write)
@@ -104,10 +107,13 @@ class Program:
             wall_seconds = time.monotonic() - self.started
             texts = [self._drain(descriptor) for descriptor in self.output]
         finally:
-            self.link.close()
-            for descriptor in self.output:
-                os.close(descriptor)
+            self._close_descriptors()
         return Remains(end, wall_seconds, *texts)
+
+    def _close_descriptors(self) -> None:
+        self.link.close()
+        for descriptor in self.output:
+            os.close(descriptor)
 
     def _take_frame(self) -> bytes | None:
         if len(self.inbox) < 4:

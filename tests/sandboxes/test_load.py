@@ -16,11 +16,12 @@ LIMITS = Limits(cpu_seconds=0.5, wall_seconds=20.0, idle_seconds=0.3)
 SLOW = {"timeout_wall", "timeout_cpu", "memory"}
 
 
-def mixed_jobs(num_jobs: int) -> tuple[list[Job], list[bool | None]]:
-    """Jobs and whether each must pass (None: hostile, must not pass)."""
+def mixed_jobs(num_jobs: int, excluded: str = "") -> tuple[list[Job], list[bool | None]]:
+    """Jobs and whether each must pass (None: hostile, must not pass). `excluded`: an outcome no program aims at."""
     generator = random.Random(7)
-    hostile = [job_of(source) for _, source, outcomes in hostile_programs() if not outcomes & SLOW]
-    slow = [job_of(source) for _, source, outcomes in hostile_programs() if outcomes & SLOW]
+    programs = [(source, outcomes) for _, source, outcomes in hostile_programs() if excluded not in outcomes]
+    hostile = [job_of(source) for source, outcomes in programs if not outcomes & SLOW]
+    slow = [job_of(source) for source, outcomes in programs if outcomes & SLOW]
     jobs: list[Job] = []
     expected: list[bool | None] = []
     for n in range(num_jobs):
@@ -78,14 +79,16 @@ class Killer:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        while not self._stop.wait(self.random.uniform(0.1, 1.0)):
+        while not self._stop.wait(self.random.uniform(0.3, 3.0)):
             self.judges |= {pid for pid in helpers("judge") if pid not in self.others}
             role = self.random.choice([*self.kills])
-            victims = [pid for pid in helpers(role) if pid not in self.others]
+            victims: list[int] = []
+            for _ in range(20 if role == "box" else 1):  # a box lives for a millisecond
+                victims = victims or [pid for pid in helpers(role) if pid not in self.others]
             if victims:
                 try:
                     os.kill(self.random.choice(victims), signal.SIGKILL)
-                except ProcessLookupError:  # a box lives for a millisecond
+                except ProcessLookupError:
                     continue
                 self.kills[role] += 1
 
@@ -101,7 +104,7 @@ class Killer:
 @pytest.mark.slow
 def test_ten_thousand_jobs_while_helpers_are_killed_at_random():
     before, files_before = set(descendants()), set(os.listdir("/proc/self/fd"))
-    jobs, expected = mixed_jobs(NUM_JOBS)
+    jobs, expected = mixed_jobs(NUM_JOBS, excluded="timeout_wall")  # 20 s without a kill are not to be had
     killer = Killer(seed=3)
     with Sandbox(num_slots=2, limits=LIMITS) as box:
         with killer:
@@ -111,8 +114,9 @@ def test_ten_thousand_jobs_while_helpers_are_killed_at_random():
         assert len(results) == NUM_JOBS
         assert disagreements(results, expected) == []
         assert min(killer.kills.values()) > 0
-        assert len(lost) <= sum(killer.kills.values()) // 20  # hit twice in a row: unscored, never wrong
+        assert len(lost) <= 3, lost  # a job that is hit in every try is unscored, in its place, and never wrong
         assert disagreements(box.run_batch(jobs[:200]), expected[:200]) == []
+        assert all(len(os.listdir(f"/proc/{pid}/fd")) <= 10 for pid in helpers("judge"))
         assert max(resident_kib(pid) for pid in helpers("judge") + helpers("zygote")) < 65536
         killer.judges |= {pid for pid in helpers("judge") if pid not in killer.others}
     wait_until(lambda: set(descendants()) <= before)
