@@ -160,13 +160,15 @@ def _search_by_blocks(probs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     a whole large vocabulary are the slowest part of sampling on a CPU.
     """
     num_vocab = probs_BV.shape[-1]
-    padded_BV = torch.nn.functional.pad(probs_BV, (0, -num_vocab % SEARCH_BLOCK))
-    blocks_BKW = padded_BV.view(len(probs_BV), -1, SEARCH_BLOCK)
-    ends_BK = blocks_BKW.sum(-1).cumsum(-1)
+    whole = num_vocab - num_vocab % SEARCH_BLOCK
+    sums_BK = probs_BV[:, :whole].unflatten(1, (-1, SEARCH_BLOCK)).sum(-1)
+    ends_BK = torch.cat([sums_BK, probs_BV[:, whole:].sum(-1, keepdim=True)], dim=-1).cumsum(-1)
     target_B1 = _below(uniforms_B[:, None] * ends_BK[:, -1:], ends_BK[:, -1:])
     block_B1 = torch.searchsorted(ends_BK, target_B1, right=True)
     begin_B1 = torch.where(block_B1 > 0, ends_BK.gather(1, (block_B1 - 1).clamp_min(0)), 0.0)
-    inside_BW = blocks_BKW[torch.arange(len(probs_BV), device=probs_BV.device), block_B1[:, 0]].cumsum(-1)
+    columns_BW = block_B1 * SEARCH_BLOCK + torch.arange(SEARCH_BLOCK, device=probs_BV.device)
+    inside_BW = probs_BV.gather(1, columns_BW.clamp_max(num_vocab - 1))
+    inside_BW = inside_BW.masked_fill(columns_BW >= num_vocab, 0.0).cumsum(-1)
     place_B1 = torch.searchsorted(inside_BW, _below(target_B1 - begin_B1, inside_BW[:, -1:]), right=True)
     return (block_B1 * SEARCH_BLOCK + place_B1).squeeze(-1)
 

@@ -19,7 +19,7 @@ from .lm_head import Head, slices
 from .tiled_logprobs import TiledStatistics
 from .tiled_logprobs import forward as tiled_forward
 
-KEEP_FLOATS = 2**22
+KEEP_FLOATS = 2**23
 """Up to this many logits (and twice or three times that in all) are kept for backward, which saves 10-15 % of time."""
 CHUNKS = {"cpu": (2**20, 64, 1024), "cuda": (2**27, 512, 16384)}
 """Logits per chunk, and the fewest and most tokens, which come first. On a CPU a chunk should fit the cache, but the
