@@ -21,6 +21,7 @@ from .distributed import Bridge
 from .evaluation import grade
 from .generation import Sampling, added_text
 from .models.embedded import Splits, load, make_splits, student_folder, teacher_folder
+from .models.heads import check_head
 from .models.tokenizers import check_same_tokenizer
 from .reporting import Stages
 from .teachers import Teacher
@@ -98,6 +99,7 @@ def _own(config: RunConfig, stages: Stages, bridge: Bridge | None) -> World:
     teachers = [str(teacher.model) for teacher in teachers_of(config)]
     with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
         student, tokenizer = load(str(config.student.model), config.student.dtype, config.student.quantization)
+        check_head(student, "student", bias_allowed=True)
         for model in teachers:
             check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(model))
         if tokenizer.pad_token_id is None:

@@ -20,6 +20,7 @@ from ..config import RunConfig
 from ..generation import Generated, Sampling, generate
 from ..logprobs import token_statistics
 from ..models.actor_critic import freeze
+from ..models.heads import check_head
 from . import CollectedRows, TeacherScores
 
 TOP_K_LOGITS = 2**22
@@ -173,7 +174,12 @@ class DeferredScoring(CollectedRows):
 def make_teacher(
     config: RunConfig, model: Any, tokenizer: Any, kind: type[SharedTeacher] = SharedTeacher
 ) -> SharedTeacher:
-    """The teacher in this process, scoring at the temperature of the rollouts."""
+    """The teacher in this process, scoring at the temperature of the rollouts.
+
+    Raises ConfigError on a head that is more than a product with a weight.
+    """
+    if kind is SharedTeacher:  # one that is sharded has its weights in pieces by now
+        check_head(model, "teacher", bias_allowed=False)
     wanted = config.teacher.autocast
     return kind(
         model,

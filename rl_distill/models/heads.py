@@ -1,0 +1,36 @@
+"""Whether a model's logits are what this project takes them for: its head applied to its last hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..config import ConfigError
+
+PROBE_TOKENS = 3
+
+
+@torch.no_grad()
+def check_head(model: Any, who: str, *, bias_allowed: bool) -> None:
+    """Raises ConfigError where the logits are more than that: scaled (Cohere, Granite) or soft-capped (Gemma 2), or
+    where the head has a bias that is not allowed.
+
+    Log-probabilities and KL are formed from hidden states and the head's weight in chunks, so what a model does to its
+    logits afterwards would be left out without a word.
+    """
+    head = model.get_output_embeddings()
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    if getattr(head, "bias", None) is not None and not bias_allowed:
+        raise ConfigError(
+            f"{who}: the language-model head of {kind} has a bias, which the KL to the teacher leaves out; "
+            "take a model without one"
+        )
+    ids = torch.arange(PROBE_TOKENS, device=head.weight.device)[None]
+    expected = head(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float()
+    logits = model(input_ids=ids, use_cache=False).logits.float()
+    if not torch.allclose(logits, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        raise ConfigError(
+            f"{who}: {kind} scales or caps its logits after the language-model head, which log-probabilities formed "
+            "from hidden states leave out; such models are not supported"
+        )
