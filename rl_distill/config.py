@@ -104,6 +104,8 @@ class TeacherConfig:
     """`shared`: in the student's processes. `split`: the last `num_processes` of the launch serve the teacher alone.
     `server`: at `server.base_url`; `model` then only names the tokenizer."""
     num_processes: int = 1
+    quantization: Literal["4bit", "8bit"] | None = None
+    """Weights by bitsandbytes, on CUDA; the head stays as it is."""
     sharded: bool = False
     """Share the weights out over the processes that hold the teacher (DeepSpeed ZeRO-3), where it fits on none."""
     server: ServerSettings = field(default_factory=ServerSettings)
@@ -342,6 +344,7 @@ def check(config: RunConfig) -> None:
     if config.teacher.several:
         _check_several(config)
     for teacher in teachers_of(config):
+        _check_precision(teacher)
         if teacher.placement == "server":
             _check_served(dataclasses.replace(config, teacher=teacher))
         if teacher.sharded and teacher.placement == "split" and teacher.num_processes < 2:
@@ -385,7 +388,9 @@ def check(config: RunConfig) -> None:
             raise ConfigError(f"embedded is null, so {', '.join(missing)} must be set")
 
 
-OF_ONE_TEACHER = ("model", "dtype", "autocast", "micro_batch_size", "placement", "sharded", "server", "tasks")
+OF_ONE_TEACHER = (
+    *("model", "dtype", "quantization", "autocast", "micro_batch_size", "placement", "sharded", "server", "tasks"),
+)
 """What an entry of teacher.several may say; all else is the same for all teachers."""
 
 
@@ -401,6 +406,17 @@ def teachers_of(config: RunConfig) -> list[TeacherConfig]:
         changes = {key: convert(hints[key], value, prefix + key) for key, value in entry.items()}
         found.append(dataclasses.replace(shared, **changes))
     return found or [config.teacher]
+
+
+def _check_precision(teacher: TeacherConfig) -> None:
+    if teacher.quantization is None:
+        return
+    if teacher.model is None:
+        raise ConfigError("teacher.quantization is for a teacher of your own (teacher.model), not the embedded one")
+    if teacher.sharded:
+        raise ConfigError("teacher.quantization and teacher.sharded exclude each other: quantized weights stay whole")
+    if teacher.placement == "server":
+        raise ConfigError("teacher.quantization: behind a server the precision is the server's; set it there")
 
 
 def _check_several(config: RunConfig) -> None:

@@ -56,3 +56,9 @@ def test_quantization_settings_and_what_they_need():
     assert quantization_config("8bit").load_in_8bit
     with pytest.raises(ConfigError, match=r"set student\.lora too"):
         make_config("unused", student__quantization="4bit")
+    with pytest.raises(ConfigError, match="for a teacher of your own"):
+        make_config("unused", teacher__quantization="4bit")
+    with pytest.raises(ConfigError, match="exclude each other"):
+        make_config("unused", teacher__quantization="4bit", teacher__model="t", teacher__sharded=True)
+    with pytest.raises(ConfigError, match="the precision is the server's"):
+        make_config("unused", teacher__quantization="8bit", teacher__model="t", teacher__placement="server")

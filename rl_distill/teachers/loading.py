@@ -18,7 +18,9 @@ def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any) -> 
     """
     if config.teacher.sharded and distributed.world_size() == 1:
         raise ConfigError("teacher.sharded shares the weights out over processes, and there is one: launch several")
-    model, _ = load(folder, dtype)
+    model, _ = load(folder, dtype, config.teacher.quantization)
     if config.teacher.sharded:
         return make_teacher(config, model, tokenizer, ShardedTeacher)
-    return make_teacher(config, model.to(distributed.device()), tokenizer)
+    if config.teacher.quantization is None:  # a quantized model is on its device and may not be moved
+        model = model.to(distributed.device())
+    return make_teacher(config, model, tokenizer)

@@ -42,7 +42,7 @@ def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, bri
     if settings.placement == "server":
         return ServedTeacher(settings.server)
     if settings.placement == "split" and bridge is not None:
-        names = ("autocast", "micro_batch_size", "sharded")
+        names = ("autocast", "micro_batch_size", "quantization", "sharded")
         changes = {"dtype": dtype} | {name: getattr(settings, name) for name in names}
         return SplitTeacher(bridge, folder, changes, config.generation.temperature)
     return load_teacher(config, folder, dtype, tokenizer)
