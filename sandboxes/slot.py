@@ -20,7 +20,8 @@ from sandboxes.spawn import python_command
 _START_SECONDS = 150.0  # a plain slot takes 0.3 s, one in a container up to two minutes
 _GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is replaced
 
-
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""glibc: memory of large answers goes back to the system at once, instead of staying with the judge."""
 # For bwrap, docker and podman to be found and to find their own, and for a service behind a proxy.
 _PASSED_ON = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "SSL_CERT_FILE", "HTTPS_PROXY")
 
@@ -39,7 +40,8 @@ class Slot:
         self.process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],
-            env={**passed_on, "TMPDIR": tempfile.gettempdir()},  # where both sides look for scratch directories
+            # TMPDIR: where both sides look for scratch directories
+            env={**passed_on, **_GIVE_BACK, "TMPDIR": tempfile.gettempdir()},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
