@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,8 @@ VERIFYING_REWARDS = ("task_check", "math_answer", "code_execution", "exact_match
 
 # A reward function takes at least one of these; a callable that takes none of them builds a reward function.
 BATCH_ARGUMENTS = ("prompts", "completions", "completion_ids")
+
+_IMPORTING = threading.RLock()  # re-entrant: a reward file may resolve another one
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -148,8 +151,11 @@ def _module_from_file(place: str) -> ModuleType:
         raise ValueError(f"there is no reward file {place} (looked for {path})")
     # One module object per file, so that a function keeps its state however often it is resolved.
     name = f"_reward_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _IMPORTING:  # or a second thread is handed a module whose functions are not there yet
+        return sys.modules.get(name) or _executed(name, place, path)
+
+
+def _executed(name: str, place: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None  # a .py file always has one

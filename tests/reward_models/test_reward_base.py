@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,14 @@ def test_a_file_that_fails_to_import_is_told_with_its_error(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_module_here\n")
     with pytest.raises(ValueError, match=r"importing .*broken.py failed: ModuleNotFoundError"):
         resolve(f"{tmp_path}/broken.py:fn")
+
+
+def test_threads_that_resolve_a_file_at_once_wait_for_its_one_import(tmp_path):
+    path = tmp_path / "slow_to_import.py"
+    path.write_text("import time\ntime.sleep(0.2)\ndef later(completions, **kwargs):\n    return [0.0]\n")
+    with ThreadPoolExecutor(4) as pool:
+        functions = list(pool.map(resolve, [f"{path}:later"] * 4))
+    assert all(function is functions[0] for function in functions)
 
 
 def test_spec_from_config_with_every_key():
