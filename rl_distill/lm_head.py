@@ -43,3 +43,11 @@ class Head(NamedTuple):
 def slices(total: int, size: int) -> Iterator[slice]:
     """Slices of `size` that cover range(total), the last one shorter; one empty slice where the total is 0."""
     return (slice(start, min(start + size, total)) for start in range(0, max(total, 1), size))
+
+
+def add_product(sum_: Tensor, left: Tensor, right: Tensor) -> None:
+    """sum_ += left @ right, whose sums may be of a wider dtype than the factors."""
+    if sum_.dtype == left.dtype:
+        sum_.addmm_(left, right)
+    else:
+        sum_ += left @ right

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .lm_head import Head, slices
+from .lm_head import Head, add_product, slices
 from .tiled_logprobs import TiledStatistics
 from .tiled_logprobs import forward as tiled_forward
 
@@ -266,10 +266,8 @@ class _Gradients:
         d_nV = d_logits_nV.to(self.student.weight_VD.dtype)
         if self.hidden_ND is not None:
             torch.mm(d_nV, self.student.weight_VD, out=self.hidden_ND[chunk])
-        if self.weight_VD is not None and self.weight_VD.dtype == d_nV.dtype:
-            self.weight_VD.addmm_(d_nV.t(), self.student.hidden_ND[chunk])
-        elif self.weight_VD is not None:
-            self.weight_VD += d_nV.t() @ self.student.hidden_ND[chunk]
+        if self.weight_VD is not None:
+            add_product(self.weight_VD, d_nV.t(), self.student.hidden_ND[chunk])
 
     def in_own_dtypes(self) -> list[Tensor | None]:
         dtype = self.student.weight_VD.dtype

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .lm_head import Head, slices
+from .lm_head import Head, add_product, slices
 
 TILE_TOKENS, TILE_VOCABULARY = 512, 1024
 """Measured best at V = 151,936, D = 64 on a core with 1 MiB of second-level cache."""
@@ -174,9 +174,9 @@ class TiledStatistics(torch.autograd.Function):
                     d_bias[tile] += d_nv.sum(dim=0)
                 factor_nv = d_nv.to(student.weight_VD.dtype)
                 if d_hidden is not None:
-                    _add_product(d_hidden[chunk], factor_nv, student.weight_VD[tile])
+                    add_product(d_hidden[chunk], factor_nv, student.weight_VD[tile])
                 if d_weight is not None:
-                    _add_product(d_weight[tile], factor_nv.t(), student.hidden_ND[chunk])
+                    add_product(d_weight[tile], factor_nv.t(), student.hidden_ND[chunk])
         own = [None if d is None else d.to(student.weight_VD.dtype) for d in (d_hidden, d_weight, d_bias)]
         return *own, None, None, None
 
@@ -203,10 +203,3 @@ def _scatter(d_nv: Tensor, g_logp_nK: Tensor, targets_nK: Tensor, tile: slice) -
     """Adds each target's gradient at its logit, where that lies in this tile."""
     rows, places = ((targets_nK >= tile.start) & (targets_nK < tile.stop)).nonzero(as_tuple=True)
     d_nv.index_put_((rows, targets_nK[rows, places] - tile.start), g_logp_nK[rows, places], accumulate=True)
-
-
-def _add_product(sum_: Tensor, left: Tensor, right: Tensor) -> None:
-    if sum_.dtype == left.dtype:
-        sum_.addmm_(left, right)
-    else:
-        sum_ += left @ right

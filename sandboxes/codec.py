@@ -10,6 +10,9 @@ import json
 import re
 from typing import Any
 
+ARGUMENT_DEPTH = 1000
+"""How deeply the arguments of a job's calls may be nested."""
+
 TAG_TUPLE, TAG_SET, TAG_FROZENSET, TAG_DICT, TAG_BYTES, TAG_COMPLEX, TAG_OPAQUE = "t", "s", "f", "d", "b", "c", "o"
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')

@@ -22,7 +22,6 @@ from sandboxes.spawn import ZygoteLost
 if TYPE_CHECKING:
     from sandboxes.remote import RemoteCell, RemoteProgram
 
-_ARGUMENT_DEPTH = 1000
 _OWN_CPU_SECONDS = 120.0
 
 
@@ -113,7 +112,7 @@ class Judge:
 
     def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
         if "calls" in request:
-            work = codec.decode(request["calls"].encode(), _ARGUMENT_DEPTH)
+            work = codec.decode(request["calls"].encode(), codec.ARGUMENT_DEPTH)
             total = len(work)
         else:
             work = grading.prepare(request["test"], request["prelude"], request["entry_point"])

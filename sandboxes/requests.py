@@ -10,8 +10,6 @@ from typing import Any
 from sandboxes import codec
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
 
-_ARGUMENT_DEPTH = 1000
-
 # A test that runs beside the program. Whatever it reports, the program could have reported itself.
 _BESIDE = """{source}
 
@@ -42,7 +40,7 @@ def request(job: Job, limits: Limits, allow_tests_in_box: bool) -> dict[str, Any
     if job.calls is None:
         return {**wire, "test": job.test, "prelude": job.prelude}
     try:
-        return {**wire, "calls": codec.encode([tuple(call) for call in job.calls], _ARGUMENT_DEPTH).decode()}
+        return {**wire, "calls": codec.encode([tuple(call) for call in job.calls], codec.ARGUMENT_DEPTH).decode()}
     except ValueError as error:
         return JobError(f"a call or an expected value is not data: {error}")
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sandboxes import host, rootfs, walls
+from sandboxes import frames, host, rootfs, walls
 
 PATIENCE_SECONDS = 20
 _CONTAINER_START_SECONDS = 120.0  # an image may have to be unpacked
@@ -178,7 +178,5 @@ def _first_visitor(door: socket.socket, process: subprocess.Popen) -> socket.soc
 def _patient(control: socket.socket) -> socket.socket:
     """`control` as a blocking socket that gives up after PATIENCE_SECONDS."""
     control.settimeout(None)
-    patience = struct.pack("ll", PATIENCE_SECONDS, 0)
-    control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-    control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+    frames.set_patience(control, PATIENCE_SECONDS)
     return control

@@ -19,18 +19,27 @@ def check_head(model: Any, who: str, *, bias_allowed: bool) -> None:
     Log-probabilities and KL are formed from hidden states and the head's weight in chunks, so what a model does to its
     logits afterwards would be left out without a word.
     """
+    if not bias_allowed:
+        check_bias(model, who)
     head = model.get_output_embeddings()
-    kind = getattr(model.config, "model_type", type(model).__name__)
-    if getattr(head, "bias", None) is not None and not bias_allowed:
-        raise ConfigError(
-            f"{who}: the language-model head of {kind} has a bias, which the KL to the teacher leaves out; "
-            "take a model without one"
-        )
     ids = torch.arange(PROBE_TOKENS, device=head.weight.device)[None]
     expected = head(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state).float()
     logits = model(input_ids=ids, use_cache=False).logits.float()
     if not torch.allclose(logits, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
         raise ConfigError(
-            f"{who}: {kind} scales or caps its logits after the language-model head, which log-probabilities formed "
-            "from hidden states leave out; such models are not supported"
+            f"{who}: {_kind(model)} scales or caps its logits after the language-model head, which log-probabilities "
+            "formed from hidden states leave out; such models are not supported"
         )
+
+
+def check_bias(model: Any, who: str) -> None:
+    """Raises ConfigError where the head has a bias; runs nothing."""
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ConfigError(
+            f"{who}: the language-model head of {_kind(model)} has a bias, which the KL to the teacher leaves out; "
+            "take a model without one"
+        )
+
+
+def _kind(model: Any) -> str:
+    return getattr(model.config, "model_type", type(model).__name__)

@@ -6,6 +6,7 @@ may write texts of its own. It never trains.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -118,3 +119,23 @@ class CollectedRows:
         self.rows += rows
         self.prompt_ids += prompt_ids
         self.completion_ids += completion_ids
+
+
+class ScoredAtOnce(ABC):
+    """`Teacher.score` by the teacher's own `scoring`: all rows are added, then finished."""
+
+    @abstractmethod
+    def scoring(self, tasks: Sequence[str] = ()) -> Scoring:
+        """See Teacher.scoring."""
+
+    def score(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        *,
+        tasks: Sequence[str] = (),
+    ) -> TeacherScores:
+        """TeacherScores of every completion token, in the order of the completions."""
+        scoring = self.scoring(tasks)
+        scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
+        return scoring.finish()

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..generation import Generated, Sampling
-from . import Scoring, Teacher, TeacherScores
+from . import ScoredAtOnce, Scoring, Teacher, TeacherScores
 
 
-class AdaptiveTeacher:
+class AdaptiveTeacher(ScoredAtOnce):
     """`openers[i]` opens teacher i, of hidden size `widths[i]` (0: it sends no hidden states).
 
     All look alike from outside: narrower hidden states and heads are filled up with zeros to the widest, which changes
@@ -110,18 +110,6 @@ class AdaptiveTeacher:
             self._release()
         self.index = state["index"]
         self.accuracies = {int(i): dict(rates) for i, rates in state["accuracies"].items()}
-
-    def score(
-        self,
-        prompt_ids: Sequence[Sequence[int]],
-        completion_ids: Sequence[Sequence[int]],
-        *,
-        tasks: Sequence[str] = (),
-    ) -> TeacherScores:
-        """TeacherScores of every completion token, in the order of the completions."""
-        scoring = self.scoring(tasks)
-        scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
-        return scoring.finish()
 
     def scoring(self, tasks: Sequence[str] = ()) -> AdaptiveScoring:
         self.present.temperature, self.present.top_k = self.temperature, self.top_k

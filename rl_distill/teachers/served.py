@@ -18,7 +18,7 @@ from .. import distributed
 from ..config import ServerSettings
 from ..generation import Generated, Sampling
 from ..types import Finish
-from . import CollectedRows, TeacherScores
+from . import CollectedRows, ScoredAtOnce, TeacherScores
 from .server import TeacherServer
 
 
@@ -31,7 +31,7 @@ class RowScores:
     top_logprobs: list[list[float]]
 
 
-class ServedTeacher:
+class ServedTeacher(ScoredAtOnce):
     """The teacher at temperature 1: a server's prompt log-probabilities know no other."""
 
     lm_head_weight_VE = None
@@ -42,18 +42,6 @@ class ServedTeacher:
         self.pool = ThreadPoolExecutor(settings.num_connections, thread_name_prefix="teacher")
         self.fingerprint = hashlib.sha256(f"{self.server.url} {self.server.model}".encode()).hexdigest()[:16]
         self.temperature, self.top_k, self.tokens_scored = 1.0, 0, 0
-
-    def score(
-        self,
-        prompt_ids: Sequence[Sequence[int]],
-        completion_ids: Sequence[Sequence[int]],
-        *,
-        tasks: Sequence[str] = (),
-    ) -> TeacherScores:
-        """TeacherScores of every completion token, in the order of the completions."""
-        scoring = self.scoring()
-        scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
-        return scoring.finish()
 
     def scoring(self, tasks: Sequence[str] = ()) -> ServedScoring:
         return ServedScoring(self)

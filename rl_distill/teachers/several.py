@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ..config import ConfigError
 from ..generation import Generated, Sampling
-from . import Scoring, Teacher, TeacherScores
+from . import ScoredAtOnce, Scoring, Teacher, TeacherScores
 
 MIXTURE_LOGITS = 2**22
 """Logits of one member for one chunk of tokens when the mean distribution is formed."""
 
 
-class Several:
+class Several(ScoredAtOnce):
     """What the two have in common: the members' settings follow those of the whole."""
 
     def __init__(self, members: Sequence[Teacher], temperature: float) -> None:
@@ -38,21 +38,6 @@ class Several:
         for member in self.members:
             member.temperature, member.top_k = self.temperature, top_k
         return [member.scoring() for member in self.members]
-
-    def scoring(self, tasks: Sequence[str] = ()) -> Scoring:
-        raise NotImplementedError
-
-    def score(
-        self,
-        prompt_ids: Sequence[Sequence[int]],
-        completion_ids: Sequence[Sequence[int]],
-        *,
-        tasks: Sequence[str] = (),
-    ) -> TeacherScores:
-        """TeacherScores of every completion token, in the order of the completions."""
-        scoring = self.scoring(tasks)
-        scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
-        return scoring.finish()
 
     def close(self) -> None:
         for member in self.members:

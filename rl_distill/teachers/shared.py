@@ -20,7 +20,7 @@ from ..config import RunConfig
 from ..generation import Generated, Sampling, generate
 from ..logprobs import token_statistics
 from ..models.actor_critic import freeze
-from ..models.heads import check_head
+from ..models.heads import check_bias, check_head
 from . import CollectedRows, TeacherScores
 
 TOP_K_LOGITS = 2**22
@@ -178,8 +178,10 @@ def make_teacher(
 
     Raises ConfigError on a head that is more than a product with a weight.
     """
-    if kind is SharedTeacher:  # one that is sharded has its weights in pieces by now
+    if kind is SharedTeacher:
         check_head(model, "teacher", bias_allowed=False)
+    else:  # one to be sharded is too large to be run here
+        check_bias(model, "teacher")
     wanted = config.teacher.autocast
     return kind(
         model,

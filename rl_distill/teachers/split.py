@@ -17,13 +17,13 @@ from .. import distributed
 from ..distributed import Bridge, Crossing
 from ..generation import Generated, Sampling
 from ..types import Finish
-from . import CollectedRows, TeacherScores
+from . import CollectedRows, ScoredAtOnce, TeacherScores
 
 NUM_STATS = 2
 """Numbers per token beside the hidden state: log-probability and entropy."""
 
 
-class SplitTeacher:
+class SplitTeacher(ScoredAtOnce):
     """Asks the teacher's processes over the bridge; they load the model from `folder`, which all must reach.
 
     The processes may hold several models: `settings` are those of this one (a TeacherConfig as a dict).
@@ -44,18 +44,6 @@ class SplitTeacher:
     @property
     def lm_head_weight_VE(self) -> Tensor:
         return self._head_VE
-
-    def score(
-        self,
-        prompt_ids: Sequence[Sequence[int]],
-        completion_ids: Sequence[Sequence[int]],
-        *,
-        tasks: Sequence[str] = (),
-    ) -> TeacherScores:
-        """TeacherScores of every completion token, in the order of the completions."""
-        scoring = self.scoring()
-        scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
-        return scoring.finish()
 
     def scoring(self, tasks: Sequence[str] = ()) -> SplitScoring:
         return SplitScoring(self)

@@ -153,7 +153,7 @@ def test_equals_plain_torch_in_float32(num_tokens, num_vocab, chunk_tokens, temp
         if x is not None:
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5, msg=name)
     for x, y in zip(*(gradients_of(mix, s, hidden, weight) for s in (stats, expected)), strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)  # elements are of the order of 10
 
 
 def gradients_of(mix, stats, *tensors):
