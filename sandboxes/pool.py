@@ -26,7 +26,7 @@ from sandboxes.requests import request
 from sandboxes.slot import Slot, SlotLost
 
 _STARTS = 3  # of a slot, before a job counts as tried
-_MOST_TRIES = 4  # of a job; after the second only within its wall clock limit
+_MOST_TRIES = 8  # of a job; the second always, more only within its wall clock limit
 ALARM_SHARE = 0.01  # of jobs left unscored
 logger = logging.getLogger("sandboxes")
 

@@ -153,12 +153,18 @@ class Program:
         return len(self.inbox) >= 4 and len(self.inbox) >= 4 + _HEADER.unpack_from(self.inbox)[0]
 
     def _check_deadline(self, now: float) -> None:
-        """Time spent waiting for a CPU is not the program's: it moves the deadline, up to PATIENCE times the limit."""
+        """Time spent waiting for a CPU is not the program's: it moves the deadline, up to PATIENCE times the limit.
+
+        A program that would have to wait longer had no fair trial. (None can lower its own priority to get there.)
+        """
         if not self._find_pid():
             raise ZygoteLost("no box appeared")
         _, waiting = host.cpu_and_waiting_seconds(self.pid)
-        allowed = min(self.limits["wall_seconds"] + waiting, PATIENCE * self.limits["wall_seconds"])
+        wall_seconds = self.limits["wall_seconds"]
+        allowed = min(wall_seconds + waiting, PATIENCE * wall_seconds)
         if now >= self.started + allowed - _WATCH_SECONDS:
+            if waiting > (PATIENCE - 1) * wall_seconds - _WATCH_SECONDS:
+                raise ZygoteLost(f"the program waited for a CPU for {waiting:.1f} of {now - self.started:.1f} s")
             raise BoxEnded(Outcome.TIMEOUT_WALL, "wall clock")
         self.deadline = self.started + allowed
 

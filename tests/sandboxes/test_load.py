@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from sandbox_helpers import descendants, helpers, hostile_programs, job_of, left_on_host, resident_kib
@@ -13,6 +14,7 @@ from sandboxes import Job, Limits, Outcome, Sandbox, SandboxError, Verdict
 
 NUM_JOBS = 10_000
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=20.0, idle_seconds=0.3)
+BRIEF = replace(LIMITS, cpu_seconds=0.1)  # a job has to be over between two kills
 SLOW = {"timeout_wall", "timeout_cpu", "memory"}
 
 
@@ -79,7 +81,7 @@ class Killer:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        while not self._stop.wait(self.random.uniform(0.3, 3.0)):
+        while not self._stop.wait(self.random.uniform(0.2, 1.2)):
             self.judges |= {pid for pid in helpers("judge") if pid not in self.others}
             role = self.random.choice([*self.kills])
             victims: list[int] = []
@@ -106,15 +108,16 @@ def test_ten_thousand_jobs_while_helpers_are_killed_at_random():
     before, files_before = set(descendants()), set(os.listdir("/proc/self/fd"))
     jobs, expected = mixed_jobs(NUM_JOBS, excluded="timeout_wall")  # 20 s without a kill are not to be had
     killer = Killer(seed=3)
-    with Sandbox(num_slots=2, limits=LIMITS) as box:
+    with Sandbox(num_slots=2, limits=BRIEF) as box:
         with killer:
             results = box.run_batch(jobs)
+            while sum(killer.kills.values()) < 15 or min(killer.kills.values()) == 0:
+                results, expected = results + box.run_batch(jobs), expected + expected[:NUM_JOBS]
         lost = [str(result) for result in results if isinstance(result, SandboxError)]
         print(f"{killer.kills} killed, {len(lost)} of {len(results)} jobs unscored: {lost[:3]}")
-        assert len(results) == NUM_JOBS
+        assert len(results) == len(expected)
         assert disagreements(results, expected) == []
-        assert min(killer.kills.values()) > 0
-        assert len(lost) <= 3, lost  # a job that is hit in every try is unscored, in its place, and never wrong
+        assert lost == []
         assert disagreements(box.run_batch(jobs[:200]), expected[:200]) == []
         assert all(len(os.listdir(f"/proc/{pid}/fd")) <= 10 for pid in helpers("judge"))
         assert max(resident_kib(pid) for pid in helpers("judge") + helpers("zygote")) < 65536
