@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandboxes import backends, host, rootfs, spawn
+from sandboxes.affinity import Affinity
 from sandboxes.program import PATIENCE, Program
 from sandboxes.scratch import Scratch
 from sandboxes.spawn import ZygoteLost
@@ -59,6 +60,7 @@ class Cell:
         if engine and engine[0] == "podman":
             self.lacks.append("limit on the number of files")
         self.zygote: spawn.Running | None = None
+        self.affinity = Affinity(zygote=0)
         config = {
             "tier": tier,
             "packages": packages,
@@ -76,6 +78,7 @@ class Cell:
                 self.zygote = spawn.plainly(config, prefix, self.cgroup.add if self.cgroup else lambda pid: None)
             self.control = self.zygote.control
             self._greet()
+            self.affinity = Affinity(host.descendant(self.zygote.pid, self.zygote.num_generations - 1))
         except (ZygoteLost, OSError) as error:
             self.close()
             raise ZygoteLost(str(error)) from error
@@ -130,6 +133,7 @@ class Cell:
 
     def close(self) -> None:
         """End the zygote and with it everything in the slot."""
+        self.affinity.release()  # the next zygote will inherit ours
         if self.zygote is not None:
             self.zygote.control.close()
             self.zygote.end()

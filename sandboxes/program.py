@@ -57,6 +57,7 @@ class Program:
         self.deadline = self.started + limits["wall_seconds"]
         self.watch_seconds = _WATCH_SECONDS if cell.tier == "A" else _CLOSE_WATCH_SECONDS
         self.next_watch = self.started + self.watch_seconds
+        cell.affinity.gather()
         self.link, remote = _socket.socketpair()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
@@ -77,7 +78,7 @@ class Program:
         for descriptor in (self.link.fileno(), *self.output):
             self.poll.register(descriptor, select.POLLIN)
         self.inbox, self.outbox = bytearray(), bytearray()
-        self.pid, self.writing = 0, False
+        self.pid, self.writing, self.is_free = 0, False, False
         self.idle_seconds = 0.0
         self.last_seen: tuple[float, float] | None = None  # when, and its CPU and waiting seconds then
         self.ended: BoxEnded | None = None
@@ -108,6 +109,7 @@ class Program:
             texts = [self._drain(descriptor) for descriptor in self.output]
         finally:
             self._close_descriptors()
+            self.cell.affinity.release_in_time()
         return Remains(end, wall_seconds, *texts)
 
     def _close_descriptors(self) -> None:
@@ -213,6 +215,9 @@ class Program:
     def _watch(self, now: float, quiet: bool) -> None:
         """End a program that is idle or over its CPU time, or over files and threads that the kernel does not count."""
         limits, pid = self.limits, self._find_pid()
+        if not self.is_free:  # no short job, then
+            self.is_free = True
+            self.cell.affinity.release(pid)
         cpu, waiting = host.cpu_and_waiting_seconds(pid)
         if cpu > limits["cpu_seconds"]:
             raise BoxEnded(Outcome.TIMEOUT_CPU, "CPU time")

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import tempfile
+import time
 
 from sandboxes import Job
 
@@ -83,3 +84,11 @@ def hostile_programs() -> list[tuple[str, str, set[str]]]:
 def job_of(source: str) -> Job:
     """Programs that can tell success themselves answer x + 1; the others would have to know the sealed numbers."""
     return Job(source, "f", OPEN_TEST if "x + 1" in source else SEALED_TEST)
+
+
+def wait_until(holds, seconds: float = 10.0) -> None:
+    """Wait for what ends by itself. Fails if it does not."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

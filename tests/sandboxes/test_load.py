@@ -4,11 +4,10 @@ import os
 import random
 import signal
 import threading
-import time
 from dataclasses import replace
 
 import pytest
-from sandbox_helpers import descendants, helpers, hostile_programs, job_of, left_on_host, resident_kib
+from sandbox_helpers import descendants, helpers, hostile_programs, job_of, left_on_host, resident_kib, wait_until
 
 from sandboxes import Job, Limits, Outcome, Sandbox, SandboxError, Verdict
 
@@ -125,11 +124,3 @@ def test_ten_thousand_jobs_while_helpers_are_killed_at_random():
     wait_until(lambda: set(descendants()) <= before)
     assert left_on_host(sorted(killer.judges)) == []
     assert set(os.listdir("/proc/self/fd")) <= files_before
-
-
-def wait_until(holds, seconds: float = 10.0) -> None:
-    """Wait for what ends by itself. Fails if it does not."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

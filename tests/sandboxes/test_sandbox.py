@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from sandbox_helpers import descendants, helpers, left_on_host
+from sandbox_helpers import descendants, helpers, left_on_host, wait_until
 
 from sandboxes import Job, JobError, Limits, Outcome, Sandbox, SandboxError, Verdict, probe
 
@@ -193,6 +193,27 @@ def test_a_program_that_gets_no_cpu_is_unscored_instead_of_too_slow():
         for load in loads:
             load.kill()
             load.wait()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is only one CPU")
+def test_a_slot_keeps_to_one_cpu_while_its_jobs_are_short_and_no_longer():
+    def affinities(role: str) -> list[int]:
+        return [len(os.sched_getaffinity(pid)) for pid in helpers(role) if pid not in others]
+
+    everywhere, others = len(os.sched_getaffinity(0)), set(descendants())
+    with Sandbox(num_slots=1) as box:
+        assert box.run(adds(1)).passed
+        assert 1 in affinities("zygote")
+        slow = Job("import time\ndef f(x):\n    time.sleep(1.5)\n    return x + 1\n", "f", calls=[((1,), {}, 2)])
+        thread = threading.Thread(target=box.run, args=(slow,))
+        thread.start()
+        wait_until(lambda: affinities("box") == affinities("judge") == [everywhere])
+        thread.join()
+        for pid in set(helpers("zygote")) - others:
+            os.kill(pid, signal.SIGKILL)
+        assert box.run(adds(2)).passed
+        assert affinities("zygote")[0] == everywhere  # the new one's outermost process inherits the judge's
+        wait_until(lambda: box.run(adds(3)).passed and affinities("judge") == [everywhere])
 
 
 def test_close_leaves_nothing_and_the_sandbox_can_start_again():
