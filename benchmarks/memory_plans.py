@@ -20,6 +20,7 @@ COMMON = {"gradient_checkpointing": True, "micro_batch_size": 4, "generation_bat
 SPLIT_4_4 = {"num_gpus": 4, "placement": "split", "teacher_gpus": 4, "teacher_sharded": True}
 RECIPES = [
     (1, "0.5B", "7B", "one_process", Plan(**COMMON)),
+    (1, "0.5B", "7B", "one_process", Plan(teacher_quantization="4bit", **COMMON)),
     (2, "0.5B", "7B", "ddp", Plan(num_gpus=2, **COMMON)),
     (2, "1.5B", "7B", "ddp", Plan(num_gpus=1, placement="split", **COMMON)),
     (4, "1.5B", "7B", "zero2", Plan(num_gpus=4, zero_stage=2, **COMMON)),
@@ -53,6 +54,7 @@ def main() -> None:
     for num_gpus, student, teacher, launch_file, plan in RECIPES:
         known = shapes[teacher]
         placement = plan.placement + (", sharded" if plan.teacher_sharded else "")
+        placement += f", {plan.teacher_quantization}" if plan.teacher_quantization else ""
         ours = student_gpu(shapes[student], known, plan)["peak"] / GIB
         theirs = f"{teacher_gpu(known, plan)['peak'] / GIB:.0f}" if plan.placement == "split" else "-"
         print(f"| {num_gpus} | {student} | {teacher} | {launch_file} | {placement} | {ours:.0f} | {theirs} |")

@@ -45,6 +45,9 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
     add("--placement", default="shared", choices=["shared", "split", "server"], help="where the teacher lives")
     add("--teacher_gpus", type=int, default=1, help="the teacher's own GPUs under split")
     add("--teacher_sharded", action="store_true", help="its weights are shared out over the GPUs that hold it")
+    add("--teacher_quantization", choices=["4bit", "8bit"])
+    add("--student_quantization", choices=["4bit", "8bit"], help="of the frozen weights below --lora_r")
+    add("--lora_r", type=int, help="rank of the adapters, where the student trains with LoRA")
     add("--gpu_gib", type=float, help="memory of one GPU, to say whether the run fits")
     add("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the student's weights")
     add("--gradient_checkpointing", action="store_true")
@@ -77,6 +80,9 @@ def run_doctor(args: argparse.Namespace) -> int:
         placement=args.placement,
         teacher_gpus=args.teacher_gpus,
         teacher_sharded=args.teacher_sharded,
+        teacher_quantization=args.teacher_quantization,
+        student_quantization=args.student_quantization,
+        lora_r=args.lora_r,
         student_dtype=args.dtype,
         separate_critic=args.separate_critic,
         gradient_checkpointing=args.gradient_checkpointing,

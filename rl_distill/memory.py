@@ -1,7 +1,8 @@
 """Expected memory of one GPU by ZeRO stage and placement: weights, optimizer, teacher, activations, KV cache.
 
 An estimate from shapes alone, meant to be right within about a quarter; nothing is measured and no GPU is needed.
-Sources: Rajbhandari et al. 2020 (ZeRO: 2 + 2 + 12 bytes per parameter), Korthikanti et al. 2022 (34 s b h per layer).
+Sources: Rajbhandari et al. 2020 (ZeRO: 2 + 2 + 12 bytes per parameter), Korthikanti et al. 2022 (34 s b h per layer),
+Dettmers et al. 2023 (QLoRA: bytes of NF4 with double quantization).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 GIB = 1 << 30
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""bitsandbytes, per weight of a linear layer; NF4: a byte of scale per 64, and float32 per 256 of those."""
 CHUNK_LOGITS_BYTES = 4 * 2**27 * 4  # logprobs.py: logits of one chunk, four arrays of their size alive at the peak
 CONTEXT_BYTES = GIB  # CUDA context, cuBLAS and NCCL buffers
 FRAGMENTATION = 1.1
@@ -26,6 +29,8 @@ class Shape:
     layers: int
     num_kv: int
     vocab: int
+    tied: bool = True
+    """The head is the embedding."""
 
     @classmethod
     def of(cls, config: Any) -> Shape:
@@ -46,7 +51,20 @@ class Shape:
             config.num_hidden_layers,
             kv,
             config.vocab_size,
+            config.tie_word_embeddings,
         )
+
+    def weight_bytes(self, dtype: str, quantization: str | None) -> float:
+        """All weights; quantized ones are those of the linear layers, embedding and head stay as they are."""
+        size = DTYPE_BYTES[dtype]
+        if quantization is None:
+            return float(self.parameters * size)
+        whole = self.vocab * self.hidden * (1 if self.tied else 2)
+        return whole * size + (self.parameters - whole) * QUANTIZED_BYTES[quantization]
+
+    def lora_parameters(self, r: int) -> int:
+        """Of adapters of rank r on every linear layer (q, k, v, o, gate, up, down): r (in + out) each."""
+        return self.layers * r * (9 * self.hidden + 2 * self.num_kv + 3 * self.intermediate)
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,9 @@ class Plan:
     bf16: bool = True
     """bf16 activations: autocast over float32 weights, or DeepSpeed's bf16 engine."""
     teacher_dtype: str = "bfloat16"
-    lora_parameters: int | None = None
+    teacher_quantization: Literal["4bit", "8bit"] | None = None
+    student_quantization: Literal["4bit", "8bit"] | None = None
+    lora_r: int | None = None
     separate_critic: bool = False
     gradient_checkpointing: bool = False
     micro_batch_size: int = 4
@@ -72,19 +92,21 @@ class Plan:
     completion_length: int = 512
 
 
-def training_bytes(parameters: int, plan: Plan) -> dict[str, float]:
-    """Weights, gradients and Adam's state on one GPU, sharded as the ZeRO stage says.
+def training_bytes(shape: Shape, plan: Plan) -> dict[str, float]:
+    """Weights, gradients and Adam's state on one GPU, sharded as the ZeRO stage says; a separate critic is as large.
 
     Half-precision weights train with a float32 copy (12 bytes of state per parameter), float32 weights need none (8).
     """
-    weight = DTYPE_BYTES[plan.student_dtype]
-    trained = parameters if plan.lora_parameters is None else plan.lora_parameters
-    state = 8 if weight == 4 else 12
+    size, models = DTYPE_BYTES[plan.student_dtype], 2 if plan.separate_critic else 1
+    trained = models * (shape.parameters if plan.lora_r is None else shape.lora_parameters(plan.lora_r))
+    weights = models * shape.weight_bytes(plan.student_dtype, plan.student_quantization)
+    if plan.lora_r is not None:
+        weights += trained * size
     stage, n = plan.zero_stage, plan.num_gpus
     return {
-        "weights": parameters * weight / (n if stage >= 3 else 1),
-        "gradients": trained * weight / (n if stage >= 2 else 1),
-        "optimizer": trained * state / (n if stage >= 1 else 1),
+        "weights": weights / (n if stage >= 3 else 1),
+        "gradients": trained * size / (n if stage >= 2 else 1),
+        "optimizer": trained * (8 if size == 4 else 12) / (n if stage >= 1 else 1),
     }
 
 
@@ -109,14 +131,14 @@ def teacher_bytes(teacher: Shape, plan: Plan, num_gpus: int) -> float:
     """Its weights on one of `num_gpus` GPUs; sharded, the head is whole and two layers are gathered at a time."""
     size = DTYPE_BYTES[plan.teacher_dtype]
     if not plan.teacher_sharded:
-        return float(teacher.parameters * size)
+        return teacher.weight_bytes(plan.teacher_dtype, plan.teacher_quantization)
     whole = teacher.vocab * teacher.hidden + 2 * teacher.parameters / teacher.layers
     return size * (teacher.parameters / num_gpus + whole)
 
 
 def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
     """Bytes on one of the student's GPUs, by what they are for; "peak" is their sum as they are alive together."""
-    parts = training_bytes(student.parameters * (2 if plan.separate_critic else 1), plan)
+    parts = training_bytes(student, plan)
     teacher_size = DTYPE_BYTES[plan.teacher_dtype]
     if plan.placement == "shared":
         parts["teacher"] = teacher_bytes(teacher, plan, plan.num_gpus)
@@ -168,6 +190,8 @@ def advice(peak: float, available: float, plan: Plan) -> str:
         steps.append("shard the teacher (teacher.sharded)")
     if plan.placement == "shared":
         steps.append("give the teacher GPUs of its own or a server")
-    if plan.lora_parameters is None:
+    if plan.teacher_quantization is None and plan.placement == "shared" and not plan.teacher_sharded:
+        steps.append("load the teacher in 8 or 4 bits (teacher.quantization)")
+    if plan.lora_r is None:
         steps.append("train with LoRA (student.lora)")
     return "; ".join(steps) or "use more or larger GPUs"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from transformers import Qwen2Config
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from rl_distill import doctor, memory
 from rl_distill.cli import main
@@ -134,7 +135,8 @@ def test_zero_shards_what_the_paper_says():
     # Rajbhandari et al. 2020, figure 1: 7.5 B parameters on 64 GPUs: 120, 31.4, 16.6 and 1.9 GB
     for stage, gigabytes in ((0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)):
         plan = memory.Plan(num_gpus=64, zero_stage=stage, student_dtype="bfloat16")
-        assert sum(memory.training_bytes(7_500_000_000, plan).values()) / 1e9 == pytest.approx(gigabytes, abs=0.05)
+        shape = memory.Shape(7_500_000_000, 4096, 16384, 32, 4096, 50_000)
+        assert sum(memory.training_bytes(shape, plan).values()) / 1e9 == pytest.approx(gigabytes, abs=0.05)
 
 
 def test_parameters_of_qwen_are_counted_without_loading_it():
@@ -165,6 +167,26 @@ def test_the_teacher_costs_where_it_lives():
     assert shared["KV cache"] == 64 * 1024 * 24 * 2 * 512 * 2
 
 
+def test_quantized_weights_and_adapters_are_counted():
+    config = Qwen2Config(
+        vocab_size=1000, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    shape, model = memory.Shape.of(config), AutoModelForCausalLM.from_config(config)
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
+    assert shape.lora_parameters(8) == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    linear = shape.parameters - 2 * 1000 * 64
+    assert shape.weight_bytes("bfloat16", None) == 2 * shape.parameters
+    assert shape.weight_bytes("bfloat16", "8bit") == 2 * 2 * 1000 * 64 + linear
+    assert shape.weight_bytes("bfloat16", "4bit") == pytest.approx(2 * 2 * 1000 * 64 + 0.516 * linear, rel=1e-3)
+    whole, quantized = (
+        memory.student_gpu(shape, shape, memory.Plan(student_dtype="bfloat16", lora_r=8, student_quantization=kind))
+        for kind in (None, "4bit")
+    )
+    assert whole["optimizer"] == quantized["optimizer"] == 12 * shape.lora_parameters(8)
+    assert whole["weights"] - quantized["weights"] == 2 * shape.parameters - shape.weight_bytes("bfloat16", "4bit")
+
+
 def test_what_does_not_fit_comes_with_advice():
     plan = memory.Plan(num_gpus=4, micro_batch_size=8)
     assert memory.advice(50.0, 80.0, plan) == ""
@@ -172,6 +194,6 @@ def test_what_does_not_fit_comes_with_advice():
     assert words.startswith("set student.gradient_checkpointing: true; lower ppo.micro_batch_size (now 8")
     assert "use ZeRO stage 2" in words
     last = memory.Plan(
-        gradient_checkpointing=True, micro_batch_size=1, generation_batch_size=8, placement="split", lora_parameters=1
+        gradient_checkpointing=True, micro_batch_size=1, generation_batch_size=8, placement="split", lora_r=1
     )
     assert memory.advice(100.0, 80.0, last) == "use more or larger GPUs"
