@@ -132,7 +132,6 @@ class PPOTrainer(Trainer):
         ppo, count = self.config.ppo, inputs["count"]
         scored_N = inputs["scored_N"]
         warming_up = self.state.global_step < ppo.critic_warmup_steps * updates_per_step(self.config)
-        trains_critic = output.values_N is not None and ppo.advantage == "gae"
         surrogate, policy_stats = policy_loss(
             output.logprobs_N,
             inputs["old_logprobs_N"],
@@ -148,7 +147,7 @@ class PPOTrainer(Trainer):
         loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
         stats = {"loss/policy": surrogate, "loss/anchor": anchor}
         stats |= {f"policy/{name}": value for name, value in asdict(policy_stats).items()}
-        if trains_critic and output.values_N is not None:
+        if output.values_N is not None and ppo.advantage == "gae":
             loss = loss * 0.0 if warming_up else loss
             critic, value_stats = value_loss(
                 output.values_N,
