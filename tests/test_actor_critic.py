@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from rl_distill.batching import completion_lengths_mask, length_sorted, to_padded, token_batch
 from rl_distill.models.actor_critic import ActorCritic, clip_gradients, make_critic, parameter_groups
-from rl_distill.models.critics import teacher_scalars
+from rl_distill.models.critics import CriticInputs, teacher_scalars
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]]
 COMPLETIONS = [[20, 21, 1], [22, 1], [23, 24, 25, 26]]
@@ -92,6 +92,18 @@ def test_teacher_scalars_know_only_the_prefix():
     assert torch.allclose(scalars[:, 2] * 16, torch.tensor([0.0, -1.0, -5.0]))  # sum so far
     changed = teacher_scalars(torch.tensor([[-1.0, -4.0, -9.0]]), torch.tensor([[0.5, 0.6, 0.7]]), mask)[0]
     assert torch.equal(scalars, changed)  # the last token's own log-probability is never seen
+
+
+def test_a_critic_whose_weights_an_engine_keeps_in_bf16_takes_what_the_teacher_says_in_float32(make_policy):
+    policy = make_policy()
+    critic = make_critic("teacher_informed", policy, 24)
+    torch.nn.init.normal_(critic.mlp[-1].weight)
+    states, teacher, scalars = torch.randn(5, 32), torch.randn(5, 24), torch.randn(5, 4)
+    inputs = CriticInputs(states, torch.zeros(1, 5), torch.arange(5), teacher, scalars)
+    wanted_N = critic(inputs)
+    values_N = critic.to(torch.bfloat16)(inputs)
+    assert values_N.dtype == torch.float32
+    assert torch.allclose(values_N, wanted_N, atol=0.2, rtol=0.02)
 
 
 def test_policy_and_critic_gradients_are_clipped_apart(make_policy):

@@ -84,10 +84,11 @@ class TeacherInformedCritic(Critic):
     def forward(self, inputs: CriticInputs) -> Tensor:
         assert inputs.teacher_hidden_NE is not None
         assert inputs.teacher_scalars_NK is not None
+        dtype = self.student_norm.weight.dtype  # float32, or bf16 where an engine keeps or gathers weights in it
         features = [
-            self.student_norm(inputs.student_hidden_ND.detach().float()),
-            self.teacher_norm(inputs.teacher_hidden_NE.float()),
-            inputs.teacher_scalars_NK,
+            self.student_norm(inputs.student_hidden_ND.detach().to(dtype)),
+            self.teacher_norm(inputs.teacher_hidden_NE.to(dtype)),
+            inputs.teacher_scalars_NK.to(dtype),
         ]
         return self.mlp(torch.cat(features, dim=-1)).squeeze(-1).float()
 
