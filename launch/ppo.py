@@ -32,7 +32,7 @@ def main() -> None:
     from rl_distill.reporting import Stages, quiet_libraries
     from rl_distill.solving import solve, solve_with
     from rl_distill.teachers.service import serve
-    from rl_distill.uneven import check_rows
+    from rl_distill.training_arguments import check_launch
 
     quiet_libraries()
     launch = distributed.start(config.teacher.num_separate_processes, config.distributed.timeout_s)
@@ -40,7 +40,7 @@ def main() -> None:
     bridge = distributed.Bridge(launch, distributed.device()) if launch.num_teachers else None
     if bridge is not None and launch.is_teacher:
         return serve(config, bridge)
-    check_rows(config)
+    check_launch(config)
     stages = Stages(quiet=not distributed.is_main())
     world = worlds.prepare(config, stages, bridge)
     with stages("before", f"teacher and student solve {len(world.splits.test)} held-out problems"):

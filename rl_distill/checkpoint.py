@@ -127,7 +127,7 @@ def load_weights(model: Any, folder: Path) -> None:
     if not files:
         raise FileNotFoundError(f"{folder} holds no model*.safetensors")
     state = {name: tensor for file in files for name, tensor in load_file(file).items()}
-    unknown = model.load_state_dict(state, strict=False).unexpected_keys
+    unknown = distributed.load_weights(model, state)
     if unknown:
         raise ValueError(f"{folder} is of another model: it holds {unknown[0]}")
 

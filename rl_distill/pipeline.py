@@ -134,7 +134,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
 def export(config: RunConfig, trainer: PPOTrainer, tokenizer: Any) -> Path:
     """The student alone, adapters merged, as an ordinary Hugging Face folder with its tokenizer.
 
-    Under ZeRO-3 to be called inside `trainer.whole_weights()`.
+    Under ZeRO-3 and FSDP to be called inside `trainer.whole_weights()`.
     """
     folder = Path(config.output_dir) / "student"
     model = trainer.accelerator.unwrap_model(trainer.model)

@@ -39,6 +39,7 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # on outputs that are views: none is written to
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 

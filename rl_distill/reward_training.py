@@ -67,7 +67,7 @@ def check_batch(config: RewardModelConfig) -> None:
         )
 
 
-@distributed.without_deepspeed()
+@distributed.without_sharding()
 def train(
     config: RewardModelConfig,
     model: LearnedRewardModel,

@@ -47,7 +47,7 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
 
 
-@distributed.without_deepspeed()
+@distributed.without_sharding()
 def fine_tune(
     model: Any,
     tokenizer: Any,

@@ -1,6 +1,6 @@
 """PPO on transformers.Trainer: the train dataloader IS the rollout stream, compute_loss is the PPO loss.
 
-Trainer owns Accelerate, DeepSpeed, precision, schedules, logging and checkpoints; only its documented hooks are
+Trainer owns Accelerate, DeepSpeed, FSDP, precision, schedules, logging and checkpoints; only its documented hooks are
 overridden. One PPO step = one rollout, then num_epochs x num_minibatches optimizer steps.
 """
 
@@ -84,6 +84,8 @@ class PPOTrainer(Trainer):
             callbacks=[ClipApart(self), self.sigterm, *callbacks],
         )
         distributed.check_world(self.args.world_size)
+        if config.ppo.bf16:
+            distributed.compute_in_bf16(self.accelerator)
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
 
@@ -208,8 +210,7 @@ class PPOTrainer(Trainer):
         """Puts the weights of the best evaluated checkpoint into the model; nothing where none was saved."""
         best = self.state.best_model_checkpoint
         if best is not None:
-            with distributed.writable_weights(self.actor_critic):
-                checkpoint.load_weights(self.actor_critic, Path(best))
+            checkpoint.load_weights(self.actor_critic, Path(best))
 
     def timing(self) -> dict[str, float]:
         """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from . import distributed
-from .config import RunConfig
+from .config import ConfigError, RunConfig
 from .uneven import check_rows, rows_per_minibatch
 
 
@@ -18,11 +18,25 @@ def updates_per_step(config: RunConfig) -> int:
     return config.ppo.num_epochs * config.ppo.num_minibatches
 
 
-def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
-    """The arguments of a run; raises ValueError where rows cannot be shared out over the processes."""
+def check_launch(config: RunConfig) -> None:
+    """Raises ValueError where rows cannot be shared out over the processes, or FSDP lacks what the run asks for."""
     check_rows(config)
+    wanted = {
+        "student.lora": config.student.lora is not None,
+        "generation.engine: vllm": config.generation.engine != "transformers",
+        "reward_refresh": config.reward_refresh is not None,
+    }
+    lacking = [name for name, is_wanted in wanted.items() if is_wanted]
+    if distributed.is_fsdp() and lacking:
+        raise ConfigError(f"{', '.join(lacking)} cannot be had under FSDP; launch with configs/accelerate/ddp.yaml")
+
+
+def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
+    """The arguments of a run; raises ValueError where the launch cannot hold it (see check_launch)."""
+    check_launch(config)
     ppo, updates, rows = config.ppo, updates_per_step(config), rows_per_minibatch(config)
-    return TrainingArguments(
+    sharded = distributed.is_deepspeed() or distributed.is_fsdp()
+    arguments = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=ppo.num_steps * updates,
         per_device_train_batch_size=min(ppo.micro_batch_size, rows),
@@ -35,7 +49,7 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         adam_beta2=ppo.adam_beta2,
         max_grad_norm=ppo.max_grad_norm if distributed.is_deepspeed() else 0.0,
         bf16=ppo.bf16,
-        use_cpu=ppo.bf16 and not torch.cuda.is_available(),
+        use_cpu=(ppo.bf16 or distributed.is_fsdp()) and not torch.cuda.is_available(),
         gradient_checkpointing=config.student.gradient_checkpointing,
         logging_strategy="steps",
         logging_steps=updates,
@@ -54,6 +68,8 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         seed=config.seed,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if distributed.is_deepspeed() and not torch.cuda.is_available() else None,
-        accelerator_config={"use_configured_state": distributed.world_size() > 1 and not distributed.is_deepspeed()},
+        ddp_backend="gloo" if sharded and not torch.cuda.is_available() else None,
+        accelerator_config={"use_configured_state": distributed.world_size() > 1 and not sharded},
     )
+    distributed.shard_on_cpu(arguments.distributed_state)
+    return arguments

@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
     ("launch_file", "num_processes", "changes"),
     [
         ("zero3", 2, {}),
+        ("fsdp2", 2, {}),
         ("ddp", 3, {"teacher__placement": "split", "teacher__num_processes": 2}),
     ],
 )

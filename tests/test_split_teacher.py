@@ -32,6 +32,7 @@ def split(num_teachers: int) -> dict:
         pytest.param("ddp", 2, 1, marks=pytest.mark.slow),
         pytest.param("zero2", 2, 1, marks=pytest.mark.slow),
         pytest.param("zero3", 2, 1, marks=pytest.mark.slow),
+        pytest.param("fsdp2", 2, 1, marks=pytest.mark.slow),
     ],
 )
 def test_a_split_teacher_gives_the_run_of_a_shared_one(launch_file, num_students, num_teachers, one, tmp_path):

@@ -1,7 +1,8 @@
-"""The only package that knows how many processes there are and what joins them: Accelerate, DeepSpeed, torch's groups.
+"""The only package that knows how many processes there are and what joins them: Accelerate, DeepSpeed, FSDP, torch.
 
 Functions work unchanged in one process. Gathered lists come back in rank order on every process.
     zero.py     DeepSpeed: whole weights of a sharded model
+    fsdp.py     the same for FSDP2
     sides.py    a launch divided into the student's world and the teacher's
     bridge.py   what crosses between the two
     watch.py    ends all processes, with one message, when one dies, hangs or fails
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,28 +22,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from . import fsdp, zero
 from .bridge import Bridge, Crossing
+from .fsdp import compute_in_bf16, is_fsdp, shard_on_cpu, whole_number
 from .sides import Launch, divide
 from .watch import Watch
-from .zero import (
-    is_deepspeed,
-    prepare_environment,
-    shard,
-    whole_weights,
-    without_deepspeed,
-    writable_weights,
-    zero_stage,
-)
+from .zero import is_deepspeed, shard, zero_stage
 
 __all__ = [
     "Bridge",
     "Crossing",
     "Launch",
+    "compute_in_bf16",
     "is_deepspeed",
+    "is_fsdp",
     "shard",
-    "whole_weights",
-    "without_deepspeed",
-    "writable_weights",
+    "shard_on_cpu",
+    "whole_number",
     "zero_stage",
 ]
 
@@ -67,7 +63,9 @@ def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
     """
     on_cpu = not torch.cuda.is_available()
     if is_deepspeed():
-        prepare_environment(on_cpu)
+        zero.prepare_environment(on_cpu)
+    if is_fsdp():
+        fsdp.check_environment()
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and _launched() == 1:
         raise RuntimeError(
             "accelerate launch was asked for several processes on CPU and started one, because --cpu needs MPI for "
@@ -77,7 +75,7 @@ def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
     if launch.size > 1:
         _WATCHES.append(Watch(launch, timeout_s))
         _WATCHES[-1].start()
-    if launch.is_teacher or (_launched() == 1 and not is_deepspeed()):
+    if launch.is_teacher or (_launched() == 1 and not is_deepspeed() and not is_fsdp()):
         return launch  # the teacher's ranks need no group of their own: each answers for its share
     from accelerate import PartialState
 
@@ -88,6 +86,36 @@ def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
         state = PartialState(cpu=on_cpu, timeout=limit)
     check_world(state.num_processes)
     return launch
+
+
+@contextlib.contextmanager
+def without_sharding() -> Iterator[None]:
+    """A Trainer made inside is one of plain DDP: supervised stages of tiny models need no sharding."""
+    before = {name: os.environ[name] for name in (zero.USE_DEEPSPEED, fsdp.USE_FSDP) if name in os.environ}
+    os.environ.update(dict.fromkeys(before, "false"))
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def whole_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContextManager[Any]:
+    """Inside, every process holds all weights of the policy (ZeRO-3 and FSDP gather them) and may run it alone.
+
+    Nothing written to the weights stays after it where they are sharded.
+    """
+    return fsdp.whole_policy(engine) if is_fsdp() else zero.whole_weights(engine, accelerator)
+
+
+def load_weights(model: Any, weights: dict[str, Tensor]) -> list[str]:
+    """Puts whole weights into a model, sharded or not, on all processes at once; returns the names it does not know.
+
+    Parameters that `weights` leaves out stay as they are.
+    """
+    if is_fsdp():
+        return fsdp.load_shards(model, weights)
+    with zero.writable_weights(model):
+        return list(model.load_state_dict(weights, strict=False).unexpected_keys)
 
 
 def join_side(timeout_s: float) -> None:

@@ -1,6 +1,6 @@
-"""DeepSpeed: whole weights where ZeRO keeps shards of them, stages that train without it, a frozen model in shards.
+"""DeepSpeed: whole weights where ZeRO keeps shards of them, a frozen model in shards.
 
-Everything else about DeepSpeed is in Trainer's and Accelerate's hands. The first two do nothing where it is off.
+Everything else about DeepSpeed is in Trainer's and Accelerate's hands. Where it is off, weights are whole as they are.
 """
 
 from __future__ import annotations
@@ -36,24 +36,8 @@ def prepare_environment(on_cpu: bool) -> None:
     os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"  # else checkpoints hold shards only
 
 
-@contextlib.contextmanager
-def without_deepspeed() -> Iterator[None]:
-    """A Trainer made inside is one of plain DDP: supervised stages of tiny models need no sharding."""
-    before = os.environ.get(USE_DEEPSPEED)
-    if before is not None:
-        os.environ[USE_DEEPSPEED] = "false"
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[USE_DEEPSPEED] = before
-
-
 def whole_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContextManager[Any]:
-    """Inside, every process holds all weights of `engine`'s module (ZeRO-3 gathers them) and may run it alone.
-
-    Nothing written to the weights stays after it under ZeRO-3.
-    """
+    """Inside, every process holds all weights of `engine`'s module (ZeRO-3 gathers them)."""
     if zero_stage() < 3:
         return contextlib.nullcontext()
     from trl.models import unwrap_model_for_generation

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .. import distributed
 from ..logprobs import token_statistics
 from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
 
@@ -53,8 +54,11 @@ class ActorCritic(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: policy and critic arrive initialised."""
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.policy.get_input_embeddings()
+    def get_input_embeddings(self) -> Any:
+        """None, so that under FSDP the embedding is gathered with the model and not by its own forward pass: it may be
+        tied to the head, which has no forward pass here, as only its weight is read.
+        """
+        return None
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         if hasattr(self.policy, "peft_config"):  # checkpointed segments need an input that carries a gradient
@@ -137,10 +141,12 @@ def clip_gradients(model: ActorCritic, max_norm: float) -> dict[str, float]:
     """Clips the policy's and the critic's gradients to `max_norm` each, apart: a large KL gradient would starve the
     value head under a shared norm. Returns the norms before clipping.
     """
-    norms = {"grad_norm": float(nn.utils.clip_grad_norm_(model.policy.parameters(), max_norm))}
-    if model.critic is not None:
-        norms["grad_norm_critic"] = float(nn.utils.clip_grad_norm_(model.critic.parameters(), max_norm))
-    return norms
+    parts = {"grad_norm": model.policy, "grad_norm_critic": model.critic}
+    return {
+        name: distributed.whole_number(nn.utils.clip_grad_norm_(part.parameters(), max_norm))
+        for name, part in parts.items()
+        if part is not None
+    }
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
