@@ -4,7 +4,7 @@
 
 Each seed has its own teacher, teacher outputs, cold start, rollouts and reward. A finished arm is not run again, so the
 command can be repeated after an interruption. Settings after `--` go to every arm. Ends with the table in Markdown.
-`--arms full shared_critic separate_critic` compares the critics; `--arms full learned` adds a trained reward model.
+`--arms full shared_critic separate_critic` compares critics; `--arms full learned refreshed` adds a reward model.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ PPO_ARMS: dict[str, tuple[str, list[str]]] = {
         ["--ppo.advantage", "group_mean", "--ppo.group_size", "4"],
     ),
 }
+LEARNED = ["--teacher.num_outputs_per_prompt", "1"]
 MORE_ARMS: dict[str, tuple[str, list[str]]] = {
     "shared_critic": ("critic: value head on the student's trunk", ["--ppo.critic", "shared"]),
     "separate_critic": ("critic: a trunk of its own", ["--ppo.critic", "separate"]),
-    "learned": ("0.5 x trained reward model + 0.5 x check", ["--teacher.num_outputs_per_prompt", "1"]),
+    "learned": ("0.5 x trained reward model + 0.5 x check", LEARNED),
+    "refreshed": (
+        "the same, the model refreshed every 50 steps",
+        [*LEARNED, "--reward_refresh.every_steps", "50", "--reward_refresh.num_steps", "40"],
+    ),
 }
 RIVAL_ARMS = {
     "more_sft": "more SFT, same teacher outputs",
@@ -53,8 +58,8 @@ def run_arm(arm: str, seed: int, output: Path, settings: list[str]) -> None:
     commands = [[str(ROOT / "benchmarks" / "rivals.py"), "--arm", arm, *common]]
     if arm not in RIVAL_ARMS:
         commands = [[str(ROOT / "launch" / "ppo.py"), *(PPO_ARMS | MORE_ARMS)[arm][1], *common]]
-    if arm == "learned":
-        model = folder / "reward_model"
+    if arm in ("learned", "refreshed"):
+        model = output / f"learned-{seed}" / "reward_model"
         blend = f"[{{fn: task_check, weight: 0.5}}, {{fn: learned, weight: 0.5, kwargs: {{model: {model}}}}}]"
         reward_model = [str(ROOT / "launch" / "reward_model.py"), *common, "--output_dir", str(model)]
         made = (model / "quality.json").is_file()

@@ -435,9 +435,6 @@ def _check_several(config: RunConfig) -> None:
         raise ConfigError("teacher.several: no task may be in `tasks` of two entries")
     if choice == "task" and sum(not teacher.tasks for teacher in teachers) > 1:
         raise ConfigError("teacher.several: one entry may be without `tasks`; name the tasks of the others")
-    exact = config.anchor.placement != "none" and config.anchor.estimator == "exact"
-    if choice == "ensemble" and exact:
-        raise ConfigError("teacher.choice: ensemble has no exact KL: set anchor.estimator to top_k, or to k1, k2 or k3")
     served = any(teacher.placement == "server" for teacher in teachers)
     if choice == "ensemble" and served and config.anchor.estimator == "top_k":
         raise ConfigError("teacher.choice: ensemble with a server needs anchor.estimator: k2 (loss) or k1 (reward)")

@@ -5,11 +5,15 @@ Shapes: N tokens, V vocabulary, D width of the hidden states; n tokens of one ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+HeadWeights = Tensor | Sequence[Tensor]
+"""A teacher's head, (V, E), or those of several teachers whose distributions are averaged."""
 
 
 class Head(NamedTuple):
@@ -38,6 +42,26 @@ class Head(NamedTuple):
         return self._replace(
             weight_VD=self.weight_VD[vocabulary], bias_V=None if self.bias_V is None else self.bias_V[vocabulary]
         )
+
+
+class Mixture(NamedTuple):
+    """The mean of the distributions of several heads, in the place of a teacher's head."""
+
+    heads: tuple[Head, ...]
+
+    def logits(self, chunk: slice, temperature: float, out_nV: Tensor) -> Tensor:
+        """log of 1/K sum_k softmax(logits_k / temperature) of a chunk of tokens, written into `out_nV`."""
+        first, *others = self.heads
+        _log_softmax(first.logits(chunk, temperature, out_nV))
+        own_nV = torch.empty_like(out_nV)
+        for head in others:
+            torch.logaddexp(out_nV, _log_softmax(head.logits(chunk, temperature, own_nV)), out=out_nV)
+        return out_nV.sub_(math.log(len(self.heads)))
+
+
+def _log_softmax(logits_nV: Tensor) -> Tensor:
+    """In place."""
+    return logits_nV.sub_(logits_nV.logsumexp(dim=-1, keepdim=True))
 
 
 def slices(total: int, size: int) -> Iterator[slice]:

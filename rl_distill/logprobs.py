@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .lm_head import Head, add_product, slices
+from .lm_head import Head, HeadWeights, Mixture, add_product, slices
 from .tiled_logprobs import TiledStatistics
 from .tiled_logprobs import forward as tiled_forward
 
@@ -46,7 +46,7 @@ def token_statistics(
     *,
     bias: Tensor | None = None,
     teacher_hidden_NE: Tensor | None = None,
-    teacher_weight_VE: Tensor | None = None,
+    teacher_weight_VE: HeadWeights | None = None,
     teacher_bias: Tensor | None = None,
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
@@ -60,18 +60,21 @@ def token_statistics(
     model sizes. Products are taken in the autocast dtype, if on, else in that of the hidden states; softmax and sums in
     float32 (float64 if those are). Without gradients nothing is kept: score a teacher alone by passing it as the
     student under no_grad().
+
+    Several teacher weights: the teacher is the mean of their distributions, and `teacher_hidden_NE` holds their hidden
+    states side by side, in the order of the weights.
     """
     assert hidden_ND.ndim == 2, hidden_ND.shape
     assert len(targets_N) == len(hidden_ND), (hidden_ND.shape, targets_N.shape)
     assert (teacher_hidden_NE is None) == (teacher_weight_VE is None), "a teacher is hidden states AND a weight"
-    sizes = [len(weight) for weight in (lm_head_weight_VD, teacher_weight_VE) if weight is not None]
+    teacher_weights = [teacher_weight_VE] if isinstance(teacher_weight_VE, Tensor) else [*(teacher_weight_VE or ())]
+    sizes = [len(weight) for weight in (lm_head_weight_VD, *teacher_weights)]
     num_vocab = min(sizes if num_tokens_vocab is None else [*sizes, num_tokens_vocab])
     student = _head(hidden_ND, lm_head_weight_VD, bias, num_vocab)
     teacher = None
-    if teacher_hidden_NE is not None and teacher_weight_VE is not None:
+    if teacher_hidden_NE is not None:
         assert len(teacher_hidden_NE) == len(hidden_ND), (teacher_hidden_NE.shape, hidden_ND.shape)
-        with torch.no_grad():
-            teacher = _head(teacher_hidden_NE, teacher_weight_VE, teacher_bias, num_vocab)
+        teacher = _teacher(teacher_hidden_NE, teacher_weights, teacher_bias, num_vocab)
     budget, fewest, most = CHUNKS.get(hidden_ND.device.type, CHUNKS["cuda"])
     tiled = chunk_tokens is None and hidden_ND.device.type == "cpu" and budget // num_vocab < fewest
     if chunk_tokens is None:
@@ -79,11 +82,12 @@ def token_statistics(
 
     targets_NK = targets_N if targets_N.ndim == 2 else targets_N[:, None]
     trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in student)
-    if tiled and trains:
-        stats = TokenStats(*TiledStatistics.apply(*student, targets_NK, teacher, temperature))
-    elif tiled:
-        with torch.no_grad():
-            stats = TokenStats(*tiled_forward(student, teacher, targets_NK, temperature)[:5])
+    if tiled and not isinstance(teacher, Mixture):  # which is normalised over whole rows
+        if trains:
+            stats = TokenStats(*TiledStatistics.apply(*student, targets_NK, teacher, temperature))
+        else:
+            with torch.no_grad():
+                stats = TokenStats(*tiled_forward(student, teacher, targets_NK, temperature)[:5])
     elif trains:
         stats = TokenStats(*_TokenStatistics.apply(*student, targets_NK, teacher, temperature, chunk_tokens))
     else:
@@ -101,6 +105,15 @@ def _head(hidden: Tensor, weight: Tensor, bias: Tensor | None, num_vocab: int) -
     if num_vocab < len(weight):  # a whole weight is not sliced: the gradient of a slice is one more copy of it
         weight, bias = weight[:num_vocab], None if bias is None else bias[:num_vocab]
     return Head(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+
+@torch.no_grad()
+def _teacher(hidden_NE: Tensor, weights: Sequence[Tensor], bias: Tensor | None, num_vocab: int) -> Head | Mixture:
+    if len(weights) == 1:
+        return _head(hidden_NE, weights[0], bias, num_vocab)
+    assert bias is None, "of several teachers none may have a bias"
+    parts = hidden_NE.split([weight.shape[1] for weight in weights], dim=1)
+    return Mixture(tuple(_head(x, weight, None, num_vocab) for x, weight in zip(parts, weights, strict=True)))
 
 
 class _Chunk(NamedTuple):
@@ -129,7 +142,7 @@ def _normalize(logits_nV: Tensor, p_nV: Tensor) -> Tensor:
 
 
 def _forward(
-    student: Head, teacher: Head | None, targets_NK: Tensor, temperature: float, chunk_tokens: int, keep: bool
+    student: Head, teacher: Head | Mixture | None, targets_NK: Tensor, temperature: float, chunk_tokens: int, keep: bool
 ) -> tuple[TokenStats, _LogSumExps, list[Tensor | None]]:
     """(stats, what backward needs to normalise again, the tensors of all _Chunks in turn if they are to be kept)."""
     columns: list[tuple[Tensor | None, ...]] = []
@@ -169,7 +182,7 @@ class _TokenStatistics(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor | None,
         targets_NK: Tensor,
-        teacher: Head | None,
+        teacher: Head | Mixture | None,
         temperature: float,
         chunk_tokens: int,
     ) -> tuple[Tensor | None, ...]:
@@ -217,7 +230,7 @@ class _TokenStatistics(torch.autograd.Function):
 
 def _rebuild(
     student: Head,
-    teacher: Head | None,
+    teacher: Head | Mixture | None,
     chunk: slice,
     temperature: float,
     logsumexps: _LogSumExps,

@@ -7,7 +7,8 @@ from tests.test_two_processes import COMPARED, assert_same_metrics
 
 CHOICES = {
     "task": {},
-    "ensemble": {"anchor__estimator": "top_k", "anchor__top_k": 4},
+    "ensemble": {},
+    "ensemble by top k": {"anchor__estimator": "top_k", "anchor__top_k": 4},
     "adaptive": {"teacher__switch_gap": 1.0},  # the second takes over at the first evaluation
 }
 
@@ -21,7 +22,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("choice", CHOICES)
 def test_several_split_teachers_give_the_run_of_shared_ones(folder, tmp_path, choice):
     small = {"model": str(folder / "small"), **({"tasks": ["math"]} if choice == "task" else {})}
-    several = {"teacher__choice": choice, "teacher__several": [small, {"model": str(folder / "large")}]}
+    several = {"teacher__choice": choice.split()[0], "teacher__several": [small, {"model": str(folder / "large")}]}
     settings = own_models.options(folder, **several, **CHOICES[choice])
     killable.finish(tmp_path / "shared", **launched.OPTIONS | settings)
     launched.finish("ddp", 3, tmp_path / "split", **settings, teacher__placement="split", teacher__num_processes=1)

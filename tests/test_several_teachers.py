@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 
+from rl_distill import logprobs as logprobs_module
 from rl_distill import pipeline
 from rl_distill.config import ConfigError, ServerSettings, load_config
 from rl_distill.generation import Sampling
@@ -109,6 +110,24 @@ def test_an_ensemble_is_the_mean_of_the_distributions(pair):
     close(found.entropy_N, -(expected_NV.exp() * expected_NV).sum(-1))
     close(torch.zeros(6, 320).scatter(1, found.top_ids_NK, found.top_logprobs_NK), expected_NV)
     close(found.hidden_NE, torch.cat([t.score(PROMPTS, COMPLETIONS).hidden_NE for t in pair], 1))
+
+
+@pytest.mark.parametrize("chunk_tokens", [None, 4])
+def test_the_exact_kl_to_an_ensemble_and_its_gradient_are_those_to_the_mean(pair, chunk_tokens, monkeypatch):
+    if chunk_tokens is not None:  # logits recomputed in backward
+        monkeypatch.setattr(logprobs_module, "KEEP_FLOATS", -1)
+    ensemble = EnsembleTeacher(pair, TEMPERATURE, 320)
+    hidden_ND, head_VD = torch.randn(6, 16, requires_grad=True), torch.randn(320, 16)
+    targets_N = torch.tensor([token for row in COMPLETIONS for token in row])
+    stats = token_statistics(
+        hidden_ND, head_VD, targets_N, chunk_tokens=chunk_tokens, temperature=TEMPERATURE,
+        teacher_hidden_NE=ensemble.score(PROMPTS, COMPLETIONS).hidden_NE, teacher_weight_VE=ensemble.lm_head_weight_VE,
+    )  # fmt: skip
+    logp_NV = (hidden_ND @ head_VD.t() / TEMPERATURE).log_softmax(-1)
+    kl_N = (logp_NV.exp() * (logp_NV - mean_logprobs(pair))).sum(-1)
+    close(stats.kl_N, kl_N)
+    close(stats.teacher_logprobs_N, mean_logprobs(pair)[range(6), targets_N])
+    close(*(torch.autograd.grad(x.sum(), hidden_ND)[0] for x in (stats.kl_N, kl_N)))
 
 
 def test_an_ensemble_takes_a_server_in_and_its_texts_are_of_the_first(pair, tokenizer):
@@ -221,10 +240,20 @@ def test_one_model_for_every_task_trains_as_the_one_teacher(folder, tmp_path):
             assert found[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
 
 
+def test_an_ensemble_of_one_model_twice_trains_as_the_one_teacher(folder, tmp_path):
+    common = {"ppo__critic": "shared", "ppo__num_steps": 2}
+    ours = run(folder, tmp_path / "twice", **common, **several(folder, ("large", {}), ("large", {}), choice="ensemble"))
+    theirs = run(folder, tmp_path / "one", **common, teacher__model=str(folder / "large"))
+    for found, expected in zip(ours, theirs, strict=True):
+        for name in ("loss", "kl", "reward", "entropy", "loss/anchor", "loss/policy", "loss/value"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
+
+
 @pytest.mark.parametrize(
     ("choice", "changes"),
     [
         ("task", {}),
+        ("ensemble", {}),
         ("ensemble", {"anchor__estimator": "top_k", "anchor__top_k": 8}),
         ("adaptive", {"evaluation__every_steps": 1, "teacher__switch_gap": 1.0}),
     ],
@@ -263,7 +292,11 @@ def test_a_run_resumed_after_the_next_teacher_took_over_goes_on_exactly(folder, 
         ([{"model": "a"}, {"model": "b"}], {}, "one entry may be without `tasks`"),
         ([{"model": "a", "tasks": ["x"]}, {"model": "b", "tasks": ["x"]}], {}, "no task may be in `tasks` of two"),
         ([{"model": "a", "tasks": ["x"]}, {"model": "b"}], {"teacher.choice": "adaptive"}, "does not go by task"),
-        ([{"model": "a"}, {"model": "b"}], {"teacher.choice": "ensemble"}, "ensemble has no exact KL"),
+        (
+            [{"model": "a"}, {"model": "b", "placement": "server", "server": {"base_url": "http://x"}}],
+            {"teacher.choice": "ensemble", "ppo.critic": "shared"},
+            "sends no hidden states: set anchor.estimator",
+        ),
         ([{"model": "a"}, {"model": "b", "placement": "server"}], {"teacher.choice": "adaptive"}, "base_url"),
         ([{"model": "a"}, {"model": "b"}], {"embedded": {}}, "embedded: null"),
     ],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .. import distributed
+from ..lm_head import HeadWeights
 from ..logprobs import token_statistics
 from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
 
@@ -76,7 +77,7 @@ class ActorCritic(PreTrainedModel):
         *,
         temperature: float = 1.0,
         teacher_hidden_NE: Tensor | None = None,
-        teacher_weight_VE: Tensor | None = None,
+        teacher_weight_VE: HeadWeights | None = None,
         teacher_scalars_NK: Tensor | None = None,
         teacher_top_ids_NK: Tensor | None = None,
     ) -> ActorCriticOutput:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..generation import Generated, Sampling
+    from ..lm_head import HeadWeights
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Teacher(Protocol):
         ...
 
     @property
-    def lm_head_weight_VE(self) -> Tensor | None:
+    def lm_head_weight_VE(self) -> HeadWeights | None:
         """For the exact KL on the student's side; never trained. None: there is no exact KL to this teacher."""
         ...
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..generation import Generated, Sampling
+from ..lm_head import HeadWeights
 from . import ScoredAtOnce, Scoring, Teacher, TeacherScores
 
 
@@ -135,8 +136,8 @@ class AdaptiveTeacher(ScoredAtOnce):
             return x_NE[:, :0]
         return torch.nn.functional.pad(x_NE, (0, self.hidden_size - x_NE.shape[1]))
 
-    def _widened(self, head_VE: Tensor | None) -> Tensor | None:
-        if head_VE is None or self.hidden_size == 0:
+    def _widened(self, head_VE: HeadWeights | None) -> Tensor | None:
+        if not isinstance(head_VE, Tensor) or self.hidden_size == 0:
             return None
         return head_VE if head_VE.shape[1] == self.hidden_size else self.widened(head_VE.detach())
 

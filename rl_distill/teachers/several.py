@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config import ConfigError
 from ..generation import Generated, Sampling
+from ..lm_head import Head, HeadWeights, Mixture, slices
 from . import ScoredAtOnce, Scoring, Teacher, TeacherScores
 
 MIXTURE_LOGITS = 2**22
@@ -148,16 +149,18 @@ class RoutedScoring:
 class EnsembleTeacher(Several):
     """The mean of the members' distributions, q = 1/K sum_k softmax(logits_k / temperature); the first writes texts.
 
-    log q is no product of a hidden state with a head, so there is no exact KL: the anchor is estimated from the mean's
-    likeliest ids or from the sampled tokens. A critic reads all members' hidden states side by side.
+    Hidden states and heads of all members go side by side to the student, where the exact KL forms the mean in chunks;
+    a critic reads all hidden states.
     """
-
-    lm_head_weight_VE = None
 
     def __init__(self, members: Sequence[Teacher], temperature: float, num_tokens_vocab: int) -> None:
         super().__init__(members, temperature)
         self.num_tokens_vocab = num_tokens_vocab
         self.fingerprint = _hash("mean", *[member.fingerprint for member in members])
+
+    @property
+    def lm_head_weight_VE(self) -> HeadWeights | None:
+        return _heads(self.members) if self.has_heads else None
 
     def scoring(self, tasks: Sequence[str] = ()) -> EnsembleScoring:
         return EnsembleScoring(self)
@@ -172,15 +175,12 @@ class EnsembleTeacher(Several):
     ) -> list[Generated]:
         return self.members[0].generate(prompt_ids, sampling, batch_size)
 
-    def mean_logprobs(self, hidden: Sequence[Tensor]) -> Tensor:
-        """log q of n tokens, (n, V), from the members' hidden states of these tokens."""
-        each = []
-        for member, hidden_nE in zip(self.members, hidden, strict=True):
-            weight_VE = member.lm_head_weight_VE
-            assert weight_VE is not None
-            logits_nV = hidden_nE.to(weight_VE.dtype) @ weight_VE[: self.num_tokens_vocab].t()
-            each.append((logits_nV.float() / self.temperature).log_softmax(-1))
-        return torch.stack(each).logsumexp(0) - math.log(len(each))
+    def mixture(self, hidden_NF: Tensor) -> Mixture:
+        """The mean distribution of N tokens from the members' hidden states side by side."""
+        heads = _heads(self.members)
+        parts = hidden_NF.split([head.shape[1] for head in heads], dim=1)
+        vocab = slice(self.num_tokens_vocab)
+        return Mixture(tuple(Head(x.to(head.dtype), head[vocab], None) for x, head in zip(parts, heads, strict=True)))
 
 
 class EnsembleScoring:
@@ -204,8 +204,10 @@ class EnsembleScoring:
         hidden_NF = torch.cat([s.hidden_NE for s in scores], 1)
         top_k, vocab = self.teacher.top_k, self.teacher.num_tokens_vocab
         entropy, ids, top = [], [], []
-        for hidden_nF in hidden_NF.split(max(1, MIXTURE_LOGITS // vocab)):
-            logq_nV = self.teacher.mean_logprobs(hidden_nF.split([s.hidden_NE.shape[1] for s in scores], 1))
+        mixture = self.teacher.mixture(hidden_NF)
+        for chunk in slices(len(hidden_NF), max(1, MIXTURE_LOGITS // vocab)):
+            out_nV = torch.empty(len(hidden_NF[chunk]), vocab, device=hidden_NF.device)
+            logq_nV = mixture.logits(chunk, self.teacher.temperature, out_nV)
             entropy.append(-(logq_nV.exp() * logq_nV).sum(-1))
             likeliest = logq_nV.topk(min(top_k, vocab), dim=-1)
             ids.append(likeliest.indices)
@@ -225,12 +227,17 @@ def numbered(parts: Sequence[Scoring]) -> dict[str, float]:
 
 def _side_by_side(members: Sequence[Teacher]) -> Tensor:
     """(V, sum of widths): the members' heads in one dtype, cut to the smallest vocabulary (the others' rows pad)."""
-    heads = [member.lm_head_weight_VE for member in members if member.lm_head_weight_VE is not None]
+    heads = _heads(members)
     dtype = heads[0].dtype
     for head in heads[1:]:
         dtype = torch.promote_types(dtype, head.dtype)
     rows = min(len(head) for head in heads)
     return torch.cat([head[:rows].detach().to(dtype) for head in heads], 1)
+
+
+def _heads(members: Sequence[Teacher]) -> list[Tensor]:
+    """Of members that have one; each is a single teacher with a single head."""
+    return [head for member in members if isinstance(head := member.lm_head_weight_VE, Tensor)]
 
 
 def _hash(*words: str) -> str:
