@@ -91,40 +91,58 @@ class Plan:
     prompt_length: int = 512
     completion_length: int = 512
 
+    @property
+    def half_weights(self) -> bool:
+        """Whether the student's weights rest in 16 bits: loaded so, or kept so by DeepSpeed's bf16 engine."""
+        return self.student_dtype != "float32" or (self.bf16 and self.zero_stage >= 1)
+
+    @property
+    def weight_dtype(self) -> str:
+        return "bfloat16" if self.half_weights else "float32"
+
 
 def training_bytes(shape: Shape, plan: Plan) -> dict[str, float]:
     """Weights, gradients and Adam's state on one GPU, sharded as the ZeRO stage says; a separate critic is as large.
 
     Half-precision weights train with a float32 copy (12 bytes of state per parameter), float32 weights need none (8).
     """
-    size, models = DTYPE_BYTES[plan.student_dtype], 2 if plan.separate_critic else 1
+    size, models = DTYPE_BYTES[plan.weight_dtype], 2 if plan.separate_critic else 1
     trained = models * (shape.parameters if plan.lora_r is None else shape.lora_parameters(plan.lora_r))
-    weights = models * shape.weight_bytes(plan.student_dtype, plan.student_quantization)
+    weights = models * shape.weight_bytes(plan.weight_dtype, plan.student_quantization)
     if plan.lora_r is not None:
         weights += trained * size
     stage, n = plan.zero_stage, plan.num_gpus
     return {
         "weights": weights / (n if stage >= 3 else 1),
         "gradients": trained * size / (n if stage >= 2 else 1),
-        "optimizer": trained * (8 if size == 4 else 12) / (n if stage >= 1 else 1),
+        "optimizer": trained * (12 if plan.half_weights else 8) / (n if stage >= 1 else 1),
     }
 
 
 def activation_bytes(shape: Shape, plan: Plan) -> float:
-    """Peak of one training micro-batch: with checkpointing one input per layer and one layer in full."""
+    """What one training micro-batch keeps for backward; with checkpointing one input per layer and one layer in full.
+
+    Per token and layer of a Qwen2 with scaled_dot_product_attention, counted from the tensors that autograd saves:
+    inputs of the products and norms, q, k, v, attention's output, gate, its activation, up and their product. Norms
+    and, under autocast, the residual stream are in float32. Autocast also keeps a bf16 copy of every weight.
+    """
     tokens = plan.micro_batch_size * (plan.prompt_length + plan.completion_length)
-    size = 2 if plan.bf16 else 4
-    # Per token and layer: norms, q, k, v, attention and its output (10 h + 4 kv), gate, up, product (3 of the MLP).
-    layer = tokens * (10 * shape.hidden + 4 * shape.num_kv + 3 * shape.intermediate) * size
+    h, rest, residual, copies = shape.hidden, 2 * shape.num_kv + 4 * shape.intermediate, 4, 0
+    if plan.half_weights:
+        layer, residual = tokens * (4 * 2 * h + 2 * (6 * h + rest)), 2
+    elif plan.bf16:
+        layer, copies = tokens * (4 * 4 * h + 2 * (7 * h + rest)), 2 * shape.parameters
+    else:
+        layer = tokens * 4 * (8 * h + rest)
     if plan.gradient_checkpointing:
-        return shape.layers * tokens * shape.hidden * size + layer
-    return shape.layers * layer
+        return shape.layers * tokens * h * residual + layer + copies
+    return shape.layers * layer + copies
 
 
 def cache_bytes(shape: Shape, plan: Plan) -> float:
     """The KV cache of one generation batch at full length."""
     tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
-    return tokens * shape.layers * 2 * shape.num_kv * (2 if plan.bf16 else DTYPE_BYTES[plan.student_dtype])
+    return tokens * shape.layers * 2 * shape.num_kv * (2 if plan.bf16 else DTYPE_BYTES[plan.weight_dtype])
 
 
 def teacher_bytes(teacher: Shape, plan: Plan, num_gpus: int) -> float:
@@ -145,10 +163,10 @@ def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
     elif plan.placement == "split":
         parts["teacher's head"] = teacher.vocab * teacher.hidden * teacher_size
     if plan.zero_stage >= 3:
-        parts["gathered"] = float(student.parameters * DTYPE_BYTES[plan.student_dtype])  # whole while it samples
+        parts["gathered"] = float(student.parameters * DTYPE_BYTES[plan.weight_dtype])  # whole while it samples
     parts["activations"] = activation_bytes(student, plan)
     parts["KV cache"] = cache_bytes(student, plan)
-    parts["logits"] = float(CHUNK_LOGITS_BYTES)
+    parts["logits"] = float(CHUNK_LOGITS_BYTES + 4 * student.vocab * student.hidden)  # and the head's gradient
     parts["context"] = float(CONTEXT_BYTES)
     together = {
         name: size for name, size in parts.items() if name not in ("activations", "KV cache", "logits", "gathered")

@@ -159,12 +159,46 @@ def test_the_teacher_costs_where_it_lives():
     split = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4, placement="split"))
     server = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4, placement="server"))
     assert shared["teacher"] == zero3["teacher"] == 14e9
-    assert (zero3["weights"], zero3["gathered"]) == (1e9, 4e9)  # sampling gathers the student
+    assert (zero3["weights"], zero3["gathered"]) == (0.5e9, 2e9)  # in bf16; sampling gathers the student
     assert split["teacher's head"] == 150_000 * 4096 * 2
     assert not [name for name in server if "teacher" in name]
     assert memory.teacher_gpu(teacher, memory.Plan(placement="split", teacher_gpus=2))["weights"] == 14e9
     # one key and one value of 512 numbers of two bytes in 24 layers, for 64 answers of 1,024 tokens
     assert shared["KV cache"] == 64 * 1024 * 24 * 2 * 512 * 2
+
+
+@pytest.mark.parametrize("kind", ["float32", "autocast", "bfloat16"])
+@pytest.mark.parametrize("shape", [(256, 688, 4, 2), (448, 2432, 7, 1)])
+def test_activations_are_the_tensors_that_autograd_saves(kind, shape):
+    """The difference of four layers to two, so that embedding and last norm do not count."""
+    hidden, intermediate, heads, kv_heads = shape
+    saved, expected = [], []
+    for layers in (2, 4):
+        config = Qwen2Config(
+            vocab_size=300, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=kv_heads,
+        )  # fmt: skip
+        model = (
+            AutoModelForCausalLM.from_config(config).train().to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
+        )
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        storages = {}
+
+        def keep(x, weights=weights, storages=storages):
+            if x.untyped_storage().data_ptr() not in weights:
+                storages[x.untyped_storage().data_ptr()] = x.untyped_storage()  # held, so that no address comes twice
+            return x
+
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), autocast:
+            model.model(input_ids=torch.ones(2, 64, dtype=torch.long), use_cache=False)
+        plan = memory.Plan(
+            student_dtype="bfloat16" if kind == "bfloat16" else "float32", bf16=kind != "float32",
+            micro_batch_size=2, prompt_length=32, completion_length=32,
+        )  # fmt: skip
+        saved.append(sum(storage.nbytes() for storage in storages.values()))
+        expected.append(memory.activation_bytes(memory.Shape.of(config), plan))
+    assert expected[1] - expected[0] == pytest.approx(saved[1] - saved[0], rel=0.02)
 
 
 def test_quantized_weights_and_adapters_are_counted():
