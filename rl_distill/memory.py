@@ -1,8 +1,8 @@
 """Expected memory of one GPU by ZeRO stage and placement: weights, optimizer, teacher, activations, KV cache.
 
-An estimate from shapes alone, meant to be right within about a quarter; nothing is measured and no GPU is needed.
-Sources: Rajbhandari et al. 2020 (ZeRO: 2 + 2 + 12 bytes per parameter), Korthikanti et al. 2022 (34 s b h per layer),
-Dettmers et al. 2023 (QLoRA: bytes of NF4 with double quantization).
+An estimate from shapes alone, meant to be right within about a quarter; no GPU is needed.
+Sources: Rajbhandari et al. 2020 (ZeRO: 2 + 2 + 12 bytes per parameter), Dettmers et al. 2023 (QLoRA: bytes of NF4 with
+double quantization).
 """
 
 from __future__ import annotations
