@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .config_checks import check
 from .config_reading import ConfigError, build, convert, nearest, plain, read_file, set_dotted
 
 
@@ -322,70 +323,14 @@ def load_config(
     """The run's settings: the file (and its `base` files) under the overrides, dotted keys such as "ppo.num_steps".
 
     `cls` is RunConfig, or a class that extends it by settings of its own. Raises ConfigError on a missing file, an
-    unknown key (naming the nearest) or a value of the wrong type.
+    unknown key (naming the nearest), a value of the wrong type or settings that contradict each other.
     """
     settings = read_file(Path(path)) if path is not None else {}
     for key, value in (overrides or {}).items():
         set_dotted(settings, key, value)
     config: Config = build(cls, settings, "")
-    check(config)
+    check(config, teachers_of(config))
     return config
-
-
-def check(config: RunConfig) -> None:
-    """Raises ConfigError where settings contradict each other."""
-    ppo = config.ppo
-    if ppo.batch_size % ppo.group_size:
-        raise ConfigError(f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.group_size ({ppo.group_size})")
-    if ppo.advantage == "group_mean" and ppo.group_size < 2:
-        raise ConfigError(
-            "ppo.advantage: group_mean compares completions of one prompt: set ppo.group_size to 2 or more"
-        )
-    if config.teacher.several:
-        _check_several(config)
-    for teacher in teachers_of(config):
-        _check_precision(teacher)
-        if teacher.placement == "server":
-            _check_served(dataclasses.replace(config, teacher=teacher))
-        if teacher.sharded and teacher.placement == "split" and teacher.num_processes < 2:
-            raise ConfigError("teacher.sharded needs several processes: set teacher.num_processes to 2 or more")
-        if teacher.sharded and teacher.placement == "shared" and config.reward_refresh is not None:
-            raise ConfigError(
-                "teacher.sharded beside the student needs all processes at once: leave reward_refresh out"
-            )
-    if config.distributed.timeout_s <= 0:
-        raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
-    if config.teacher.num_processes < 1:
-        raise ConfigError(f"teacher.num_processes ({config.teacher.num_processes}) must be 1 or more")
-    if ppo.batch_size % ppo.num_minibatches:
-        raise ConfigError(
-            f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.num_minibatches ({ppo.num_minibatches})"
-        )
-    if config.anchor.placement == "reward" and config.anchor.estimator == "k3":
-        raise ConfigError("anchor.estimator: k3 is unbounded as a reward; use exact or k1, or anchor.placement: loss")
-    if config.anchor.placement == "reward" and config.anchor.estimator == "top_k":
-        raise ConfigError("anchor.estimator: top_k needs anchor.placement: loss; in the reward use exact")
-    if config.student.quantization is not None and config.student.lora is None:
-        raise ConfigError("student.quantization freezes the weights: set student.lora too, for something to train")
-    if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
-        raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
-    if (
-        config.reward_refresh is not None
-        and min(config.reward_refresh.every_steps, config.reward_refresh.num_steps) < 1
-    ):
-        raise ConfigError("reward_refresh.every_steps and reward_refresh.num_steps must be at least 1")
-    if config.embedded is None:
-        missing = [
-            name
-            for name, value in (
-                ("student.model", config.student.model),
-                ("teacher.model", all(teacher.model for teacher in teachers_of(config)) or None),
-                ("data.train", config.data.train),
-            )
-            if value is None
-        ]
-        if missing:
-            raise ConfigError(f"embedded is null, so {', '.join(missing)} must be set")
 
 
 OF_ONE_TEACHER = (
@@ -406,52 +351,3 @@ def teachers_of(config: RunConfig) -> list[TeacherConfig]:
         changes = {key: convert(hints[key], value, prefix + key) for key, value in entry.items()}
         found.append(dataclasses.replace(shared, **changes))
     return found or [config.teacher]
-
-
-def _check_precision(teacher: TeacherConfig) -> None:
-    if teacher.quantization is None:
-        return
-    if teacher.model is None:
-        raise ConfigError("teacher.quantization is for a teacher of your own (teacher.model), not the embedded one")
-    if teacher.sharded:
-        raise ConfigError("teacher.quantization and teacher.sharded exclude each other: quantized weights stay whole")
-    if teacher.placement == "server":
-        raise ConfigError("teacher.quantization: behind a server the precision is the server's; set it there")
-
-
-def _check_several(config: RunConfig) -> None:
-    teachers, choice = teachers_of(config), config.teacher.choice
-    if config.embedded is not None:
-        raise ConfigError("teacher.several needs models and data of your own: embedded: null")
-    if len(teachers) < 2:
-        raise ConfigError("teacher.several has one entry: give two or more, or set teacher.model instead")
-    lacking = [number for number, teacher in enumerate(teachers) if teacher.model is None]
-    if lacking:
-        raise ConfigError(f"teacher.several[{lacking[0]}] needs `model` (behind a server it names the tokenizer)")
-    named = [task for teacher in teachers for task in teacher.tasks]
-    if choice != "task" and named:
-        raise ConfigError(f"teacher.choice: {choice} does not go by task: leave `tasks` out of teacher.several")
-    if choice == "task" and len(set(named)) < len(named):
-        raise ConfigError("teacher.several: no task may be in `tasks` of two entries")
-    if choice == "task" and sum(not teacher.tasks for teacher in teachers) > 1:
-        raise ConfigError("teacher.several: one entry may be without `tasks`; name the tasks of the others")
-    served = any(teacher.placement == "server" for teacher in teachers)
-    if choice == "ensemble" and served and config.anchor.estimator == "top_k":
-        raise ConfigError("teacher.choice: ensemble with a server needs anchor.estimator: k2 (loss) or k1 (reward)")
-
-
-def _check_served(config: RunConfig) -> None:
-    """A server sends log-probabilities at temperature 1, no hidden states."""
-    start = "teacher.placement: server "
-    if config.teacher.sharded:
-        raise ConfigError(start + "holds no weights here: leave teacher.sharded out (the server shards by itself)")
-    if config.teacher.server.base_url is None:
-        raise ConfigError(start + "needs teacher.server.base_url, such as http://localhost:8000/v1")
-    if config.embedded is not None:
-        raise ConfigError(start + "needs models and data of your own: embedded: null")
-    if config.anchor.placement != "none" and config.anchor.estimator == "exact":
-        raise ConfigError(start + "sends no hidden states: set anchor.estimator to top_k, or to k2 (loss), k1 (reward)")
-    if config.ppo.advantage == "gae" and config.ppo.critic == "teacher_informed":
-        raise ConfigError(start + "sends no hidden states: set ppo.critic to shared or separate")
-    if config.generation.temperature != 1 or config.generation.temperature_end not in (None, 1):
-        raise ConfigError(start + "scores at temperature 1: set generation.temperature to 1, without temperature_end")
