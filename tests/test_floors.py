@@ -9,7 +9,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "sandboxes": 0,
     "reward_models": 1,
-    **dict.fromkeys(("config", "config_reading", "types", "files", "masking", "batching", "timing"), 2),
+    **dict.fromkeys(("config", "config_reading", "config_checks", "types", "files"), 2),
+    **dict.fromkeys(("masking", "batching", "timing"), 2),
     **dict.fromkeys(("advantages", "kl", "losses", "logprobs", "lm_head", "tiled_logprobs"), 2),
     **dict.fromkeys(("tasks", "models", "teachers", "distributed", "anchor", "sft", "memory"), 3),
     **dict.fromkeys(("generation", "compat", "assembly", "rollout", "rollout_metrics", "completions_log"), 4),
@@ -23,7 +24,7 @@ ALLOWED_UP = {
     ("teachers", "generation"),  # a teacher writes texts with the student's generation
     ("rollout", "worlds"),
 }
-TORCH_FREE = ("config", "config_reading", "types", "files", "arguments", "reward_settings", "cli")
+TORCH_FREE = ("config", "config_reading", "config_checks", "types", "files", "arguments", "reward_settings", "cli")
 
 
 def room(path: Path) -> str:
