@@ -60,6 +60,7 @@ class Cell:
         if engine and engine[0] == "podman":
             self.lacks.append("limit on the number of files")
         self.zygote: spawn.Running | None = None
+        shares_user = bool(engine) or (tier != "A" and job_uid is None)
         self.affinity = Affinity(zygote=0)
         config = {
             "tier": tier,
@@ -67,7 +68,7 @@ class Cell:
             "limits": limits,
             "real_root": self.mapping is not None,
             "job_uid": job_uid,
-            "num_own_tasks": 2 if self.mapping else 3,
+            "num_own_tasks": None if shares_user else 2 if self.mapping else 3,
             **_walls(tier, backend, self.scratch),
         }
         try:

@@ -15,7 +15,8 @@ ARGUMENT_DEPTH = 1000
 
 TAG_TUPLE, TAG_SET, TAG_FROZENSET, TAG_DICT, TAG_BYTES, TAG_COMPLEX, TAG_OPAQUE = "t", "s", "f", "d", "b", "c", "o"
 _PLAIN = frozenset({type(None), bool, int, float, str})
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+# Matches from every quote, if need be to the end: trying in vain from each of a million quotes is quadratic.
+_STRING = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -40,6 +41,13 @@ class Opaque:
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __len__ = __iter__ = __hash__ = _refuse
     __getitem__ = __contains__ = __call__ = __float__ = __int__ = __index__ = __abs__ = __add__ = __radd__ = _refuse
     __sub__ = __rsub__ = __mul__ = __rmul__ = __round__ = __neg__ = _refuse
+
+
+def holds_opaque(value: Any) -> bool:
+    """Whether there is an Opaque in `value`. It cannot be in a set or a key: it has no hash."""
+    if isinstance(value, list | tuple):
+        return any(map(holds_opaque, value))
+    return any(map(holds_opaque, value.values())) if isinstance(value, dict) else isinstance(value, Opaque)
 
 
 def encode(value: Any, max_depth: int, opaque: bool = False) -> bytes:

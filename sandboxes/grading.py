@@ -51,11 +51,12 @@ class Score:
 
 @dataclass(frozen=True)
 class PreparedTest:
-    """A compiled test: its code, the prelude's code and the lines of its asserts."""
+    """A compiled test: its code, the prelude's code, the lines of its asserts and the names that it assigns."""
 
     code: types.CodeType
     prelude: types.CodeType | None
     assert_lines: tuple[int, ...]
+    assigned: frozenset[str]
     ahead: tuple[bytes, ...]  # frames of the calls the test is certain to make, in order
 
 
@@ -95,10 +96,12 @@ class Candidate:
 
 
 def encode_call(args: Any, kwargs: dict[str, Any]) -> bytes:
-    """One call as a frame. Raises JobError for arguments that are not data."""
+    """One call as a frame. Raises JobError for arguments that are not data, TypeError if the program made them so."""
     try:
         return box.call_frame(tuple(args), dict(kwargs))
     except ValueError as error:
+        if codec.holds_opaque([args, kwargs]):
+            raise TypeError("the test hands back an answer that is not data") from None
         raise JobError(f"an argument of a test cannot be sent: {error}") from None
 
 
@@ -125,6 +128,8 @@ def _exception(names: list[str], message: str) -> Exception:
 
     Never StopIteration: raised inside `all(map(...))` it would end the test's own loop instead of failing the test.
     """
+    if type(names) is not list:
+        raise ValueError("the names of the classes are a list")
     for name in names:
         if name in _ENDS_LOOPS:
             break
@@ -149,7 +154,9 @@ def prepare(test: str, prelude: str, entry_point: str) -> PreparedTest:
     if not any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body):
         raise JobError("the test does not define check(candidate)")
     lines = sorted(node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert))
-    return PreparedTest(code, prelude_code, tuple(lines), certain_calls(tree, entry_point))
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    assigned = frozenset(node.id for node in names if isinstance(node.ctx, ast.Store))
+    return PreparedTest(code, prelude_code, tuple(lines), assigned, certain_calls(tree, entry_point))
 
 
 def certain_calls(tree: ast.Module, entry_point: str) -> tuple[bytes, ...]:
@@ -221,11 +228,28 @@ def _failed_score(error: BaseException, candidate: Candidate, prepared: Prepared
     line = _test_line(error)
     passed = sum(assert_line < line for assert_line in prepared.assert_lines)
     total = max(len(prepared.assert_lines), 1)
-    if isinstance(error, NameError) and error is not candidate.failure:
+    if _lacks_a_name(error, prepared):
         raise JobError(f"the test uses a name it does not define ({error}); pass its definition as Job.prelude")
-    if error is candidate.failure:
-        return Score(Outcome.EXCEPTION, passed, total, f"{type(error).__name__}: {error}"[:300])
-    return Score(Outcome.WRONG_ANSWER, passed, total, f"{type(error).__name__}: {error}"[:300])
+    if candidate.num_answers == 0 and isinstance(error, Exception):
+        raise JobError(f"the test failed before the candidate had answered ({_describe(error)})")
+    outcome = Outcome.EXCEPTION if error is candidate.failure else Outcome.WRONG_ANSWER
+    return Score(outcome, passed, total, _describe(error))
+
+
+def _lacks_a_name(error: BaseException, prepared: PreparedTest) -> bool:
+    """Whether the test needs a definition or a module that is not there, whatever the candidate answers.
+
+    Exceptions of the candidate bear no `name`; one that the test assigns may be missing because of an answer.
+    """
+    kinds = (NameError, ImportError, ModuleNotFoundError)
+    return type(error) in kinds and error.name is not None and error.name not in prepared.assigned
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:300]
+    except Exception:  # its words fail (a number of too many digits), and are all that is wanted
+        return type(error).__name__
 
 
 def _test_line(error: BaseException) -> int:
@@ -250,7 +274,7 @@ def run_calls(calls: list, program: Program, result_depth: int) -> Score:
             end.tests_passed = index
             raise
         if tag == box.RAISED:
-            return Score(Outcome.EXCEPTION, index, len(calls), f"{type(answer).__name__}: {answer}"[:300])
+            return Score(Outcome.EXCEPTION, index, len(calls), _describe(answer))
         if not _equal(answer, expected):
             return Score(Outcome.WRONG_ANSWER, index, len(calls), "")
     return Score(Outcome.PASSED, len(calls), len(calls))

@@ -137,8 +137,8 @@ def descendant(pid: int, generations: int) -> int:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat") as file:
-                    parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+                with open(f"/proc/{name}/stat", "rb") as file:  # a program may call itself what is no text
+                    parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
             except (OSError, IndexError, ValueError):
                 continue
     for _ in range(generations):
@@ -165,8 +165,8 @@ def is_runnable(pid: int) -> bool:
     """Whether a thread of process `pid` runs, waits for a CPU or for a disk."""
     try:
         for task in os.listdir(f"/proc/{pid}/task")[:64]:
-            with open(f"/proc/{pid}/task/{task}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] in "RD":
+            with open(f"/proc/{pid}/task/{task}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] in b"RD":
                     return True
     except (OSError, IndexError):
         pass
@@ -182,9 +182,10 @@ def num_threads(pid: int) -> int:
 
 
 def disk_usage(path: str, enough: int) -> tuple[int, int]:
-    """(entries, bytes) below `path`; stops counting after `enough` entries."""
+    """(entries, bytes) below `path`; stops counting after `enough` entries, or where a directory cannot be read."""
     entries = num_bytes = 0
-    for directory, names, files in os.walk(path):
+    unread: list[OSError] = []  # a program can make the path too long, or take the mode away
+    for directory, names, files in os.walk(path, onerror=unread.append):
         for name in files:
             try:
                 num_bytes += os.lstat(os.path.join(directory, name)).st_blocks * 512
@@ -193,7 +194,8 @@ def disk_usage(path: str, enough: int) -> tuple[int, int]:
         entries += len(names) + len(files)
         if entries > enough:
             break
-    return entries, num_bytes
+    hidden = any(not isinstance(error, FileNotFoundError) for error in unread)
+    return (enough + 1 if hidden else entries), num_bytes
 
 
 def bytes_written(pid: int) -> int:

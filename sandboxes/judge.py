@@ -5,7 +5,9 @@ It holds tests and expected answers and never executes the program's text. One p
 
 from __future__ import annotations
 
+import gc
 import json
+import math
 import os
 import resource
 import signal
@@ -16,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from sandboxes import backends, box, codec, frames, grading
 from sandboxes.cell import BoxEnd, Cell
 from sandboxes.contract import JobError, Outcome
-from sandboxes.program import BoxEnded, Program
+from sandboxes.program import PATIENCE, BoxEnded, Program
 from sandboxes.spawn import ZygoteLost
 
 if TYPE_CHECKING:
     from sandboxes.remote import RemoteCell, RemoteProgram
 
-_OWN_CPU_SECONDS = 120.0
+_OWN_MEMORY_BYTES = 2 << 30  # for a test's own work on the program's answers
 
 
 class TestOverran(BaseException):
@@ -37,8 +39,11 @@ def main(descriptor: int, config_text: str) -> None:
     judge = Judge(config)
     try:
         frames.send(link, {"lacks": judge.start_cell(config["limits"]).lacks})
+        gc.collect()
+        gc.freeze()
         while True:
             frames.send(link, judge.handle(frames.receive(link)))
+            gc.collect()  # takes microseconds; failed jobs leave cycles that hold all their answers
     except ZygoteLost as error:  # at the start; later ones are replies
         frames.send(link, {"failed": str(error)})
     except frames.Closed:
@@ -56,7 +61,6 @@ class Judge:
         self.config = config
         self.limits: dict[str, Any] = config["limits"]
         self.cell: Cell | RemoteCell | None = None
-        self.cpu_guard_seconds = 0.0
 
     def start_cell(self, limits: dict[str, Any]) -> Cell | RemoteCell:
         """Start the cell of the configured backend and tier. Raises ZygoteLost."""
@@ -83,22 +87,15 @@ class Judge:
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request: a verdict, or trouble (`retry` says whether another try makes sense)."""
-        self._guard_own_cpu()
         try:
             self.limits = request.get("limits") or self.limits
+            _guard_own_cpu(PATIENCE * self.limits["wall_seconds"])
             return {"verdict": self._judge(request)}
         except JobError as error:
             return {"trouble": str(error), "retry": False}
         except (ZygoteLost, OSError) as error:
             self.close()
             return {"trouble": f"{type(error).__name__}: {error}", "retry": True}
-
-    def _guard_own_cpu(self) -> None:
-        """The kernel ends a judge that is stuck in C code, even if the trainer is gone."""
-        used = time.process_time()
-        if used + _OWN_CPU_SECONDS / 2 > self.cpu_guard_seconds:
-            self.cpu_guard_seconds = int(used + _OWN_CPU_SECONDS)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(self.cpu_guard_seconds), resource.RLIM_INFINITY))
 
     def _open_program(self) -> tuple[Cell | RemoteCell, Program | RemoteProgram]:
         """A box in a living cell: one that has died since the last job is replaced, which is no fault of this one."""
@@ -120,9 +117,11 @@ class Judge:
         cell, program = self._open_program()
         try:
             signal.setitimer(signal.ITIMER_REAL, cell.test_seconds(self.limits), 0.5)
+            _limit_own_memory(_OWN_MEMORY_BYTES)
             score, end = self._score(request, work, program)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            _limit_own_memory(None)
             remains = program.close()
         if end is not None:
             outcome = self._outcome_of_end(end, remains.end, cell)
@@ -175,6 +174,18 @@ class Judge:
         if cell.tier in ("A", "B"):  # where a program cannot do that to itself: see seccomp.box_filter
             raise ZygoteLost("the box was killed from outside")
         return Outcome.CRASHED
+
+
+def _guard_own_cpu(seconds: float) -> None:
+    """Let the kernel end a judge that a test keeps busy in C code: with SIGXCPU, which the trainer understands."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds) + 2, most))
+
+
+def _limit_own_memory(num_bytes: int | None) -> None:
+    """A test that builds something huge from an answer ends with MemoryError. None while zygotes may be started."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most if num_bytes is None else num_bytes, most))
 
 
 def _exit_status(status: int) -> int:

@@ -23,7 +23,7 @@ from sandboxes import backends
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
 from sandboxes.probe import Report, survey
 from sandboxes.requests import request
-from sandboxes.slot import Slot, SlotLost
+from sandboxes.slot import JudgeOverran, Slot, SlotLost
 
 _STARTS = 3  # of a slot, before a job counts as tried
 _MOST_TRIES = 8  # of a job; the second always, more only within its wall clock limit
@@ -160,6 +160,9 @@ class Sandbox:
                 break
             try:
                 reply = self._execute(wire, limits)
+            except JudgeOverran:
+                self.num_jobs += 1
+                return Verdict(Outcome.TIMEOUT_WALL, detail="the test overran on the program's answers")
             except (SlotLost, SandboxError, OSError) as error:
                 trouble = str(error)
                 continue

@@ -62,9 +62,9 @@ class Program:
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self.output = {out_read: bytearray(), err_read: bytearray()}
-        if cell.tier != "A":  # where a program can open its own pipes anew and take away what we were about to read
-            os.set_blocking(out_read, False)
-            os.set_blocking(err_read, False)
+        # A program may have sent its end to itself, which keeps it open, or take away what we were about to read.
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
         try:
             cell.fork(_request(limits), [out_write, err_write, remote.fileno()])
         except ZygoteLost:
@@ -237,7 +237,7 @@ class Program:
         self.next_watch = time.monotonic() + self.watch_seconds
 
     def _drain(self, descriptor: int) -> str:
-        """What the dead program had printed. In tier A no writer is alive, so reading never blocks."""
+        """What the dead program had printed."""
         limit = self.limits["output_bytes"]
         collected = self.output[descriptor]
         try:

@@ -77,7 +77,7 @@ def enter(packages: dict[str, str]) -> None:
         if os.path.islink(link):
             os.symlink(os.readlink(link), stage + link)
     for device in DEVICES:
-        _bind_file(device, stage + device, 0)
+        _bind_file(device, stage + device, _ATTR_RDONLY)  # it can be written to; its mode and times cannot be changed
     if os.path.exists("/etc/ld.so.cache"):
         _bind_file("/etc/ld.so.cache", stage + "/etc/ld.so.cache", _ATTR_RDONLY)
     os.makedirs(stage + SCRATCH)
@@ -87,6 +87,12 @@ def enter(packages: dict[str, str]) -> None:
     kernel.umount(".")
     os.chdir("/")
     _set_attributes("/", _ATTR_RDONLY, recursive=False)
+
+
+def protect_devices() -> None:
+    """Devices that another program has bound: the box may be their owner, and must not change their mode for all."""
+    for device in DEVICES:
+        _set_attributes(device, _ATTR_RDONLY | _ATTR_NOSUID, recursive=False)
 
 
 def mount_scratch(disk_bytes: int, num_inodes: int) -> None:

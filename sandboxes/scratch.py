@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import stat
 
-_MAX_DEPTH = 512
-
 
 class Scratch:
     """The scratch directory behind a descriptor opened once: it stays usable when a program takes away its mode."""
@@ -27,15 +25,15 @@ class Scratch:
 
     def clean(self) -> bool:
         """Whether nothing is left of the last job, after deleting what it left."""
-        if self._state() == self.pristine:
+        if self._state() == self.pristine and not os.listdir(self.descriptor):  # clocks of old kernels tick every 4 ms
             return True
         try:
             if stat.S_IMODE(os.fstat(self.descriptor).st_mode) != self.mode:
                 os.fchmod(self.descriptor, self.mode)
-            _empty(self.descriptor, _MAX_DEPTH)
+            _empty(self.descriptor)
             os.utime(self.descriptor)  # the time of the last change would be a message to the next job
             empty = not os.listdir(self.descriptor)
-        except (OSError, RecursionError):
+        except OSError:
             return False
         self.pristine = self._state()
         return empty
@@ -50,18 +48,34 @@ class Scratch:
         return now.st_mtime_ns, now.st_ctime_ns, now.st_atime_ns, now.st_nlink, now.st_size, now.st_mode
 
 
-def _empty(directory: int, depth: int) -> None:
-    """Delete everything below an open directory, without following links. Raises OSError."""
-    if depth == 0:
-        raise OSError("nested too deep")
-    for name in os.listdir(directory):
-        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            os.chmod(name, 0o700, dir_fd=directory)
-            child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                _empty(child, depth - 1)
-            finally:
-                os.close(child)
-            os.rmdir(name, dir_fd=directory)
-        else:
-            os.unlink(name, dir_fd=directory)
+def _empty(directory: int) -> None:
+    """Delete everything below an open directory, without following links. Raises OSError.
+
+    A program can nest directories deeper than paths and descriptors reach: this goes down by name and up by `..`.
+    """
+    here, names = os.dup(directory), os.listdir(directory)
+    above: list[tuple[str, list[str]]] = []  # the directories on the way down, each with what is left beside it
+    try:
+        while names or above:
+            if not names:
+                here = _moved(here, "..")
+                name, names = above.pop()
+                os.rmdir(name, dir_fd=here)
+                continue
+            name = names.pop()
+            if not stat.S_ISDIR(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=here)
+                continue
+            os.chmod(name, 0o700, dir_fd=here)
+            here = _moved(here, name)
+            above.append((name, names))
+            names = os.listdir(here)
+    finally:
+        os.close(here)
+
+
+def _moved(here: int, name: str) -> int:
+    """The directory `name` of the open directory `here`, opened in its place."""
+    there = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+    os.close(here)
+    return there

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -28,6 +29,10 @@ _PASSED_ON = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST"
 
 class SlotLost(Exception):
     """The judge of a slot died or fell silent."""
+
+
+class JudgeOverran(Exception):
+    """The judge used up its own CPU time on the program's answers. The slot is lost, but not by its own fault."""
 
 
 class Slot:
@@ -62,7 +67,7 @@ class Slot:
         self.limits: Limits | None = None  # those the judge was last told
 
     def execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
-        """The judge's reply. Raises SlotLost."""
+        """The judge's reply. Raises SlotLost, or JudgeOverran."""
         try:
             if limits != self.limits:
                 self.limits = limits
@@ -71,7 +76,16 @@ class Slot:
             frames.send(self.link, request)
             return frames.receive(self.link)
         except (frames.Closed, OSError) as error:
+            if isinstance(error, frames.Closed) and self._ended_by(signal.SIGXCPU):
+                raise JudgeOverran from None
             raise SlotLost(f"the judge was lost: {error!r}") from error
+
+    def _ended_by(self, number: int) -> bool:
+        """Whether the judge, which has closed its end, was ended by this signal."""
+        try:
+            return self.process.wait(1.0) == -number
+        except subprocess.TimeoutExpired:
+            return False
 
     def close(self) -> None:
         """End the judge and its zygote. The judge gets a moment to clean up after itself."""

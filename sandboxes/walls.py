@@ -48,6 +48,7 @@ def enter_namespaces(control: socket, config: dict) -> None:
 def finish_bubblewrap(limits: dict) -> None:
     """The rest of tier A's root, where bubblewrap has built the namespaces: our own code is in memory by now."""
     mount_scratch(limits)
+    rootfs.protect_devices()
     kernel.umount(HELPERS)
 
 
@@ -84,8 +85,13 @@ def landlock_ruleset(config: dict) -> int:
     return kernel.landlock_ruleset([*rules, ("/dev/null", kernel.DEVICE)])
 
 
-def set_resource_limits(limits: dict, num_own_tasks: int) -> None:
-    """Limits that the boxes inherit. The one on CPU time is set in the box: it counts from the process's start."""
+def set_resource_limits(limits: dict, num_own_tasks: int | None) -> None:
+    """Limits that the boxes inherit. The one on CPU time is set in the box: it counts from the process's start.
+
+    `num_own_tasks` of the zygote count as the user's; None where others do too, who would then keep it from forking.
+    """
+    most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))  # the judge's guard of itself is not for its zygotes
     for kind, value in (
         (resource.RLIMIT_AS, limits["memory_bytes"]),
         (resource.RLIMIT_FSIZE, limits["file_bytes"]),
@@ -95,6 +101,8 @@ def set_resource_limits(limits: dict, num_own_tasks: int) -> None:
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_SIGPENDING, 256),
-        (resource.RLIMIT_NPROC, limits["num_threads"] + limits["num_processes"] + num_own_tasks),
     ):
         resource.setrlimit(kind, (value, value))
+    if num_own_tasks is not None:
+        num_tasks = limits["num_threads"] + limits["num_processes"] + num_own_tasks
+        resource.setrlimit(resource.RLIMIT_NPROC, (num_tasks, num_tasks))

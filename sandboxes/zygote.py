@@ -160,7 +160,7 @@ def _box_entry(tier: str, box_filter: bytes) -> Callable[[bytes], None]:
     """
     confine = kernel.prepared_seccomp(box_filter, seccomp.PID_MARK) if box_filter else None
     limit_cpu, unpack, serve = kernel.prepared_cpu_limit(), REQUEST.unpack, box.serve
-    getpid, closerange = os.getpid, os.closerange
+    getpid, closerange, close, open_file = os.getpid, os.closerange, os.close, os.open
     die_with_zygote = tier != "A"
 
     def become_box(request: bytes) -> None:
@@ -171,6 +171,8 @@ def _box_entry(tier: str, box_filter: bytes) -> Callable[[bytes], None]:
                 kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)
             if confine is not None:
                 confine(getpid())
+            close(0)
+            open_file("/dev/null", 0)  # stdin anew: an open file keeps flags and locks, which the next box would see
             closerange(CONTROL, 64)  # the way to the judge's control socket closes here
         except BaseException as error:
             os.write(CONTROL, b"failed: a box could not be set up: " + str(error).encode()[:200])

@@ -19,7 +19,7 @@ def descendants(pid: int | None = None) -> list[int]:
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
             except OSError:
                 continue
             if fields[0] != "Z":
@@ -50,14 +50,14 @@ def helpers(role: str) -> list[int]:
 def parent_of(pid: int) -> int:
     """Parent of a process; 0 if the process is gone."""
     try:
-        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
     except OSError:
         return 0
 
 
 def resident_kib(pid: int) -> int:
     """Resident memory of a process."""
-    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 

@@ -99,3 +99,15 @@ def test_colliding_keys_are_refused_quickly_and_honest_big_sets_pass():
         codec.decode(colliding, 5)
     honest = set(range(0, 10**7, 97))
     assert codec.decode(codec.encode(honest, 3), 3) == honest
+
+
+def test_quotes_that_never_close_are_refused_in_one_pass():
+    for tail in (b"", b"\\", b"\\\n"):
+        with pytest.raises(ValueError, match="brackets"):  # from every quote anew it would take half an hour
+            codec.decode(b"[" * 200 + b'"' + b'\\"' * 500_000 + tail, 60)
+
+
+def test_opaques_are_found_wherever_they_can_be():
+    opaque = codec.Opaque("x")
+    assert all(map(codec.holds_opaque, [opaque, [1, (opaque,)], {"a": [{1: opaque}]}]))
+    assert not codec.holds_opaque([1, (None, {"a"}), {"a": frozenset()}])

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from sandboxes import Job, JobError, Outcome, grading
+from sandboxes import Job, JobError, Limits, Outcome, Sandbox, grading
 
 
 def certain(body: str, entry_point: str = "f") -> int:
@@ -68,8 +68,6 @@ def test_asserts_before_the_first_failure_are_counted(sandbox):
 
 def test_a_call_that_hangs_keeps_the_calls_before_it(sandbox):
     source = "def f(x):\n    while x == 3:\n        pass\n    return x\n"
-    from sandboxes import Limits
-
     limits = Limits(cpu_seconds=1, wall_seconds=20)
     verdict = sandbox.run(Job(source, "f", calls=[((n,), {}, n) for n in range(1, 6)], limits=limits))
     assert (verdict.outcome, verdict.tests_passed) == (Outcome.TIMEOUT_CPU, 2)
@@ -82,6 +80,9 @@ def test_a_call_that_hangs_keeps_the_calls_before_it(sandbox):
         ("def chek(candidate):\n    pass\n", "define check"),
         ("def check(candidate):\n    assert helper(candidate(1)) == 2\n", "helper"),
         ("def check(candidate):\n    pass\n", "never called"),
+        ("import no_such_module\ndef check(candidate):\n    assert candidate(1) == 2\n", "no_such_module"),
+        ("def check(candidate):\n    assert candidate(1) == 2\n    import no_such_module\n", "no_such_module"),
+        ("def check(candidate):\n    assert [][1] == candidate(1)\n", "before the candidate"),
         ("def check(candidate):\n    assert candidate(object()) == 2\n", "cannot be sent"),
     ],
 )
@@ -90,10 +91,32 @@ def test_a_broken_test_is_an_error_and_never_a_verdict(sandbox, test, reason):
         sandbox.run(Job("def f(x):\n    return x + 1\n", "f", test))
 
 
+@pytest.mark.parametrize(
+    ("test", "outcome"),
+    [
+        ("assert candidate(candidate(1)) == 3", Outcome.WRONG_ANSWER),  # hands back what is not data
+        ("for y in candidate(0):\n        z = y\n    assert z == 1", Outcome.WRONG_ANSWER),  # z stays undefined
+        ("assert {1: 2}[candidate(2) ** 2]", Outcome.WRONG_ANSWER),  # its error has too many digits to be printed
+        ("assert 'a' * candidate(3) == 'aaa'", Outcome.WRONG_ANSWER),  # ten gigabytes
+        ("assert sum(range(candidate(4))) == 6", Outcome.TIMEOUT_WALL),  # hours in C code, which no alarm interrupts
+        ("e = []\n    for n in (5, 6):\n        try:\n            candidate(n)\n        except NameError as error:\n"
+         "            e.append(error)\n    raise e[0]", Outcome.WRONG_ANSWER),
+    ],
+)  # fmt: skip
+def test_a_program_cannot_make_the_test_itself_fail_and_so_stay_unscored(test, outcome):
+    source = (
+        "import sys\nsys.set_int_max_str_digits(0)\ndef f(x):\n    if x > 4:\n        raise NameError('y')\n"
+        "    return [[], object(), 10**4200, 10**10, 10**12][x]\n"
+    )
+    with Sandbox(num_slots=1, limits=Limits(wall_seconds=0.5)) as fresh:
+        verdict = fresh.run(Job(source, "f", f"def check(candidate):\n    {test}\n"))
+        assert verdict.outcome is outcome
+        assert fresh.num_unscored == 0
+        assert fresh.run(Job("def f(x):\n    return x\n", "f", calls=[((1,), {}, 1)])).passed
+
+
 def test_a_name_error_of_the_program_is_the_programs():
     job = Job("def f(x):\n    return y\n", "f", calls=[((1,), {}, 1)])
-    from sandboxes import Sandbox
-
     with Sandbox(num_slots=1) as fresh:
         assert fresh.run(job).outcome is Outcome.EXCEPTION
 

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from sandbox_helpers import descendants, helpers, left_on_host, wait_until
+from sandbox_helpers import descendants, helpers, left_on_host, resident_kib, wait_until
 
-from sandboxes import Job, JobError, Limits, Outcome, Sandbox, SandboxError, Verdict, probe
+from sandboxes import Job, JobError, Limits, Outcome, Sandbox, SandboxError, Verdict, probe, scratch
 
 RIGHT = "def f(x):\n    return x + 1\n"
 TEST = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(5) == 6\n"
@@ -133,11 +133,15 @@ def test_child_processes_may_be_allowed_and_are_gone_afterwards(sandbox):
 def test_nothing_persists_between_jobs(strict_sandbox):
     leave = (
         "import os, builtins, sys, tempfile\nopen('left', 'w').write('x')\nos.makedirs('d/e')\n"
-        "builtins.left = sys.left = 1\ntempfile.mkdtemp()\ndef f(x):\n    return None\n"
+        "builtins.left = sys.left = 1\ntempfile.mkdtemp()\nimport fcntl\n"
+        "fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND)\nfcntl.flock(0, fcntl.LOCK_EX)\n"
+        "def f(x):\n    return None\n"
     )
     look = (
-        "import os, builtins, sys\ndef f(x):\n"
-        "    return os.listdir('.') + [hasattr(builtins, 'left'), hasattr(sys, 'left')]\n"
+        "import os, builtins, sys, fcntl\ndef f(x):\n"
+        "    fcntl.flock(os.open('/dev/null', os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    flags = fcntl.fcntl(0, fcntl.F_GETFL) & (os.O_NONBLOCK | os.O_APPEND)\n"
+        "    return os.listdir('.') + [hasattr(builtins, 'left'), hasattr(sys, 'left')] + [flags] * bool(flags)\n"
     )
     jobs = [
         Job(leave, "f", calls=[((0,), {}, 0)]),
@@ -148,6 +152,50 @@ def test_nothing_persists_between_jobs(strict_sandbox):
             one_slot.run(jobs[0])
             verdict = one_slot.run(jobs[1])
             assert verdict.passed, verdict
+
+
+def test_a_file_that_left_the_times_of_its_directory_as_they_were_is_deleted(tmp_path):
+    keeper = scratch.Scratch(str(tmp_path))
+    (tmp_path / "left").touch()
+    keeper.pristine = keeper._state()  # as where a change within the same tick of the clock is not seen
+    assert keeper.clean()
+    assert list(tmp_path.iterdir()) == []
+    keeper.close()
+
+
+def test_directories_of_any_depth_cost_no_slot_and_leave_nothing_on_the_host(strict_sandbox):
+    deep = "import os\nfor _ in range(3000):\n    os.mkdir('d' * 20, 0o300)\n    os.chdir('d' * 20)\n"
+    others = set(descendants())
+    with Sandbox(num_slots=1, tier=strict_sandbox.tier) as one_slot:
+        assert one_slot.run(adds(1)).passed
+        zygotes, judges = [[p for p in helpers(role) if p not in others] for role in ("zygote", "judge")]
+        for _ in range(3):
+            assert not one_slot.run(Job(deep, "f", calls=[((0,), {}, 0)])).passed
+            assert one_slot.run(adds(2)).passed
+        assert [pid for pid in helpers("zygote") if pid not in others] == zygotes
+    assert left_on_host(judges) == []
+
+
+def test_answers_of_failed_programs_do_not_stay_with_the_judge():
+    test = "def check(candidate):\n    answers = [candidate(0) for _ in range(9)]\n    candidate(1)\n"
+    job = Job("def f(x):\n    if x:\n        raise ValueError\n    return 'x' * 1000000\n", "f", test)
+    others = set(descendants())
+    with Sandbox(num_slots=1) as box:
+        assert not box.run(job).passed
+        judge = next(pid for pid in helpers("judge") if pid not in others)
+        before = resident_kib(judge)
+        for _ in range(20):
+            box.run(job)
+        wait_until(lambda: resident_kib(judge) < before + 8192)
+
+
+def test_a_limit_on_the_tasks_of_a_user_is_not_set_where_others_count_as_well():
+    script = (
+        "import resource as r\nfrom sandboxes import Limits, walls\nbefore = r.getrlimit(r.RLIMIT_NPROC)\n"
+        "walls.set_resource_limits(Limits().as_dict(), None)\nassert r.getrlimit(r.RLIMIT_NPROC) == before\n"
+        "walls.set_resource_limits(Limits().as_dict(), 3)\nassert r.getrlimit(r.RLIMIT_NPROC) == (35, 35)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_killed_judges_and_zygotes_are_replaced_and_the_batch_completes():
