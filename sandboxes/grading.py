@@ -241,8 +241,9 @@ def _lacks_a_name(error: BaseException, prepared: PreparedTest) -> bool:
 
     Exceptions of the candidate bear no `name`; one that the test assigns may be missing because of an answer.
     """
-    kinds = (NameError, ImportError, ModuleNotFoundError)
-    return type(error) in kinds and error.name is not None and error.name not in prepared.assigned
+    if not isinstance(error, NameError | ImportError) or isinstance(error, UnboundLocalError):
+        return False
+    return error.name is not None and error.name not in prepared.assigned
 
 
 def _describe(error: BaseException) -> str:

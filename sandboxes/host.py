@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 import time
 from typing import Any
+
+from sandboxes.scratch import Scratch
 
 _CGROUP_ROOT = "/sys/fs/cgroup"
 _SLACK_BYTES = 96 << 20  # the zygote itself and kernel memory
@@ -76,7 +77,12 @@ def sweep(judge_pid: int) -> None:
                 _remove_cgroup(os.path.join(parent, name))
     for name in os.listdir(tempfile.gettempdir()):
         if name.startswith(prefix):
-            shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
+            path = os.path.join(tempfile.gettempdir(), name)
+            with contextlib.suppress(OSError):
+                keeper = Scratch(path)  # not rmtree, which recurses as deep as a program has nested directories
+                keeper.clean()
+                keeper.close()
+                os.rmdir(path)
 
 
 def slot_name(judge_pid: int) -> str:

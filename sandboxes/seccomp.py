@@ -34,8 +34,21 @@ PRCTL_OPTIONS = (
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)  # isatty, window size, FIO*
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG, leases, notify
 
-# Beyond Landlock and RLIMIT_FSIZE: modes and times of any file, and disk space behind the end of a file.
-UNGUARDED = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat", "fallocate")
+# Beyond Landlock and RLIMIT_FSIZE: modes and times of any file, disk space behind the end of a file and, before Linux
+# 6.2, cutting files short by name (or while opening them, see _open_rule; the flags of openat2 lie behind a pointer).
+UNGUARDED = (
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "utime",
+    "utimes",
+    "utimensat",
+    "futimesat",
+    "fallocate",
+    "truncate",
+    "openat2",
+)
+O_ACCMODE, O_WRONLY, O_RDWR, O_TRUNC = 3, 1, 2, 0x200
 
 PID_MARK = 0x7FABCDEF  # replaced by the program's own pid when the filter is installed
 
@@ -56,6 +69,7 @@ def zygote_filter(machine: str, own_files: bool) -> bytes:
     if not own_files:
         allowed = syscalls.numbers(syscalls.ALLOWED, machine)
         rules.update({allowed[name]: EPERM for name in UNGUARDED if name in allowed})
+        rules.update({allowed[name]: _open_rule(at) for name, at in (("open", 1), ("openat", 2)) if name in allowed})
     return _assemble(machine, rules, otherwise=EPERM)
 
 
@@ -155,6 +169,20 @@ def _socketpair_rule() -> Code:
         (JEQ, 0, 1, SOCK_SEQPACKET),
         (RET, 0, 0, ALLOW),
         (RET, 0, 0, EPERM),
+    ]
+
+
+def _open_rule(flags_argument: int) -> Code:
+    """O_TRUNC only together with the right to write, for which Landlock asks on every kernel."""
+    return [
+        _low(flags_argument),
+        (JSET, 1, 0, O_TRUNC),
+        (RET, 0, 0, ALLOW),
+        (AND, 0, 0, O_ACCMODE),
+        (JEQ, 2, 0, O_WRONLY),
+        (JEQ, 1, 0, O_RDWR),
+        (RET, 0, 0, EPERM),
+        (RET, 0, 0, ALLOW),
     ]
 
 

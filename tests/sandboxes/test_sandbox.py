@@ -2,16 +2,18 @@
 
 import asyncio
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import pytest
 from sandbox_helpers import descendants, helpers, left_on_host, resident_kib, wait_until
 
-from sandboxes import Job, JobError, Limits, Outcome, Sandbox, SandboxError, Verdict, probe, scratch
+from sandboxes import Job, JobError, Limits, Outcome, Sandbox, SandboxError, Verdict, host, probe, scratch
 
 RIGHT = "def f(x):\n    return x + 1\n"
 TEST = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(5) == 6\n"
@@ -161,6 +163,21 @@ def test_a_file_that_left_the_times_of_its_directory_as_they_were_is_deleted(tmp
     assert keeper.clean()
     assert list(tmp_path.iterdir()) == []
     keeper.close()
+
+
+def test_what_a_killed_judge_leaves_is_swept_at_any_depth():
+    left = pathlib.Path(tempfile.gettempdir(), host.slot_name(no_pid := 1 << 23) + "x")
+    left.mkdir()
+    here = os.getcwd()
+    os.chdir(left)
+    try:
+        for _ in range(1500):
+            os.mkdir("d" * 20)
+            os.chdir("d" * 20)
+    finally:
+        os.chdir(here)
+    host.sweep(no_pid)
+    assert not left.exists()
 
 
 def test_directories_of_any_depth_cost_no_slot_and_leave_nothing_on_the_host(strict_sandbox):

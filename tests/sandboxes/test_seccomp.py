@@ -1,5 +1,6 @@
 """The filters are run here on an interpreter of our own, for both architectures, call by call."""
 
+import os
 import struct
 
 import pytest
@@ -139,6 +140,17 @@ def test_without_files_of_its_own_a_program_cannot_change_modes_or_times(machine
     assert names
     assert all(Box(machine).allows(name) for name in names)
     assert not any(Box(machine, own_files=False).allows(name) for name in names)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_without_files_of_its_own_a_program_cuts_files_short_only_where_it_may_write(machine):
+    box = Box(machine, own_files=False)
+    for name, before in [("openat", (0, 0))] + [("open", (0,))] * (machine == "x86_64"):
+        for flags in (0, 1, 2, 3, os.O_CREAT | 1, os.O_TRUNC | 1, os.O_TRUNC | os.O_CREAT | 2):
+            assert box.allows(name, *before, flags)
+        for flags in (os.O_TRUNC, os.O_TRUNC | 3, os.O_TRUNC | os.O_CREAT):
+            assert not box.allows(name, *before, flags)
+            assert Box(machine).allows(name, *before, flags)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
