@@ -15,9 +15,10 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import backends, box, codec, frames, grading
+from sandboxes import backends, box, candidate, codec, frames, grading
 from sandboxes.cell import BoxEnd, Cell
 from sandboxes.contract import JobError, Outcome
+from sandboxes.prepared import PreparedTest, prepare
 from sandboxes.program import PATIENCE, BoxEnded, Program
 from sandboxes.spawn import ZygoteLost
 
@@ -112,7 +113,7 @@ class Judge:
             work = codec.decode(request["calls"].encode(), codec.ARGUMENT_DEPTH)
             total = len(work)
         else:
-            work = grading.prepare(request["test"], request["prelude"], request["entry_point"])
+            work = prepare(request["test"], request["prelude"], request["entry_point"])
             total = max(len(work.assert_lines), 1)
         cell, program = self._open_program()
         try:
@@ -140,7 +141,7 @@ class Judge:
         }
 
     def _score(
-        self, request: dict, work: list | grading.PreparedTest, program: grading.Program
+        self, request: dict, work: list | PreparedTest, program: candidate.Program
     ) -> tuple[grading.Score | None, BoxEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
         limits = self.limits
@@ -149,8 +150,8 @@ class Judge:
         try:
             if isinstance(work, list):
                 return grading.run_calls(work, program, limits["result_depth"]), None
-            candidate = grading.Candidate(program, limits["result_depth"], len(ahead))
-            return grading.run_test(work, request["entry_point"], candidate), None
+            proxy = candidate.Candidate(program, limits["result_depth"], len(ahead))
+            return grading.run_test(work, request["entry_point"], proxy), None
         except BoxEnded as end:
             return None, end
         except TestOverran:
