@@ -14,6 +14,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
@@ -30,6 +31,7 @@ PPO_ARMS: dict[str, tuple[str, list[str]]] = {
         ["--ppo.advantage", "group_mean", "--ppo.group_size", "4"],
     ),
 }
+MAKING = threading.Lock()
 LEARNED = ["--teacher.num_outputs_per_prompt", "1"]
 MORE_ARMS: dict[str, tuple[str, list[str]]] = {
     "shared_critic": ("critic: value head on the student's trunk", ["--ppo.critic", "shared"]),
@@ -55,21 +57,30 @@ def run_arm(arm: str, seed: int, output: Path, settings: list[str]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     common = ["--seed", str(seed), "--output_dir", str(folder), "--cache_dir", str(output / "cache"), *settings]
-    commands = [[str(ROOT / "benchmarks" / "rivals.py"), "--arm", arm, *common]]
-    if arm not in RIVAL_ARMS:
-        commands = [[str(ROOT / "launch" / "ppo.py"), *(PPO_ARMS | MORE_ARMS)[arm][1], *common]]
+    if arm in RIVAL_ARMS:
+        command = [str(ROOT / "benchmarks" / "rivals.py"), "--arm", arm, *common]
+    else:
+        command = [str(ROOT / "launch" / "ppo.py"), *(PPO_ARMS | MORE_ARMS)[arm][1], *common]
     if arm in ("learned", "refreshed"):
         model = output / f"learned-{seed}" / "reward_model"
-        blend = f"[{{fn: task_check, weight: 0.5}}, {{fn: learned, weight: 0.5, kwargs: {{model: {model}}}}}]"
-        reward_model = [str(ROOT / "launch" / "reward_model.py"), *common, "--output_dir", str(model)]
-        made = (model / "quality.json").is_file()
-        commands = [*([] if made else [reward_model]), [*commands[0], "--rewards", blend]]
+        with MAKING:  # whichever of a seed's two arms comes first
+            make_reward_model(model, common)
+        learned = f"{{fn: learned, weight: 0.5, kwargs: {{model: {model}}}}}"
+        command += ["--rewards", f"[{{fn: task_check, weight: 0.5}}, {learned}]"]
+    done = run_logged(command, folder)
+    print(f"{arm} seed {seed}: {'done' if done else f'FAILED, see {folder}/log.txt'}", flush=True)
+
+
+def make_reward_model(folder: Path, common: list[str]) -> None:
+    if not (folder / "quality.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        run_logged([str(ROOT / "launch" / "reward_model.py"), *common, "--output_dir", str(folder)], folder)
+
+
+def run_logged(command: list[str], folder: Path) -> bool:
+    """Whether the script ended well; what it says goes to log.txt in the folder."""
     with (folder / "log.txt").open("w") as log:
-        for command in commands:
-            done = subprocess.run([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, check=False)
-            if done.returncode:
-                break
-    print(f"{arm} seed {seed}: {'done' if done.returncode == 0 else f'FAILED, see {folder}/log.txt'}", flush=True)
+        return subprocess.run([sys.executable, *command], stdout=log, stderr=log, check=False).returncode == 0
 
 
 def mean_se(values: list[float]) -> str:

@@ -334,7 +334,15 @@ def load_config(
 
 
 OF_ONE_TEACHER = (
-    *("model", "dtype", "quantization", "autocast", "micro_batch_size", "placement", "sharded", "server", "tasks"),
+    "model",
+    "dtype",
+    "quantization",
+    "autocast",
+    "micro_batch_size",
+    "placement",
+    "sharded",
+    "server",
+    "tasks",
 )
 """What an entry of teacher.several may say; all else is the same for all teachers."""
 

@@ -6,7 +6,7 @@ Shapes: N tokens, V vocabulary, D width of the hidden states; n tokens of one ch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +48,12 @@ class Mixture(NamedTuple):
     """The mean of the distributions of several heads, in the place of a teacher's head."""
 
     heads: tuple[Head, ...]
+
+    @classmethod
+    def of(cls, hidden_NF: Tensor, weights: Sequence[Tensor], head: Callable[[Tensor, Tensor], Head]) -> Mixture:
+        """`hidden_NF` holds the states for all weights side by side; `head` makes one of its part and its weight."""
+        parts = hidden_NF.split([weight.shape[1] for weight in weights], dim=1)
+        return cls(tuple(map(head, parts, weights)))
 
     def logits(self, chunk: slice, temperature: float, out_nV: Tensor) -> Tensor:
         """log of 1/K sum_k softmax(logits_k / temperature) of a chunk of tokens, written into `out_nV`."""

@@ -112,8 +112,7 @@ def _teacher(hidden_NE: Tensor, weights: Sequence[Tensor], bias: Tensor | None, 
     if len(weights) == 1:
         return _head(hidden_NE, weights[0], bias, num_vocab)
     assert bias is None, "of several teachers none may have a bias"
-    parts = hidden_NE.split([weight.shape[1] for weight in weights], dim=1)
-    return Mixture(tuple(_head(x, weight, None, num_vocab) for x, weight in zip(parts, weights, strict=True)))
+    return Mixture.of(hidden_NE, weights, lambda x, weight: _head(x, weight, None, num_vocab))
 
 
 class _Chunk(NamedTuple):

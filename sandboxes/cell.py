@@ -140,11 +140,9 @@ class Cell:
             self.zygote.end()
         if self.cgroup is not None:
             self.cgroup.remove()
-        if self.scratch_keeper is not None and self.scratch is not None:
-            self.scratch_keeper.clean()
-            self.scratch_keeper.close()
+        if self.scratch_keeper is not None:
             with contextlib.suppress(OSError):
-                os.rmdir(self.scratch)
+                self.scratch_keeper.remove()
 
     def _greet(self) -> None:
         self.control.send(b"go")

@@ -79,10 +79,7 @@ def sweep(judge_pid: int) -> None:
         if name.startswith(prefix):
             path = os.path.join(tempfile.gettempdir(), name)
             with contextlib.suppress(OSError):
-                keeper = Scratch(path)  # not rmtree, which recurses as deep as a program has nested directories
-                keeper.clean()
-                keeper.close()
-                os.rmdir(path)
+                Scratch(path).remove()  # not rmtree, which recurses as deep as a program has nested directories
 
 
 def slot_name(judge_pid: int) -> str:
@@ -139,6 +136,8 @@ def spare_uid(needed: list[str]) -> int | None:
 
 def descendant(pid: int, generations: int) -> int:
     """A process that descends from `pid` by so many generations, or 0. Reads all of /proc: for slow paths only."""
+    if generations == 0:
+        return pid
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -15,6 +15,7 @@ class Scratch:
 
     def __init__(self, path: str, descriptor: int | None = None):
         """`descriptor`: the number to keep the directory open under, if it matters."""
+        self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if descriptor not in (None, self.descriptor):
             found = self.descriptor
@@ -41,6 +42,12 @@ class Scratch:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.descriptor)
+
+    def remove(self) -> None:
+        """Delete the directory with all that is in it and give the descriptor back. Raises OSError if it stays."""
+        self.clean()
+        self.close()
+        os.rmdir(self.path)
 
     def _state(self) -> tuple[int, ...]:
         """Differs after anything was created in the directory, even if it was deleted again."""

@@ -230,19 +230,13 @@ def several(folder, *entries, **common):
     }
 
 
-def test_one_model_for_every_task_trains_as_the_one_teacher(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("choice", "first", "second"), [("task", {"tasks": ["math"]}, {"tasks": ["code"]}), ("ensemble", {}, {})]
+)
+def test_one_model_twice_trains_as_the_one_teacher(folder, tmp_path, choice, first, second):
     common = {"ppo__critic": "shared", "ppo__num_steps": 2}
-    routed = several(folder, ("large", {"tasks": ["math"]}), ("large", {"tasks": ["code"]}))
-    ours = run(folder, tmp_path / "several", **common, **routed)
-    theirs = run(folder, tmp_path / "one", **common, teacher__model=str(folder / "large"))
-    for found, expected in zip(ours, theirs, strict=True):
-        for name in ("loss", "kl", "reward", "entropy", "loss/anchor", "loss/policy", "loss/value"):
-            assert found[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
-
-
-def test_an_ensemble_of_one_model_twice_trains_as_the_one_teacher(folder, tmp_path):
-    common = {"ppo__critic": "shared", "ppo__num_steps": 2}
-    ours = run(folder, tmp_path / "twice", **common, **several(folder, ("large", {}), ("large", {}), choice="ensemble"))
+    twice = several(folder, ("large", first), ("large", second), choice=choice)
+    ours = run(folder, tmp_path / "twice", **common, **twice)
     theirs = run(folder, tmp_path / "one", **common, teacher__model=str(folder / "large"))
     for found, expected in zip(ours, theirs, strict=True):
         for name in ("loss", "kl", "reward", "entropy", "loss/anchor", "loss/policy", "loss/value"):

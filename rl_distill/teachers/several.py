@@ -177,10 +177,8 @@ class EnsembleTeacher(Several):
 
     def mixture(self, hidden_NF: Tensor) -> Mixture:
         """The mean distribution of N tokens from the members' hidden states side by side."""
-        heads = _heads(self.members)
-        parts = hidden_NF.split([head.shape[1] for head in heads], dim=1)
         vocab = slice(self.num_tokens_vocab)
-        return Mixture(tuple(Head(x.to(head.dtype), head[vocab], None) for x, head in zip(parts, heads, strict=True)))
+        return Mixture.of(hidden_NF, _heads(self.members), lambda x, head: Head(x.to(head.dtype), head[vocab], None))
 
 
 class EnsembleScoring:
