@@ -206,10 +206,10 @@ def advice(peak: float, available: float, plan: Plan) -> str:
         steps.append(f"use ZeRO stage {plan.zero_stage + 1 if plan.zero_stage else 2}")
     if plan.placement == "shared" and plan.num_gpus > 1 and not plan.teacher_sharded:
         steps.append("shard the teacher (teacher.sharded)")
-    if plan.placement == "shared":
-        steps.append("give the teacher GPUs of its own or a server")
     if plan.teacher_quantization is None and plan.placement == "shared" and not plan.teacher_sharded:
         steps.append("load the teacher in 8 or 4 bits (teacher.quantization)")
+    if plan.placement == "shared":
+        steps.append("give the teacher GPUs of its own or a server")
     if plan.lora_r is None:
         steps.append("train with LoRA (student.lora)")
     return "; ".join(steps) or "use more or larger GPUs"

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from rl_distill import doctor, memory
 from rl_distill.cli import main
 from rl_distill.evals.runner import Student
+from rl_distill.models.embedded import load
 from rl_distill.models.tiny import make_tokenizer
 from rl_distill.tasks.base import Graded, Task
 from rl_distill.types import Problem
@@ -219,6 +220,25 @@ def test_quantized_weights_and_adapters_are_counted():
     )
     assert whole["optimizer"] == quantized["optimizer"] == 12 * shape.lora_parameters(8)
     assert whole["weights"] - quantized["weights"] == 2 * shape.parameters - shape.weight_bytes("bfloat16", "4bit")
+
+
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+def test_quantized_weights_take_what_bitsandbytes_holds(kind, tmp_path, tokenizer):
+    pytest.importorskip("bitsandbytes")
+    config = Qwen2Config(
+        vocab_size=5000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, _ = load(tmp_path, "bfloat16", kind)
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    for weight in model.parameters():
+        if getattr(weight, "SCB", None) is not None:
+            held += 4 * weight.SCB.numel()
+        if getattr(weight, "quant_state", None) is not None:
+            held += weight.quant_state.absmax.nbytes + weight.quant_state.state2.absmax.nbytes
+    assert memory.Shape.of(config).weight_bytes("bfloat16", kind) == pytest.approx(held, rel=0.005)
 
 
 def test_what_does_not_fit_comes_with_advice():
