@@ -136,7 +136,7 @@ def main() -> None:
     settings = [word for word in arguments.settings if word != "--"]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         first = [pool.submit(run_arm, arguments.arms[0], seed, arguments.output, settings) for seed in arguments.seeds]
-        for future in first:  # the first arm of each seed makes the world that the others share
+        for future in first:  # the first arm of each seed makes the context that the others share
             future.result()
         rest = [
             pool.submit(run_arm, arm, seed, arguments.output, settings)

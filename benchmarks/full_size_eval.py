@@ -31,7 +31,7 @@ def make_model(data: Path, folder: Path) -> None:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from rl_distill.models.tiny import make_tokenizer
+    from rl_distill.demo.tiny import make_tokenizer
     from rl_distill.tasks.data import read_rows
 
     texts = [row["question"] + row["answer"] for row in read_rows(data / "gsm8k" / "train.jsonl")]

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from reward_models.code_execution import sandbox
-from rl_distill.evals.runner import cut
+from rl_distill.evals.engine import cut
 from rl_distill.tasks.base import TaskOptions, load_task
 from rl_distill.tasks.data import read_rows
 from rl_distill.tasks.gsm8k import grader

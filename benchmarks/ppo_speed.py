@@ -152,10 +152,9 @@ def make_trainer(work: dict[str, Any], folder: Path, critic: str) -> Any:
 
     from rl_distill import pipeline
     from rl_distill.config import load_config
-    from rl_distill.models.embedded import Splits
-    from rl_distill.teachers.shared import make_teacher
-    from rl_distill.types import Problem
-    from rl_distill.worlds import World
+    from rl_distill.run_setup import RunContext
+    from rl_distill.teachers.colocated import make_teacher
+    from rl_distill.types import Problem, Splits
 
     torch.manual_seed(0)
     rows = work["batch"] * work["grad_accum"]
@@ -196,8 +195,8 @@ def make_trainer(work: dict[str, Any], folder: Path, critic: str) -> Any:
         ids = torch.randint(3, work["vocab"], (length,), generator=draw).tolist()
         problems.append(Problem("words", str(number), " ".join(f"t{i}" for i in ids)))
     splits = Splits(cold_start=[], train=problems, validation=problems[:1], test=problems[:1])
-    world = World(splits, make_teacher(config, reference, tokenizer), policy, tokenizer, {}, 0)
-    trainer = pipeline.make_trainer(config, world)
+    context = RunContext(splits, make_teacher(config, reference, tokenizer), policy, tokenizer, {}, 0)
+    trainer = pipeline.make_trainer(config, context)
     trainer.args.save_strategy = "no"
     return trainer
 
@@ -208,7 +207,7 @@ def measure_ours(work: dict[str, Any], threads: int, critic: str) -> dict[str, f
     import torch
     from transformers import TrainerCallback
 
-    from rl_distill.reporting import MetricsWriter
+    from rl_distill.reporting.training_log import MetricsWriter
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -85,14 +85,14 @@ def measure(specs: list[RewardSpec], make: Callable[[], dict[str, Any]], rounds:
 
 
 def reward_model(folder: Path) -> RewardSpec:
-    """An untrained reward model of the embedded teacher's size: as fast as a trained one."""
+    """An untrained reward model of the demo teacher's size: as fast as a trained one."""
     from reward_models.learned_model import from_trunk
-    from rl_distill.config import EmbeddedConfig
-    from rl_distill.models.tiny import make_model, make_tokenizer
+    from rl_distill.config import DemoConfig
+    from rl_distill.demo.tiny import make_model, make_tokenizer
 
     data = math_batch()
     tokenizer = make_tokenizer([*data["prompts"], *data["completions"]], 448)
-    trunk = make_model(EmbeddedConfig().teacher, tokenizer, 0).get_decoder()
+    trunk = make_model(DemoConfig().teacher, tokenizer, 0).get_decoder()
     from_trunk(trunk, pad_token_id=tokenizer.pad_token_id).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "quality.json").write_text(json.dumps({"predicts_correctness": True}))

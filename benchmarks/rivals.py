@@ -1,4 +1,4 @@
-"""The simple rivals of reinforcement learning on the same world: more SFT, logit KD, SFT on teacher-labelled prompts.
+"""The simple rivals of reinforcement learning on the same context: more SFT, logit KD, SFT on teacher-labelled prompts.
 
     python benchmarks/rivals.py --arm more_sft --seed 0 --output_dir runs/ablation/more_sft-0 [settings]
 
@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from rl_distill.arguments import parse
 from rl_distill.config import RunConfig, SFTStageConfig
+from rl_distill.config.command_line import parse
 
 ARMS = ("more_sft", "logit_kd", "labelled_sft", "rejection_sft")
 LEARNING_RATE = 5e-3
@@ -30,7 +30,7 @@ def stage_of(config: RunConfig) -> SFTStageConfig:
     return SFTStageConfig(num_steps=num_sequences // 32, batch_size=32, learning_rate=LEARNING_RATE, warmup_steps=50)
 
 
-def logit_kd(world: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, seed: int) -> None:
+def logit_kd(context: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, seed: int) -> None:
     """Forward KL(teacher || student) per token on the teacher's own outputs, full vocabulary (Hinton et al. 2015)."""
     import random
 
@@ -38,10 +38,10 @@ def logit_kd(world: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, se
     from torch.nn.functional import kl_div, log_softmax
     from transformers import get_cosine_schedule_with_warmup
 
-    from rl_distill.batching import token_batch
-    from rl_distill.sft import MuonAdamW
+    from rl_distill.distill.sft import MuonAdamW
+    from rl_distill.maths.batching import token_batch
 
-    tokenizer, student, teacher = world.tokenizer, world.student.train(), world.teacher.model
+    tokenizer, student, teacher = context.tokenizer, context.student.train(), context.teacher.model
     prompts = tokenizer([p for p, _ in pairs])["input_ids"]
     outputs = [[*ids, tokenizer.eos_token_id] for ids in tokenizer([c for _, c in pairs])["input_ids"]]
     optimizer = MuonAdamW(student, stage.learning_rate)
@@ -60,32 +60,33 @@ def logit_kd(world: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, se
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        world.teacher.tokens_scored += batch.input_ids_BL.numel()
+        context.teacher.tokens_scored += batch.input_ids_BL.numel()
     student.eval()
 
 
 def run(arm: str, config: RunConfig) -> dict[str, Any]:
-    """Trains the student of the arm's world and returns its results, in the form of the main job's."""
-    from rl_distill import distributed, worlds
-    from rl_distill.evaluation import evaluate, gap_recovered, grade
-    from rl_distill.reporting import Stages, quiet_libraries, versions
-    from rl_distill.sft import fine_tune
+    """Trains the student of the arm's context and returns its results, in the form of the main job's."""
+    from rl_distill import distributed, run_setup
+    from rl_distill.distill.sft import fine_tune
+    from rl_distill.evals.evaluation import evaluate, gap_recovered, grade
+    from rl_distill.progress import Stages, quiet_libraries
+    from rl_distill.provenance import versions
     from rl_distill.types import Completion, Finish
 
     quiet_libraries()
     distributed.set_threads(config.num_threads)
     stages = Stages()
-    world = worlds.prepare(config, stages)
+    context = run_setup.prepare(config, stages)
     before = {
-        "teacher": evaluate(world.teacher.model, world.tokenizer, world.splits.test, config).accuracy(),
-        "student": evaluate(world.student, world.tokenizer, world.splits.test, config).accuracy(),
+        "teacher": evaluate(context.teacher.model, context.tokenizer, context.splits.test, config).accuracy(),
+        "student": evaluate(context.student, context.tokenizer, context.splits.test, config).accuracy(),
     }
-    problems = world.splits.cold_start
+    problems = context.splits.cold_start
     if arm in ("labelled_sft", "rejection_sft"):
-        problems = problems + world.splits.train
+        problems = problems + context.splits.train
     with stages("label", f"the teacher's outputs for {len(problems)} prompts"):
-        texts = [t[0] for t in worlds.teacher_texts(config, world.teacher, world.tokenizer, problems, 1)]
-    world.teacher_tokens_generated = worlds.count_tokens(world.tokenizer, texts)
+        texts = [t[0] for t in run_setup.teacher_texts(config, context.teacher, context.tokenizer, problems, 1)]
+    context.teacher_tokens_generated = run_setup.count_tokens(context.tokenizer, texts)
     pairs = [(problem.prompt, text) for problem, text in zip(problems, texts, strict=True)]
     if arm == "rejection_sft":
         grades = grade(problems, [Completion(text, [0], Finish.STOP) for text in texts])
@@ -93,11 +94,11 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
     stage = stage_of(config)
     with stages("train", f"{arm}: {stage.num_steps} steps of {stage.batch_size} on {len(pairs)} outputs"):
         if arm == "logit_kd":
-            logit_kd(world, pairs, stage, config.seed)
+            logit_kd(context, pairs, stage, config.seed)
         else:
             work_dir = Path(config.output_dir) / "work"
-            fine_tune(world.student, world.tokenizer, pairs, stage, seed=config.seed, work_dir=work_dir)
-    after = evaluate(world.student.eval(), world.tokenizer, world.splits.test, config).accuracy()
+            fine_tune(context.student, context.tokenizer, pairs, stage, seed=config.seed, work_dir=work_dir)
+    after = evaluate(context.student.eval(), context.tokenizer, context.splits.test, config).accuracy()
     return {
         "teacher": before["teacher"],
         "student_before": before["student"],
@@ -105,7 +106,7 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
         "gap_recovered": gap_recovered(before["teacher"], before["student"], after),
         "wall_seconds": stages.seconds,
         "cpu_seconds": stages.cpu_seconds,
-        "ledger": world.ledger(stage.num_steps * stage.batch_size),
+        "ledger": context.ledger(stage.num_steps * stage.batch_size),
         "seed": config.seed,
         "config": replace(config).to_dict(),
         "versions": versions(),

@@ -1,7 +1,7 @@
 """What a teacher in processes of its own buys: `python benchmarks/teacher_processes.py [FOLDER]`, on a quiet machine.
 
 Overlap: seconds of a PPO step, one student process with a shared teacher against one more process with a split one.
-Throughput: tokens per second that 1 and 2 teacher processes score, hidden states back over the bridge, while the
+Throughput: tokens per second that 1 and 2 teacher processes score, hidden states back over the link, while the
 student only waits. Random weights, one torch thread per process: two free cores are needed, three for nobody to share.
 """
 
@@ -26,8 +26,8 @@ SCORED_ROWS, ROUNDS = 64, 5
 def make_models(folder: Path) -> None:
     """student/, teacher/ and train.jsonl in the folder."""
     from rl_distill.config import TinyModelConfig
-    from rl_distill.models.tiny import make_model, make_tokenizer
-    from rl_distill.tasks.embedded import make_problems
+    from rl_distill.demo.problems import make_problems
+    from rl_distill.demo.tiny import make_model, make_tokenizer
 
     problems = make_problems("train", 400, 0)
     tokenizer = make_tokenizer([p.prompt + p.solution for p in problems], 448)
@@ -41,7 +41,7 @@ def make_models(folder: Path) -> None:
 def settings(folder: Path, num_teachers: int) -> dict[str, object]:
     own = {
         "output_dir": str(folder / f"run-{num_teachers}"),
-        "embedded": None,
+        "demo": None,
         "student.model": str(folder / "student"),
         "teacher.model": str(folder / "teacher"),
         "teacher.dtype": "float32",
@@ -56,7 +56,7 @@ def settings(folder: Path, num_teachers: int) -> dict[str, object]:
         "generation.max_completion_length": LENGTH,
         "evaluation.every_steps": 1000,
     }
-    return own | ({"teacher.placement": "split", "teacher.num_processes": num_teachers} if num_teachers else {})
+    return own | ({"teacher.placement": "dedicated", "teacher.num_processes": num_teachers} if num_teachers else {})
 
 
 def run(num_processes: int, program: list[str]) -> str:
@@ -90,15 +90,15 @@ def score(folder: Path, num_teachers: int) -> None:
     from rl_distill import distributed
     from rl_distill.config import load_config
     from rl_distill.teachers.placement import open_teachers
-    from rl_distill.teachers.service import serve
+    from rl_distill.teachers.worker import serve
 
     config = load_config(None, settings(folder, num_teachers))
     launch = distributed.start(num_teachers, 600)
     torch.set_num_threads(1)
-    bridge = distributed.Bridge(launch, distributed.device())
+    link = distributed.TeacherLink(launch, distributed.device())
     if launch.is_teacher:
-        return serve(config, bridge)
-    teacher = open_teachers(config, AutoTokenizer.from_pretrained(folder / "student"), bridge)
+        return serve(config, link)
+    teacher = open_teachers(config, AutoTokenizer.from_pretrained(folder / "student"), link)
     rows = [[5 + i % 40] * LENGTH for i in range(SCORED_ROWS)]
     seconds = []
     for _ in range(ROUNDS + 1):
@@ -106,7 +106,7 @@ def score(folder: Path, num_teachers: int) -> None:
         teacher.score(rows, rows)
         seconds.append(time.perf_counter() - start)
     print("tokens per second", 2 * LENGTH * SCORED_ROWS / statistics.median(seconds[1:]))
-    bridge.dismiss()
+    link.shutdown()
 
 
 def main(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Numbers for any causal LM: `accelerate launch launch/eval.py --model M --tasks gsm8k humaneval [--compare NAME=M]`.
 
-settings      rl_distill/evals/arguments.py        (no torch until they are right)
+settings      rl_distill/evals/command_line.py        (no torch until they are right)
 tasks         rl_distill/tasks/                    problems, prompts, graders; gold answers must grade as correct first
-generation    rl_distill/generation.py             the one that training samples with
+generation    rl_distill/generation/sampling.py             the one that training samples with
 graders       reward_models/, sandboxes/           the ones that reward training; code runs in a sandbox
 records       rl_distill/evals/records.py          one JSON line per completion; an interrupted evaluation goes on
 numbers       rl_distill/evals/statistics.py       intervals, pass@k, paired bootstrap
@@ -20,7 +20,7 @@ if __name__ == "__main__":
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from rl_distill.evals.arguments import parse
+from rl_distill.evals.command_line import parse
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
 
     from rl_distill import distributed
     from rl_distill.evals.loading import ModelError
-    from rl_distill.evals.run import run, table
-    from rl_distill.reporting import quiet_libraries
+    from rl_distill.evals.stages import run, table
+    from rl_distill.progress import quiet_libraries
     from rl_distill.tasks.base import TaskError
 
     quiet_libraries()

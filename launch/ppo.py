@@ -1,14 +1,14 @@
 """R1-style reward distillation, end to end: `accelerate launch launch/ppo.py [--config FILE] [--ppo.num_steps 200]`.
 
-settings      rl_distill/config.py, rl_distill/arguments.py     (no torch until they are right)
-problems      rl_distill/tasks/                                 prompts, and what grades an answer to them
-models        rl_distill/models/, rl_distill/sft.py             the teacher's warm-up, the student's cold start
-teacher       rl_distill/teachers/, rl_distill/distributed/     scores every token of the student's completions
-rewards       reward_models/, sandboxes/                        similarity and task checks; code runs in a sandbox
-rollouts      rl_distill/generation.py, rl_distill/rollout.py   sample, score, advantages (assembly.py, advantages.py)
-PPO           rl_distill/trainer.py, rl_distill/losses.py       on transformers.Trainer
-evaluation    rl_distill/solving.py, rl_distill/evaluation.py   greedy, with the graders of training
-report        rl_distill/reporting.py                           results.json, report.md, curves, samples
+settings      rl_distill/config/                         schema, checks, command line (no torch until they are right)
+problems      rl_distill/tasks/, data/, demo/            prompts, and what grades an answer to them
+models        rl_distill/models/, distill/sft.py         the teacher's warm-up, the student's cold start
+teacher       rl_distill/teachers/, distributed/         scores every token of the student's completions
+rewards       reward_models/, sandboxes/                 similarity and task checks; code runs in a sandbox
+rollouts      rl_distill/generation/, ppo/rollout.py     sample, score, rewards and advantages (ppo/rollout_building.py)
+PPO           rl_distill/ppo/trainer.py, maths/          the losses, on transformers.Trainer
+evaluation    rl_distill/evals/                          greedy, with the graders of training
+report        rl_distill/reporting/                      results.json, report.md, curves, samples
 """
 
 import os
@@ -22,45 +22,45 @@ if __name__ == "__main__":
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from rl_distill.arguments import parse
+from rl_distill.config.command_line import parse
 
 
 def main() -> None:
     config = parse()
 
-    from rl_distill import distributed, pipeline, worlds
-    from rl_distill.reporting import Stages, quiet_libraries
-    from rl_distill.solving import solve, solve_with
-    from rl_distill.teachers.service import serve
-    from rl_distill.training_arguments import check_launch
+    from rl_distill import distributed, pipeline, run_setup
+    from rl_distill.evals.distributed import solve, solve_with
+    from rl_distill.ppo.hf_arguments import check_launch
+    from rl_distill.progress import Stages, quiet_libraries
+    from rl_distill.teachers.worker import serve
 
     quiet_libraries()
-    launch = distributed.start(config.teacher.num_separate_processes, config.distributed.timeout_s)
+    launch = distributed.start(config.num_teacher_processes, config.distributed.timeout_s)
     distributed.set_threads(config.num_threads)
-    bridge = distributed.Bridge(launch, distributed.device()) if launch.num_teachers else None
-    if bridge is not None and launch.is_teacher:
-        return serve(config, bridge)
+    link = distributed.TeacherLink(launch, distributed.device()) if launch.num_teachers else None
+    if link is not None and launch.is_teacher:
+        return serve(config, link)
     check_launch(config)
     stages = Stages(quiet=not distributed.is_main())
-    world = worlds.prepare(config, stages, bridge)
-    with stages("before", f"teacher and student solve {len(world.splits.test)} held-out problems"):
+    context = run_setup.prepare(config, stages, link)
+    with stages("before", f"teacher and student solve {len(context.splits.test)} held-out problems"):
         before = {
-            "teacher": solve_with(world.teacher, world.tokenizer, world.splits.test, config),
-            "student": solve(world.student, world.tokenizer, world.splits.test, config),
+            "teacher": solve_with(context.teacher, context.tokenizer, context.splits.test, config),
+            "student": solve(context.student, context.tokenizer, context.splits.test, config),
         }
-    trainer = pipeline.make_trainer(config, world)
+    trainer = pipeline.make_trainer(config, context)
     with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
         finished = pipeline.train(config, trainer)
     if not finished:
-        return world.close()
-    with trainer.whole_weights():
-        pipeline.export(config, trainer, world.tokenizer)
+        return context.close()
+    with trainer.gathered_weights():
+        pipeline.export(config, trainer, context.tokenizer)
         with stages("after", "the student solves the held-out problems again"):
-            after = solve(trainer.model.policy, world.tokenizer, world.splits.test, config)
-    world.close()
+            after = solve(trainer.model.policy, context.tokenizer, context.splits.test, config)
+    context.close()
     command = shlex.join(["accelerate", "launch", "launch/ppo.py", *sys.argv[1:]])
     if distributed.is_main():
-        pipeline.compare(config, world, before, after, stages, command)
+        pipeline.compare(config, context, before, after, stages, command)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """A trained reward model: `accelerate launch launch/reward_model.py [--config FILE] [--reward_model.num_steps 400]`.
 
-settings      rl_distill/reward_settings.py                     (no torch until they are right)
-world         rl_distill/worlds.py                              teacher, untrained student, problems
-data          rl_distill/reward_data.py                         their answers with blended scores and verdicts
-model         reward_models/learned_model.py                    a trunk with scalar heads
-training      rl_distill/reward_training.py                     regression, or preference pairs (TRL's RewardTrainer)
-report        rl_distill/reward_report.py                       held-out numbers, calibration, the limits
-use           reward_models/learned.py                          {fn: learned, kwargs: {model: runs/reward_model}}
+settings      rl_distill/reward_model/settings.py    (no torch until they are right)
+run context   rl_distill/run_setup.py                teacher, untrained student, problems
+data          rl_distill/reward_model/data.py        their answers with blended scores and verdicts
+model         reward_models/learned_model.py         a trunk with scalar heads
+training      rl_distill/reward_model/training.py    regression, or preference pairs (TRL's RewardTrainer)
+report        rl_distill/reward_model/quality.py     held-out numbers, calibration, the limits
+use           reward_models/learned.py               {fn: learned, kwargs: {model: runs/reward_model}}
 """
 
 import os
@@ -20,30 +20,31 @@ if __name__ == "__main__":
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from rl_distill.reward_settings import parse
+from rl_distill.reward_model.settings import parse
 
 
 def main() -> None:
     config = parse()
 
     from reward_models.learned import QUALITY_FILE
-    from rl_distill import distributed, reward_report, worlds
-    from rl_distill.reporting import Stages, quiet_libraries
-    from rl_distill.reward_data import make_examples
-    from rl_distill.reward_training import check_batch, make_reward_model, train
+    from rl_distill import distributed, run_setup
+    from rl_distill.progress import Stages, quiet_libraries
+    from rl_distill.reward_model import quality
+    from rl_distill.reward_model.data import make_examples
+    from rl_distill.reward_model.training import check_batch, make_reward_model, train
 
     quiet_libraries()
     distributed.start(timeout_s=config.distributed.timeout_s)
     distributed.set_threads(config.num_threads)
     check_batch(config)
     stages = Stages(quiet=not distributed.is_main())
-    world = worlds.prepare(config, stages)
-    train_examples, heldout, num_unscored = make_examples(config, world, stages)
-    model, tokenizer = make_reward_model(config, world)
+    context = run_setup.prepare(config, stages)
+    train_examples, heldout, num_unscored = make_examples(config, context, stages)
+    model, tokenizer = make_reward_model(config, context)
     with stages("train", f"{config.reward_model.num_steps} steps on {len(train_examples)} answers"):
         model = train(config, model, tokenizer, train_examples, progress=distributed.is_main())
     with stages("measure", f"the model judges {len(heldout)} held-out answers"):
-        found, shown = reward_report.quality(config, model, tokenizer, heldout)
+        found, shown = quality.quality(config, model, tokenizer, heldout)
     if distributed.is_main():
         (Path(config.output_dir) / QUALITY_FILE).unlink(missing_ok=True)  # until these weights are measured and written
         model.save_pretrained(config.output_dir)
@@ -58,8 +59,8 @@ def main() -> None:
             "cpu_seconds": dict(stages.cpu_seconds),
         }
         command = shlex.join(["accelerate", "launch", "launch/reward_model.py", *sys.argv[1:]])
-        reward_report.write_report(config, found, shown, data, command)
-        print("\n" + reward_report.table(found))
+        quality.write_report(config, found, shown, data, command)
+        print("\n" + quality.table(found))
         print(f"\nreport: {Path(config.output_dir) / 'report.md'}   model: {config.output_dir}")
 
 

@@ -19,7 +19,7 @@ PROXY_FUNCTIONS = ("bleu", "rouge_l", "teacher_likelihood", "learned")
 
 
 @dataclass(frozen=True)
-class AuditSettings:
+class AuditConfig:
     """How the audit looks. `proxies` and `check` are names of parts; by default the built-in ones are recognised.
 
     sample: completions per batch. window: audits that are compared with as many before them. high: share of the sample
@@ -37,7 +37,7 @@ class AuditSettings:
 class Audit:
     """Correlation of each proxy with the check, the rate of "high proxy, wrong answer", and the trend of both."""
 
-    def __init__(self, specs: list[RewardSpec], settings: AuditSettings) -> None:
+    def __init__(self, specs: list[RewardSpec], settings: AuditConfig) -> None:
         self.settings = settings
         labels = [spec.label for spec in specs]
         by_default = [spec.label for spec in specs if spec.fn in PROXY_FUNCTIONS]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .audit import Audit, AuditSettings
+from .audit import Audit, AuditConfig
 from .base import RewardError, RewardSpec
 from .calling import AsyncLoop, BoundReward, CallResult, PendingCall
 from .normalize import RunningMoments, mean_and_std, rank
@@ -43,7 +43,7 @@ class RewardBlend:
         *,
         gather: Gather | None = None,
         seed: int = 0,
-        audit: AuditSettings | None = None,
+        audit: AuditConfig | None = None,
     ) -> None:
         self.specs = list(specs)
         if not self.specs:
@@ -55,7 +55,7 @@ class RewardBlend:
         self._progress = 0.0
         self._num_batches = 0
         self._moments = {spec.label: RunningMoments() for spec in self.specs if spec.normalize == "running"}
-        self._audit = Audit(self.specs, audit or AuditSettings())
+        self._audit = Audit(self.specs, audit or AuditConfig())
         self._loop = AsyncLoop()
 
     def start(

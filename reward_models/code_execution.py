@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .base import text_of
-from .programs import assemble, program_head
+from .programs import build_rollout, program_head
 
 if TYPE_CHECKING:
     from sandboxes import Sandbox
@@ -59,7 +59,7 @@ def code_execution(
     for index, (completion, tests, name) in enumerate(zip(completions, test, entry_point, strict=True)):
         if tests is not None and name is not None:
             head = program_head(code_prompt[index], text_of(prompts[index]), name)
-            source = assemble(head, text_of(completion), name)
+            source = build_rollout(head, text_of(completion), name)
             jobs[index] = Program(source, name, tests, head if _compiles(head) else "")
     if not jobs:
         return [None] * len(completions)

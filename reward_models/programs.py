@@ -20,7 +20,7 @@ CODE_LINE = re.compile(
 CODE_START = re.compile(r"^(?:async def |def |class |import |from \S+ import |@)", re.MULTILINE)
 
 
-def assemble(head: str, completion: str, entry_point: str) -> str:
+def build_rollout(head: str, completion: str, entry_point: str) -> str:
     """The program that a completion stands for, tests not included.
 
     A completion that defines `entry_point` is a program of its own, after the imports and helpers of the head;

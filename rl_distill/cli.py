@@ -42,7 +42,9 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
     add("--data_path", help="local data of a task")
     add("--num_gpus", type=int, default=1, help="GPUs of the student")
     add("--zero_stage", type=int, default=0, choices=[0, 1, 2, 3])
-    add("--placement", default="shared", choices=["shared", "split", "server"], help="where the teacher lives")
+    add(
+        "--placement", default="colocated", choices=["colocated", "dedicated", "remote"], help="where the teacher lives"
+    )
     add("--teacher_gpus", type=int, default=1, help="the teacher's own GPUs under split")
     add("--teacher_sharded", action="store_true", help="its weights are shared out over the GPUs that hold it")
     add("--teacher_quantization", choices=["4bit", "8bit"])
@@ -60,8 +62,8 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
 
 
 def run_report(args: argparse.Namespace) -> int:
-    from .report import write
-    from .report.runs import ReportError
+    from .reporting.html import write
+    from .reporting.html.runs import ReportError
 
     try:
         print(write(args.runs, args.out))
@@ -72,7 +74,7 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    from . import doctor, memory
+    from .doctor import diagnosis, memory
 
     plan = memory.Plan(
         num_gpus=args.num_gpus,
@@ -91,13 +93,13 @@ def run_doctor(args: argparse.Namespace) -> int:
         prompt_length=args.max_prompt_length,
         completion_length=args.max_completion_length,
     )
-    case = doctor.Case(args.student, args.teacher, args.data, args.data_path, plan, args.gpu_gib)
+    case = diagnosis.Case(args.student, args.teacher, args.data, args.data_path, plan, args.gpu_gib)
     try:
-        findings = doctor.diagnose(case)
+        findings = diagnosis.diagnose(case)
     except OSError as error:  # a model that is neither a folder nor reachable
         print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         return 2
-    print(doctor.show(findings))
+    print(diagnosis.show(findings))
     return 1 if any(finding.level == "bad" for finding in findings) else 0
 
 

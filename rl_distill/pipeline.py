@@ -13,97 +13,96 @@ import torch
 
 from reward_models import RewardBlend, RewardSpec
 
-from . import checkpoint, distributed
-from .anchor import make_coefficient
-from .callbacks import BestAndPatience, CompletionLog, CriticWatch, NextTeacher
+from . import distributed
 from .config import RunConfig
-from .evaluation import Evaluation, gap_recovered
-from .kl import Coefficient
+from .evals.distributed import solve, solve_with
+from .evals.evaluation import Evaluation, gap_recovered
+from .files import read_jsonl
 from .models.actor_critic import ActorCritic, make_critic
 from .models.lora import add_lora, merged
-from .reporting import (
-    MetricsWriter,
-    PPOProgress,
-    Stages,
-    read_jsonl,
-    sample_text,
-    table,
-    versions,
-    write_evaluations,
-    write_report,
-)
-from .reward_refresh import RewardModelRefresh
-from .rollout import RolloutCollector
-from .solving import solve, solve_with
-from .teachers.adaptive import AdaptiveTeacher
+from .ppo import checkpoint
+from .ppo.anchor import make_coefficient
+from .ppo.callbacks import BestAndPatience, CompletionLog, CriticWatch, TeacherCurriculumCallback
+from .ppo.coefficients import Coefficient
+from .ppo.hf_arguments import updates_per_step
+from .ppo.rollout import RolloutCollector
+from .ppo.trainer import PPOTrainer
+from .progress import Stages
+from .provenance import versions
+from .reporting.summary import sample_text, table, write_evaluations, write_report
+from .reporting.training_log import MetricsWriter, PPOProgress
+from .reward_model.refresh import RewardModelRefresh
+from .run_setup import RunContext
+from .teachers.curriculum import TeacherCurriculum
 from .timing import Phases, peak_memory_mib
-from .trainer import PPOTrainer
-from .training_arguments import updates_per_step
-from .worlds import World
 
 
-def make_trainer(config: RunConfig, world: World) -> PPOTrainer:
+def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
     """Policy, critic, rewards, anchor and callbacks wired into the PPO trainer."""
     torch.manual_seed(config.seed)
     output_dir = Path(config.output_dir)
     critic = None
     if config.ppo.advantage == "gae":
-        critic = make_critic(config.ppo.critic, world.student, world.teacher.hidden_size)
+        critic = make_critic(config.ppo.critic, context.student, context.teacher.hidden_size)
     phases, updates = Phases(), updates_per_step(config)
     refresh = None
     if config.reward_refresh is not None:
-        refresh = RewardModelRefresh(config, world, updates, lambda: trainer.last_rollout, phases)
-    policy = world.student
+        refresh = RewardModelRefresh(config, context, updates, lambda: trainer.last_rollout, phases)
+    policy = context.student
     if config.student.lora is not None:
         policy = add_lora(policy, config.student.lora, config.student.gradient_checkpointing)
-    model = ActorCritic(policy, critic, num_tokens_vocab=len(world.tokenizer))
+    model = ActorCritic(policy, critic, num_tokens_vocab=len(context.tokenizer))
     blend = RewardBlend(
         [RewardSpec.from_config(entry) for entry in config.rewards],
         gather=distributed.gather_list if distributed.world_size() > 1 else None,
         seed=config.seed,
     )
-    coefficient = make_coefficient(config, world.teacher_success)
-    collector = RolloutCollector(config, world.splits.train, world.tokenizer, world.teacher, blend, coefficient, phases)
+    coefficient = make_coefficient(config, context.teacher_success)
+    collector = RolloutCollector(
+        config, context.splits.train, context.tokenizer, context.teacher, blend, coefficient, phases
+    )
     writer = MetricsWriter(output_dir, updates)
-    next_teacher = make_next_teacher(config, world, coefficient)
+    curriculum = make_next_teacher(config, context, coefficient)
     has_state: dict[str, Any] = {"anchor": coefficient, "rewards": blend}
-    if next_teacher is not None:
-        has_state["teacher"] = next_teacher.teacher
+    if curriculum is not None:
+        has_state["teacher"] = curriculum.teacher
     trainer = PPOTrainer(
         model,
         config,
         collector,
-        validate=lambda trained: solve(trained.policy, world.tokenizer, world.splits.validation, config).accuracy(),
+        validate=lambda trained: solve(trained.policy, context.tokenizer, context.splits.validation, config).accuracy(),
         output_dir=output_dir,
         callbacks=[
             PPOProgress(config.ppo.num_steps, updates),
             writer,
             BestAndPatience(config.evaluation.patience, config.evaluation.load_best),
             *([] if refresh is None else [refresh]),
-            *([] if next_teacher is None else [next_teacher]),
+            *([] if curriculum is None else [curriculum]),
             CriticWatch(config.ppo.critic_warmup_steps, updates),
             checkpoint.CompleteCheckpoints(lambda: {name: part.state_dict() for name, part in has_state.items()}),
         ],
     )
     writer.timing = trainer.timing
-    trainer.refresh, trainer.next_teacher = refresh, next_teacher
+    trainer.refresh, trainer.curriculum = refresh, curriculum
     if config.log_completions_every is not None:
         trainer.add_callback(CompletionLog(config.log_completions_every, updates, lambda: trainer.last_rollout))
     if config.generation.engine != "transformers":
-        from .compat import make_vllm_engine
+        from .generation.vllm import make_vllm_engine
 
-        collector.engine = make_vllm_engine(config, policy, trainer.accelerator, world.tokenizer)
+        collector.engine = make_vllm_engine(config, policy, trainer.accelerator, context.tokenizer)
     return trainer
 
 
-def make_next_teacher(config: RunConfig, world: World, coefficient: Coefficient) -> NextTeacher | None:
+def make_next_teacher(
+    config: RunConfig, context: RunContext, coefficient: Coefficient
+) -> TeacherCurriculumCallback | None:
     """What moves on to the next teacher, where the config has teachers that follow one another."""
-    teacher = world.teacher
-    if not isinstance(teacher, AdaptiveTeacher):
+    teacher = context.teacher
+    if not isinstance(teacher, TeacherCurriculum):
         return None
-    validation = world.splits.validation
-    return NextTeacher(
-        teacher, coefficient, lambda: solve_with(teacher, world.tokenizer, validation, config).accuracy()
+    validation = context.splits.validation
+    return TeacherCurriculumCallback(
+        teacher, coefficient, lambda: solve_with(teacher, context.tokenizer, validation, config).accuracy()
     )
 
 
@@ -120,8 +119,8 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
         trainer.collector.blend.load_state_dict(state["rewards"])
         if trainer.refresh is not None:
             trainer.refresh.load(resume)
-        if trainer.next_teacher is not None:
-            trainer.next_teacher.load(state["teacher"])
+        if trainer.curriculum is not None:
+            trainer.curriculum.load(state["teacher"])
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.collector.blend.close()
     if trainer.sigterm.stopped:
@@ -134,7 +133,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
 def export(config: RunConfig, trainer: PPOTrainer, tokenizer: Any) -> Path:
     """The student alone, adapters merged, as an ordinary Hugging Face folder with its tokenizer.
 
-    Under ZeRO-3 and FSDP to be called inside `trainer.whole_weights()`.
+    Under ZeRO-3 and FSDP to be called inside `trainer.gathered_weights()`.
     """
     folder = Path(config.output_dir) / "student"
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -147,7 +146,12 @@ def export(config: RunConfig, trainer: PPOTrainer, tokenizer: Any) -> Path:
 
 
 def compare(
-    config: RunConfig, world: World, before: dict[str, Evaluation], after: Evaluation, stages: Stages, command: str
+    config: RunConfig,
+    context: RunContext,
+    before: dict[str, Evaluation],
+    after: Evaluation,
+    stages: Stages,
+    command: str,
 ) -> dict[str, Any]:
     """results.json and report.md of a finished run; returns the results and prints the final table."""
     teacher, start, end = before["teacher"].accuracy(), before["student"].accuracy(), after.accuracy()
@@ -157,12 +161,12 @@ def compare(
         "student_before": start,
         "student_after": end,
         "gap_recovered": gap,
-        "num_test": len(world.splits.test),
-        "standard_error": math.sqrt(end["overall"] * (1 - end["overall"]) / len(world.splits.test)),
+        "num_test": len(context.splits.test),
+        "standard_error": math.sqrt(end["overall"] * (1 - end["overall"]) / len(context.splits.test)),
         "wall_seconds": dict(stages.seconds),
         "cpu_seconds": dict(stages.cpu_seconds),
         "peak_memory_mib": round(peak_memory_mib()),
-        "ledger": world.ledger(config.ppo.num_steps * config.ppo.batch_size),
+        "ledger": context.ledger(config.ppo.num_steps * config.ppo.batch_size),
         "seed": config.seed,
         "config": config.to_dict(),
         "versions": versions(),

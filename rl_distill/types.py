@@ -42,3 +42,13 @@ class Completion:
     text: str
     token_ids: list[int]
     finish: Finish
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Problems of a run. `cold_start` prompts are those the teacher writes for; RL's `train` prompts are others."""
+
+    cold_start: list[Problem]
+    train: list[Problem]
+    validation: list[Problem]
+    test: list[Problem]

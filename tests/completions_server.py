@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rl_distill.generation import Sampling, generate
+from rl_distill.generation.sampling import Sampling, generate
 
 MOST_LOGPROBS = 20
 """vLLM's default for --max-logprobs."""

@@ -28,8 +28,8 @@ def _seeded():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from rl_distill.models.tiny import make_tokenizer
-    from rl_distill.tasks.embedded import make_problems
+    from rl_distill.demo.problems import make_problems
+    from rl_distill.demo.tiny import make_tokenizer
 
     return make_tokenizer([p.prompt + p.solution for p in make_problems("train", 300, 0)], 320)
 
@@ -38,7 +38,7 @@ def tokenizer():
 def make_policy(tokenizer):
     """make_policy(seed, **shape) -> a small random Qwen2 in float32."""
     from rl_distill.config import TinyModelConfig
-    from rl_distill.models.tiny import make_model
+    from rl_distill.demo.tiny import make_model
 
     def make(seed: int = 0, hidden_size: int = 32, num_layers: int = 2):
         return make_model(TinyModelConfig(hidden_size, 64, num_layers, 4), tokenizer, seed).eval()

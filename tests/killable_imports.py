@@ -2,4 +2,4 @@
 
 import launch.ppo  # noqa: F401
 import rl_distill.pipeline
-import rl_distill.worlds  # noqa: F401
+import rl_distill.run_setup  # noqa: F401

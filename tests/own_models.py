@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rl_distill.config import RunConfig, TinyModelConfig, load_config
-from rl_distill.models.tiny import make_model, make_tokenizer
-from rl_distill.tasks.embedded import make_problems
-from tests.world import SETTINGS
+from rl_distill.demo.problems import make_problems
+from rl_distill.demo.tiny import make_model, make_tokenizer
+from tests.tiny_run import SETTINGS
 
 SHAPES = {
     "student": TinyModelConfig(32, 64, 2, 4),
@@ -33,7 +33,7 @@ def write(folder: Path) -> Path:
 def settings(folder: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
     """Those of a run with these models, and `changes` with double underscores for dots."""
     own = {
-        "embedded": None,
+        "demo": None,
         "output_dir": str(output_dir),
         "student.model": str(folder / "student"),
         "data.train": str(folder / "train.jsonl"),
@@ -52,7 +52,7 @@ def config(folder: Path, output_dir: Path, **changes: Any) -> RunConfig:
 def options(folder: Path, **changes: Any) -> dict[str, Any]:
     """For tests/launched.py and tests/killable.py, which write dots as double underscores."""
     own = {
-        "embedded": "null",
+        "demo": "null",
         "student__model": folder / "student",
         "data__train": folder / "train.jsonl",
         "teacher__dtype": "float32",

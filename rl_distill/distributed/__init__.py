@@ -1,11 +1,11 @@
 """The only package that knows how many processes there are and what joins them: Accelerate, DeepSpeed, FSDP, torch.
 
 Functions work unchanged in one process. Gathered lists come back in rank order on every process.
-    zero.py     DeepSpeed: whole weights of a sharded model
-    fsdp.py     the same for FSDP2
-    sides.py    a launch divided into the student's world and the teacher's
-    bridge.py   what crosses between the two
-    watch.py    ends all processes, with one message, when one dies, hangs or fails
+    zero.py            DeepSpeed: whole weights of a sharded model
+    fsdp.py            the same for FSDP2
+    process_groups.py  a launch divided into the student group and the teacher group
+    teacher_link.py    requests and tensors between the two
+    watchdog.py        ends all processes, with one message, when one dies, hangs or fails
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import fsdp, zero
-from .bridge import Bridge, Crossing
 from .fsdp import compute_in_bf16, is_fsdp, shard_on_cpu, whole_number
-from .sides import Launch, divide
-from .watch import Watch
+from .process_groups import Launch, divide
+from .teacher_link import PendingTransfer, TeacherLink
+from .watchdog import Watchdog
 from .zero import is_deepspeed, shard, zero_stage
 
 __all__ = [
-    "Bridge",
-    "Crossing",
     "Launch",
+    "PendingTransfer",
+    "TeacherLink",
     "compute_in_bf16",
     "is_deepspeed",
     "is_fsdp",
@@ -43,13 +43,13 @@ __all__ = [
 ]
 
 Item = TypeVar("Item")
-MAX_LANES = 8
-_WATCHES: list[Watch] = []
+MAX_GROUPS = 8
+_WATCHDOGS: list[Watchdog] = []
 
 
 def excused() -> contextlib.AbstractContextManager[None]:
     """Inside, this process waits for something outside of the launch, and the watch lets everybody wait."""
-    return _WATCHES[-1].excused() if _WATCHES else contextlib.nullcontext()
+    return _WATCHDOGS[-1].excused() if _WATCHDOGS else contextlib.nullcontext()
 
 
 def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
@@ -73,8 +73,8 @@ def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
         )
     launch = divide(num_teachers, timeout_s)
     if launch.size > 1:
-        _WATCHES.append(Watch(launch, timeout_s))
-        _WATCHES[-1].start()
+        _WATCHDOGS.append(Watchdog(launch, timeout_s))
+        _WATCHDOGS[-1].start()
     if launch.is_teacher or (_launched() == 1 and not is_deepspeed() and not is_fsdp()):
         return launch  # the teacher's ranks need no group of their own: each answers for its share
     from accelerate import PartialState
@@ -99,12 +99,12 @@ def without_sharding() -> Iterator[None]:
         os.environ.update(before)
 
 
-def whole_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContextManager[Any]:
+def gathered_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContextManager[Any]:
     """Inside, every process holds all weights of the policy (ZeRO-3 and FSDP gather them) and may run it alone.
 
     Nothing written to the weights stays after it where they are sharded.
     """
-    return fsdp.whole_policy(engine) if is_fsdp() else zero.whole_weights(engine, accelerator)
+    return fsdp.whole_policy(engine) if is_fsdp() else zero.gathered_weights(engine, accelerator)
 
 
 def load_weights(model: Any, weights: dict[str, Tensor]) -> list[str]:
@@ -210,13 +210,13 @@ def in_step(items: Sequence[Item]) -> list[Item]:
     return [*items, *[items[-1]] * (int(most) - len(items))]
 
 
-def num_lanes(rows_per_minibatch: int) -> int:
+def group_count(rows_per_minibatch: int) -> int:
     """In how many contiguous lanes a batch is shuffled, each minibatch taking the same number of rows from every lane.
 
     It does not depend on the number of processes, so all numbers of them train on the same minibatches; one that
     divides it gives every process the same number of rows.
     """
-    return math.gcd(rows_per_minibatch, MAX_LANES)
+    return math.gcd(rows_per_minibatch, MAX_GROUPS)
 
 
 def choose_threads(wanted: int | None) -> int:

@@ -36,7 +36,7 @@ def prepare_environment(on_cpu: bool) -> None:
     os.environ["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] = "true"  # else checkpoints hold shards only
 
 
-def whole_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContextManager[Any]:
+def gathered_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContextManager[Any]:
     """Inside, every process holds all weights of `engine`'s module (ZeRO-3 gathers them)."""
     if zero_stage() < 3:
         return contextlib.nullcontext()

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..generation import Sampling
+from ..generation.sampling import Sampling
 from . import statistics
+from .engine import Student, complete
 from .records import Record, by_problem, plain
-from .runner import Student, complete
 
 
 def compare_records(metric: str, first: Sequence[Record], second: Sequence[Record], seed: int = 0) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import subprocess
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 
 from .. import distributed
-from ..reporting import versions
+from ..provenance import git_revision, versions
 from ..tasks.base import Task
 from ..types import Problem
-from .arguments import Settings
+from .command_line import Settings
 
 
 def describe(settings: Settings, tasks: dict[str, Any], command: str) -> dict[str, Any]:
@@ -90,15 +89,3 @@ def digest(texts: Iterable[str]) -> str:
     for text in texts:
         found.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return found.hexdigest()[:16]
-
-
-def git_revision() -> str | None:
-    """The commit of this checkout, with `+` where files were changed; None for an installed package."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .. import distributed
-from ..lm_head import HeadWeights
-from ..logprobs import token_statistics
+from ..maths.lm_head import HeadWeights
+from ..maths.logprobs import token_statistics
 from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
 
 

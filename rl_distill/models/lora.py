@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from ..config import LoraSettings
+from ..config import LoraAdapterConfig
 
 
 def quantization_config(kind: str) -> BitsAndBytesConfig:
@@ -27,7 +27,7 @@ def quantization_config(kind: str) -> BitsAndBytesConfig:
     )
 
 
-def add_lora(policy: Any, settings: LoraSettings, gradient_checkpointing: bool = False) -> Any:
+def add_lora(policy: Any, settings: LoraAdapterConfig, gradient_checkpointing: bool = False) -> Any:
     """`policy` under peft: its own weights frozen, adapters trained. Adapter weights come from torch's random state."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 

@@ -73,16 +73,16 @@ class Task:
     corpus: Callable[[Sequence[Problem], Sequence[Mapping[str, Any]]], dict[str, float]] | None = None
 
 
-# short name -> module of this package and the function in it that builds the task from TaskOptions
+# short name -> module and the function in it that builds the task from TaskOptions
 SHORT_NAMES: dict[str, tuple[str, str]] = {
-    "gsm8k": ("gsm8k", "gsm8k"),
-    "humaneval": ("humaneval", "humaneval"),
-    "triviaqa": ("triviaqa", "triviaqa"),
-    "embedded": ("embedded_tasks", "embedded"),
-    "embedded_math": ("embedded_tasks", "embedded_math"),
-    "embedded_code": ("embedded_tasks", "embedded_code"),
-    "free_text": ("columns", "free_text"),
-    "classification": ("columns", "classification"),
+    "gsm8k": ("rl_distill.tasks.gsm8k", "gsm8k"),
+    "humaneval": ("rl_distill.tasks.humaneval", "humaneval"),
+    "triviaqa": ("rl_distill.tasks.triviaqa", "triviaqa"),
+    "demo": ("rl_distill.demo.tasks", "demo"),
+    "demo_math": ("rl_distill.demo.tasks", "demo_math"),
+    "demo_code": ("rl_distill.demo.tasks", "demo_code"),
+    "free_text": ("rl_distill.tasks.columns", "free_text"),
+    "classification": ("rl_distill.tasks.columns", "classification"),
 }
 
 
@@ -98,7 +98,7 @@ def load_task(name: str, options: TaskOptions) -> Task:
             raise TaskError(f"task {name}: {str(error).replace('reward ', '')}") from error
     elif name in SHORT_NAMES:
         module, attribute = SHORT_NAMES[name]
-        found = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     else:
         raise TaskError(
             f"no task is called {name!r}; {nearest_or_list(name, SHORT_NAMES)}; your own is ./file.py:function"

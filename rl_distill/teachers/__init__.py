@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..generation import Generated, Sampling
-    from ..lm_head import HeadWeights
+    from ..generation.sampling import Generated, Sampling
+    from ..maths.lm_head import HeadWeights
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 from .. import distributed
 from ..config import ConfigError, RunConfig
-from ..models.embedded import load
-from .sharded import ShardedTeacher
-from .shared import SharedTeacher, make_teacher
+from ..models.loading import load
+from .colocated import ColocatedTeacher, make_teacher
+from .zero3_sharded import Zero3ShardedTeacher
 
 
-def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any) -> SharedTeacher:
+def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any) -> ColocatedTeacher:
     """The teacher of `folder` (or hub id) on this process's device, sharded where config.teacher asks for it.
 
     Raises ConfigError where there is no other process to share it with.
@@ -20,7 +20,7 @@ def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any) -> 
         raise ConfigError("teacher.sharded shares the weights out over processes, and there is one: launch several")
     model, _ = load(folder, dtype, config.teacher.quantization)
     if config.teacher.sharded:
-        return make_teacher(config, model, tokenizer, ShardedTeacher)
+        return make_teacher(config, model, tokenizer, Zero3ShardedTeacher)
     if config.teacher.quantization is None:  # a quantized model is on its device and may not be moved
         model = model.to(distributed.device())
     return make_teacher(config, model, tokenizer)

@@ -9,47 +9,47 @@ from typing import Any
 from transformers import AutoConfig
 
 from ..config import RunConfig, TeacherConfig, teachers_of
-from ..distributed import Bridge
+from ..distributed import TeacherLink
 from . import Teacher
-from .adaptive import AdaptiveTeacher
+from .curriculum import TeacherCurriculum
+from .dedicated import DedicatedTeacher
 from .loading import load_teacher
-from .served import ServedTeacher
-from .several import EnsembleTeacher, RoutedTeacher
-from .split import SplitTeacher
+from .multi_teacher import EnsembleTeacher, RoutedTeacher
+from .remote import RemoteTeacher
 
 
-def open_teachers(config: RunConfig, tokenizer: Any, bridge: Bridge | None) -> Teacher:
+def open_teachers(config: RunConfig, tokenizer: Any, link: TeacherLink | None) -> Teacher:
     """The teacher of the config, or its several teachers as one; `tokenizer` is the student's."""
     members, temperature = teachers_of(config), config.generation.temperature
     openers = [
-        partial(open_teacher, replace(config, teacher=member), str(member.model), member.dtype, tokenizer, bridge)
+        partial(open_teacher, replace(config, teacher=member), str(member.model), member.dtype, tokenizer, link)
         for member in members
     ]
-    if not config.teacher.several:
+    if not config.teachers:
         return openers[0]()
-    if config.teacher.choice == "adaptive":
+    if config.teacher.selection == "curriculum":
         widths = [width(member) for member in members]
-        return AdaptiveTeacher(openers, widths, switch_gap=config.teacher.switch_gap, temperature=temperature)
+        return TeacherCurriculum(openers, widths, switch_gap=config.teacher.switch_gap, temperature=temperature)
     opened = [opener() for opener in openers]
-    if config.teacher.choice == "ensemble":
+    if config.teacher.selection == "ensemble":
         return EnsembleTeacher(opened, temperature, len(tokenizer))
     return RoutedTeacher(opened, [member.tasks for member in members], temperature)
 
 
-def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, bridge: Bridge | None) -> Teacher:
+def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, link: TeacherLink | None) -> Teacher:
     """One teacher whose weights are in `folder` (or of that hub id); `tokenizer` is the student's."""
     settings = config.teacher
-    if settings.placement == "server":
-        return ServedTeacher(settings.server)
-    if settings.placement == "split" and bridge is not None:
+    if settings.placement == "remote":
+        return RemoteTeacher(settings.server)
+    if settings.placement == "dedicated" and link is not None:
         names = ("autocast", "micro_batch_size", "quantization", "sharded")
         changes = {"dtype": dtype} | {name: getattr(settings, name) for name in names}
-        return SplitTeacher(bridge, folder, changes, config.generation.temperature)
+        return DedicatedTeacher(link, folder, changes, config.generation.temperature)
     return load_teacher(config, folder, dtype, tokenizer)
 
 
 def width(settings: TeacherConfig) -> int:
     """The hidden size of a teacher that is not open; 0 behind a server, which sends no hidden states."""
-    if settings.placement == "server":
+    if settings.placement == "remote":
         return 0
     return AutoConfig.from_pretrained(str(settings.model)).hidden_size

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_distill.advantages import anchored_rewards, explained_variance, gae, group_mean_advantages, scores_to_rewards
+from rl_distill.maths.advantages import (
+    anchored_rewards,
+    explained_variance,
+    gae,
+    group_mean_advantages,
+    scores_to_rewards,
+)
 
 NAN = math.nan
 

@@ -9,18 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_distill.kl import (
-    AdaptiveKLController,
-    AnnealedCoefficient,
-    EvidenceCoefficient,
-    FixedCoefficient,
-    exact_kl,
-    kl_k1,
-    kl_k2,
-    kl_k3,
-    log_rest,
-    top_k_kl,
-)
+from rl_distill.maths.kl import exact_kl, kl_k1, kl_k2, kl_k3, log_rest, top_k_kl
+from rl_distill.ppo.coefficients import AdaptiveKLController, AnnealedCoefficient, EvidenceCoefficient, FixedCoefficient
 
 P = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
 Q = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64)

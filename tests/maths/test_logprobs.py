@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl_distill import logprobs as logprobs_module
-from rl_distill import tiled_logprobs
-from rl_distill.kl import exact_kl
-from rl_distill.logprobs import TokenStats, token_statistics
+from rl_distill.maths import logprobs as logprobs_module
+from rl_distill.maths import tiled_logprobs
+from rl_distill.maths.kl import exact_kl
+from rl_distill.maths.logprobs import TokenStats, token_statistics
 
 FIELDS = TokenStats._fields
 
@@ -330,7 +330,7 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(with_teacher):
 
 MEMORY_PROGRAM = """
 import resource, torch
-from rl_distill.logprobs import token_statistics
+from rl_distill.maths.logprobs import token_statistics
 torch.set_num_threads(1)
 V, N = 151_936, 384
 hidden, teacher_hidden = torch.randn(N, 16, requires_grad=True), torch.randn(N, 16)

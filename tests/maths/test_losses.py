@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_distill.losses import anchor_loss, entropy_bonus, policy_loss, sampler_weights, value_loss
+from rl_distill.maths.losses import anchor_loss, entropy_bonus, policy_loss, sampler_weights, value_loss
 
 RATIOS = torch.tensor([[1.5, 0.5, 1.5, 0.5, 4.0]])
 ADVANTAGES = torch.tensor([[1.0, 1.0, -1.0, -1.0, -1.0]])

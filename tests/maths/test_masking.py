@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rl_distill.advantages import explained_variance
-from rl_distill.masking import center, completion_mask, masked_mean, masked_sum, moments, position_ids, standardize
+from rl_distill.maths.advantages import explained_variance
+from rl_distill.maths.masking import (
+    center,
+    completion_mask,
+    masked_mean,
+    masked_sum,
+    moments,
+    position_ids,
+    standardize,
+)
 
 EOS, PAD = 2, 0
 

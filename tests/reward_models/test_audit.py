@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from reward_models.audit import Audit, AuditSettings, high_but_wrong, spearman
+from reward_models.audit import Audit, AuditConfig, high_but_wrong, spearman
 from reward_models.base import RewardSpec
 
 SPECS = [RewardSpec("bleu", 0.7), RewardSpec("math_answer", 0.3), RewardSpec("think_format", 0.1)]
@@ -28,24 +28,24 @@ def test_high_but_wrong_by_hand():
 
 
 def test_proxies_and_check_are_recognised_and_may_be_named():
-    audit = Audit(SPECS, AuditSettings())
+    audit = Audit(SPECS, AuditConfig())
     assert (audit.proxies, audit.check) == (["bleu"], "math_answer")
-    audit = Audit(SPECS, AuditSettings(proxies=("think_format",), check="math_answer"))
+    audit = Audit(SPECS, AuditConfig(proxies=("think_format",), check="math_answer"))
     assert audit.proxies == ["think_format"]
     with pytest.raises(ValueError, match="names 'blue', but the parts are bleu, math_answer, think_format"):
-        Audit(SPECS, AuditSettings(proxies=("blue",)))
+        Audit(SPECS, AuditConfig(proxies=("blue",)))
 
 
 def test_metrics_leave_out_unscored_items_and_undefined_correlations():
     parts = {"bleu": [0.9, 0.1, None, 0.5], "math_answer": [1.0, 0.0, 1.0, None], "think_format": [0.0] * 4}
-    metrics = Audit(SPECS, AuditSettings()).look(parts, random.Random(0))
+    metrics = Audit(SPECS, AuditConfig()).look(parts, random.Random(0))
     assert metrics == {"audit/bleu/correlation": 1.0, "audit/bleu/high_but_wrong": 0.0, "audit/bleu/hacking": 0.0}
     constant = {**parts, "math_answer": [1.0] * 4}
-    assert "audit/bleu/correlation" not in Audit(SPECS, AuditSettings()).look(constant, random.Random(0))
+    assert "audit/bleu/correlation" not in Audit(SPECS, AuditConfig()).look(constant, random.Random(0))
 
 
 def run_trend(proxy_slope: float, check_slope: float, num_batches: int = 40) -> tuple[float, list]:
-    rng, audit, metrics = random.Random(3), Audit(SPECS, AuditSettings(sample=32)), {}
+    rng, audit, metrics = random.Random(3), Audit(SPECS, AuditConfig(sample=32)), {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for step in range(num_batches):
@@ -69,10 +69,10 @@ def test_other_trends_are_not(proxy_slope, check_slope):
 
 
 def test_history_survives_a_checkpoint():
-    audit, rng = Audit(SPECS, AuditSettings(window=2)), random.Random(0)
+    audit, rng = Audit(SPECS, AuditConfig(window=2)), random.Random(0)
     for step in range(3):
         audit.look({"bleu": [0.1 * step, 0.2], "math_answer": [1.0, 0.0]}, rng)
-    other = Audit(SPECS, AuditSettings(window=2))
+    other = Audit(SPECS, AuditConfig(window=2))
     other.load_state_dict(audit.state_dict())
     assert other.state_dict() == audit.state_dict()
     assert len(other.state_dict()["bleu"]) == 3

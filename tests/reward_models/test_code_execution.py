@@ -11,7 +11,7 @@ import pytest
 
 from reward_models import code_execution as module
 from reward_models.code_execution import code_execution
-from reward_models.programs import assemble, find_code, program_head
+from reward_models.programs import build_rollout, find_code, program_head
 from reward_models.task_check import task_check
 from sandboxes import SandboxError
 
@@ -57,11 +57,11 @@ def runs(source: str, expected: int = 8) -> bool:
     ],
 )
 def test_ways_to_write_the_same_program(completion):
-    assert runs(assemble(HEAD, completion, "double"))
+    assert runs(build_rollout(HEAD, completion, "double"))
 
 
 def test_a_chat_prompt_without_code_is_not_part_of_the_program():
-    assert assemble("Write a function double(x).", "```python\n" + GOOD + "```", "double") == GOOD
+    assert build_rollout("Write a function double(x).", "```python\n" + GOOD + "```", "double") == GOOD
 
 
 def test_head_is_the_code_prompt_or_the_code_that_a_chat_prompt_shows():
@@ -77,7 +77,7 @@ def test_an_unfinished_fence_lasts_until_the_end():
 def test_hostile_text_is_assembled_in_linear_time():
     started = time.monotonic()
     for text in ("```" * 300_000, "(" * 10**6, "```python\n" * 100_000, "\n" * 10**6, "def " * 250_000):
-        assemble(HEAD, text, "double")
+        build_rollout(HEAD, text, "double")
     assert time.monotonic() - started < 5.0
 
 

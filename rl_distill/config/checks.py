@@ -1,0 +1,129 @@
+"""Settings that contradict each other, told with what to do instead.
+
+Pure looks at a configuration: no torch, no files. What only a launch or the data can show is checked where it is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .reading import ConfigError
+
+if TYPE_CHECKING:
+    from . import RunConfig, TeacherConfig
+
+
+def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
+    """Raises ConfigError at the first contradiction; `teachers` are those of the run, each with all its settings."""
+    _check_ppo(config)
+    if config.teachers:
+        _check_teachers(config, teachers)
+    for teacher in teachers:
+        _check_teacher(config, teacher)
+    _check_rest(config)
+    if config.demo is None:
+        _check_own(config, teachers)
+
+
+def _check_ppo(config: RunConfig) -> None:
+    ppo, anchor = config.ppo, config.anchor
+    if ppo.batch_size % ppo.group_size:
+        raise ConfigError(f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.group_size ({ppo.group_size})")
+    if ppo.advantage == "group_mean" and ppo.group_size < 2:
+        raise ConfigError(
+            "ppo.advantage: group_mean compares completions of one prompt: set ppo.group_size to 2 or more"
+        )
+    if ppo.batch_size % ppo.num_minibatches:
+        raise ConfigError(
+            f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.num_minibatches ({ppo.num_minibatches})"
+        )
+    if anchor.placement == "reward" and anchor.estimator == "k3":
+        raise ConfigError("anchor.estimator: k3 is unbounded as a reward; use exact or k1, or anchor.placement: loss")
+    if anchor.placement == "reward" and anchor.estimator == "top_k":
+        raise ConfigError("anchor.estimator: top_k needs anchor.placement: loss; in the reward use exact")
+
+
+def _check_rest(config: RunConfig) -> None:
+    refresh = config.reward_refresh
+    if config.distributed.timeout_s <= 0:
+        raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
+    if config.student.quantization is not None and config.student.lora is None:
+        raise ConfigError("student.quantization freezes the weights: set student.lora too, for something to train")
+    if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
+        raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
+    if refresh is not None and min(refresh.every_steps, refresh.num_steps) < 1:
+        raise ConfigError("reward_refresh.every_steps and reward_refresh.num_steps must be at least 1")
+
+
+def _check_own(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
+    needed = {
+        "student.model": config.student.model is not None,
+        "teacher.model": all(teacher.model for teacher in teachers),
+        "data.train": config.data.train is not None,
+    }
+    missing = [name for name, is_set in needed.items() if not is_set]
+    if missing:
+        raise ConfigError(f"demo is null, so {', '.join(missing)} must be set")
+
+
+def _check_teacher(config: RunConfig, teacher: TeacherConfig) -> None:
+    if teacher.num_processes < 1:
+        raise ConfigError(f"teacher.num_processes ({teacher.num_processes}) must be 1 or more")
+    _check_precision(teacher)
+    if teacher.placement == "remote":
+        _check_remote(dataclasses.replace(config, teacher=teacher))
+    if teacher.sharded and teacher.placement == "dedicated" and teacher.num_processes < 2:
+        raise ConfigError("teacher.sharded needs several processes: set teacher.num_processes to 2 or more")
+    if teacher.sharded and teacher.placement == "colocated" and config.reward_refresh is not None:
+        raise ConfigError("teacher.sharded beside the student needs all processes at once: leave reward_refresh out")
+
+
+def _check_precision(teacher: TeacherConfig) -> None:
+    if teacher.quantization is None:
+        return
+    if teacher.model is None:
+        raise ConfigError("teacher.quantization is for a teacher of your own (teacher.model), not the demo one")
+    if teacher.sharded:
+        raise ConfigError("teacher.quantization and teacher.sharded exclude each other: quantized weights stay whole")
+    if teacher.placement == "remote":
+        raise ConfigError("teacher.quantization: behind a server the precision is the server's; set it there")
+
+
+def _check_teachers(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
+    selection = config.teacher.selection
+    if config.demo is not None:
+        raise ConfigError("teachers needs models and data of your own: demo: null")
+    if len(teachers) < 2:
+        raise ConfigError("teachers has one entry: give two or more, or set teacher.model instead")
+    lacking = [number for number, teacher in enumerate(teachers) if teacher.model is None]
+    if lacking:
+        raise ConfigError(f"teachers[{lacking[0]}] needs `model` (behind a server it names the tokenizer)")
+    named = [task for teacher in teachers for task in teacher.tasks]
+    if selection != "by_task" and named:
+        raise ConfigError(f"teacher.selection: {selection} does not go by task: leave `tasks` out of teachers")
+    if selection == "by_task" and len(set(named)) < len(named):
+        raise ConfigError("teachers: no task may be in `tasks` of two entries")
+    if selection == "by_task" and sum(not teacher.tasks for teacher in teachers) > 1:
+        raise ConfigError("teachers: one entry may be without `tasks`; name the tasks of the others")
+    served = any(teacher.placement == "remote" for teacher in teachers)
+    if selection == "ensemble" and served and config.anchor.estimator == "top_k":
+        raise ConfigError("teacher.selection: ensemble with a server needs anchor.estimator: k2 (loss) or k1 (reward)")
+
+
+def _check_remote(config: RunConfig) -> None:
+    """A server sends log-probabilities at temperature 1, no hidden states."""
+    start = "teacher.placement: remote "
+    if config.teacher.sharded:
+        raise ConfigError(start + "holds no weights here: leave teacher.sharded out (the server shards by itself)")
+    if config.teacher.server.base_url is None:
+        raise ConfigError(start + "needs teacher.server.base_url, such as http://localhost:8000/v1")
+    if config.demo is not None:
+        raise ConfigError(start + "needs models and data of your own: demo: null")
+    if config.anchor.placement != "none" and config.anchor.estimator == "exact":
+        raise ConfigError(start + "sends no hidden states: set anchor.estimator to top_k, or to k2 (loss), k1 (reward)")
+    if config.ppo.advantage == "gae" and config.ppo.critic == "teacher_informed":
+        raise ConfigError(start + "sends no hidden states: set ppo.critic to shared or separate")
+    if config.generation.temperature != 1 or config.generation.temperature_end not in (None, 1):
+        raise ConfigError(start + "scores at temperature 1: set generation.temperature to 1, without temperature_end")

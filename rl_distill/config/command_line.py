@@ -1,0 +1,149 @@
+"""The command line: a config file, overrides, and checks of everything that can be checked before any work.
+
+Imports no torch, so `--help` and a typo answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from reward_models import VERIFYING_REWARDS, RewardSpec, validate
+
+from . import Config, ConfigError, RunConfig, load_config
+from .reading import parse_override
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def shipped_config(name: str) -> Path:
+    """A file of configs/, of the checkout or of the installed package."""
+    if CONFIGS.is_dir():
+        return CONFIGS / name
+    from importlib import resources
+
+    return Path(str(resources.files("rl_distill.configs"))) / name
+
+
+def parse(argv: Sequence[str] | None = None) -> RunConfig:
+    """The run's settings; exits with one clear line on anything wrong."""
+    parser = config_parser(
+        "launch/ppo.py",
+        "R1-style reward distillation: PPO with a critic under a KL anchor to a teacher.",
+        RunConfig,
+        "demo.yaml",
+    )
+    parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
+    return read_config(parser, argv, load_config, _check_evidence)
+
+
+def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> argparse.ArgumentParser:
+    """What every program with a RunConfig understands; `default`: the file of configs/ that it takes by itself."""
+    parser = argparse.ArgumentParser(
+        prog=f"accelerate launch {program}",
+        description=description,
+        epilog="Every setting of the config is an option: --ppo.learning_rate 1e-4, --anchor.schedule fixed, "
+        "--demo.num_test 500. Settings:\n" + describe(cls),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", default=shipped_config(default), help=f"a YAML file; default configs/{default}")
+    parser.add_argument("--seed", type=int, help="seed of everything that is drawn")
+    parser.add_argument("--output_dir", help="folder of all that is written")
+    return parser
+
+
+def read_config(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    load: Callable[[str | Path, dict[str, Any]], Config],
+    *checks: Callable[[Config], None],
+) -> Config:
+    """The settings that `load` makes of the file and the overrides; exits with one clear line on anything wrong.
+
+    Rewards must be found and output_dir writable; `checks` raise ConfigError where a program wants more.
+    """
+    known, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
+    try:
+        overrides = _overrides(rest)
+        named = {name: value for name, value in vars(known).items() if name != "config" and value is not None}
+        config = load(known.config, overrides | named)
+        validate([RewardSpec.from_config(entry) for entry in config.rewards])
+        for check in checks:
+            check(config)
+        check_writable(Path(config.output_dir))
+    except (ConfigError, ValueError, ImportError) as error:
+        parser.exit(2, f"error: {error}\n")
+    return config
+
+
+def _overrides(words: Sequence[str]) -> dict[str, Any]:
+    overrides: dict[str, Any] = {}
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"unexpected argument {word!r}; settings are given as --name value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not queue or (queue[0].startswith("--") and not _is_number(queue[0])):
+                raise ConfigError(f"--{name} needs a value")
+            value = queue.pop(0)
+        overrides[name] = parse_override(value)
+    return overrides
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_evidence(config: RunConfig) -> None:
+    """An anchor that follows the evidence needs a reward that verifies answers."""
+    labels = [RewardSpec.from_config(entry).label for entry in config.rewards]
+    follows = config.anchor.placement != "none" and config.anchor.schedule == "evidence"
+    if follows and not set(labels) & set(VERIFYING_REWARDS):
+        raise ConfigError(
+            f"anchor.schedule: evidence needs one of the rewards {', '.join(VERIFYING_REWARDS)} (weight 0 will do); "
+            "or set anchor.schedule to fixed"
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder; ConfigError where it cannot be made or written."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(f"output_dir {str(folder)!r} cannot be written: {str(existing)!r} is not a writable folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}") from error
+
+
+def describe(cls: type, prefix: str = "") -> str:
+    """One line per setting: its name, type and default."""
+    lines = []
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        inner = next(
+            (a for a in (hints[field.name], *typing.get_args(hints[field.name])) if dataclasses.is_dataclass(a)), None
+        )
+        if inner is not None:
+            lines.append(describe(typing.cast(type, inner), f"{prefix}{field.name}."))
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        lines.append(f"  {prefix}{field.name} = {default!r}")
+    return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""A run's settings from a YAML file with its `base` files and overrides such as `--ppo.learning_rate 1e-4`, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+from .checks import check
+from .reading import ConfigError, build, convert, nearest, read_file, set_dotted
+from .schema import RunConfig, TeacherConfig
+
+Config = typing.TypeVar("Config", bound=RunConfig)
+
+
+def load_config(
+    path: str | Path | None,
+    overrides: dict[str, Any] | None = None,
+    cls: type[Config] = RunConfig,  # type: ignore[assignment]  # github.com/python/mypy/issues/3737
+) -> Config:
+    """The run's settings: the file (and its `base` files) under the overrides, dotted keys such as "ppo.num_steps".
+
+    `cls` is RunConfig, or a class that extends it by settings of its own. Raises ConfigError on a missing file, an
+    unknown key (naming the nearest), a value of the wrong type or settings that contradict each other.
+    """
+    settings = read_file(Path(path)) if path is not None else {}
+    for key, value in (overrides or {}).items():
+        set_dotted(settings, key, value)
+    config: Config = build(cls, settings, "")
+    check(config, teachers_of(config))
+    return config
+
+
+OF_ONE_TEACHER = (
+    "model",
+    "dtype",
+    "quantization",
+    "autocast",
+    "micro_batch_size",
+    "placement",
+    "sharded",
+    "server",
+    "tasks",
+)
+"""What an entry of teachers may say; all else is the same for all teachers."""
+
+
+def teachers_of(config: RunConfig) -> list[TeacherConfig]:
+    """The run's teachers: `teacher` itself, or each entry of `teachers` over it. Raises ConfigError."""
+    hints, shared = typing.get_type_hints(TeacherConfig), config.teacher
+    found = []
+    for number, entry in enumerate(config.teachers):
+        prefix = f"teachers[{number}]."
+        for key in entry:
+            if key not in OF_ONE_TEACHER:
+                raise ConfigError(f"{prefix}{key} is no setting of one teacher; {nearest(str(key), OF_ONE_TEACHER)}")
+        changes = {key: convert(hints[key], value, prefix + key) for key, value in entry.items()}
+        found.append(dataclasses.replace(shared, **changes))
+    return found or [config.teacher]

@@ -1,0 +1,1 @@
+"""Supervised stages before PPO."""

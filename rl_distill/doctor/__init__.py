@@ -1,0 +1,1 @@
+"""Diagnosis of models and data before a long run, and the memory estimate."""

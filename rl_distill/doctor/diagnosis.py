@@ -1,0 +1,258 @@
+"""Looks for what would spoil a long run, before it starts: tokenizers, weights, teacher, gold answers, lengths, memory.
+
+Every finding says in plain words what is wrong and what to do. Nothing is trained and nothing is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from ..config import ConfigError, DataConfig
+from ..evals.engine import Student, complete, shown
+from ..evals.statistics import quantile
+from ..generation.sampling import Sampling
+from ..models.tokenizers import check_same_tokenizer
+from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answers, load_task
+from ..types import Problem
+from . import memory
+
+Level = Literal["ok", "warn", "bad"]
+SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
+LOW_ENTROPY, HIGH_ENTROPY = 0.003, 2.5  # nats per token; what instruction models show on math and code is 0.1 to 1
+CHANCE = 0.9  # entropy above this share of log(vocabulary) on its own answers: a model that was never trained
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: how it is, and what to do where it is not well."""
+
+    level: Level
+    what: str
+    words: str
+    do: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is examined. `data`: a file or hub id with prompts, or the name of a task; `gpu_gib` None skips the fit."""
+
+    student: str
+    teacher: str
+    data: str
+    data_path: str | None = None
+    plan: memory.Plan = field(default_factory=memory.Plan)
+    gpu_gib: float | None = None
+    num_problems: int = 8
+
+
+def diagnose(case: Case) -> list[Finding]:
+    """All findings, in the order in which they would stop a run. A check that cannot be made is a finding as well."""
+    paths = {"student": case.student, "teacher": case.teacher}
+    tokenizers = {name: AutoTokenizer.from_pretrained(path) for name, path in paths.items()}
+    findings = tokenizer_findings(tokenizers["student"], tokenizers["teacher"])
+    findings += vocabulary_findings(tokenizers, {n: AutoConfig.from_pretrained(p) for n, p in paths.items()})
+    try:
+        task, problems = problems_of(case, tokenizers["student"])
+    except (TaskError, ConfigError) as error:
+        findings.append(Finding("bad", "data", str(error), "give --data a file, a hub id or the name of a task"))
+        return findings + memory_findings(case)
+    findings += gold_findings(task, problems)
+    findings += length_findings(task, problems, tokenizers["student"], case)
+    texts = [shown(task, problem, tokenizers["student"]) for problem in problems[: case.num_problems]]
+    for name, path in paths.items():
+        found, model = weight_findings(name, path)
+        findings += found + entropy_findings(name, Student.of(model, tokenizers[name]), texts)
+        del model
+    return findings + memory_findings(case)
+
+
+def tokenizer_findings(student: Any, teacher: Any) -> list[Finding]:
+    """Same token-to-id map and EOS; same chat template; EOS and padding that can be told apart."""
+    try:
+        check_same_tokenizer(student, teacher)
+        findings = [Finding("ok", "tokenizers", f"one map of {len(student):,} tokens, EOS {student.eos_token!r}")]
+    except ConfigError as error:
+        findings = [Finding("bad", "tokenizers", str(error), "take student and teacher from one model family")]
+    if student.chat_template != teacher.chat_template:
+        lacking = [n for n, t in (("student", student), ("teacher", teacher)) if not t.chat_template]
+        words = f"the {' and the '.join(lacking)} has none" if lacking else "student and teacher have different ones"
+        findings.append(
+            Finding(
+                "warn",
+                "chat template",
+                words,
+                "the student's is used for both; copy the teacher's if it was tuned on it",
+            )
+        )
+    if student.pad_token_id is not None and student.pad_token_id == student.eos_token_id:
+        findings.append(Finding("ok", "padding", "padding is EOS; masks tell them apart"))
+    return findings
+
+
+def vocabulary_findings(tokenizers: dict[str, Any], configs: dict[str, Any]) -> list[Finding]:
+    """Embedding rows against token ids: more rows are padding and harmless, fewer would crash in mid-run."""
+    findings = []
+    for name, config in configs.items():
+        highest = max(tokenizers[name].get_vocab().values())
+        if highest >= config.vocab_size:
+            words = f"the {name} has {config.vocab_size:,} embedding rows but its tokenizer uses id {highest:,}"
+            do = "call resize_token_embeddings and save the model again, or use its own tokenizer"
+            findings.append(Finding("bad", "vocabulary", words, do))
+    sizes = {name: config.vocab_size for name, config in configs.items()}
+    if len(set(sizes.values())) > 1 and not findings:
+        words = f"{sizes['student']:,} rows in the student, {sizes['teacher']:,} in the teacher"
+        findings.append(
+            Finding("ok", "vocabulary", f"{words}: both are cut to the tokenizer's {len(tokenizers['student']):,}")
+        )
+    return findings
+
+
+def problems_of(case: Case, tokenizer: Any) -> tuple[Task, list[Problem]]:
+    """The problems that would be trained on, and the task that grades them."""
+    if case.data in SHORT_NAMES or (":" in case.data and ".py" in case.data):
+        task = load_task(case.data, TaskOptions(case.data_path, has_chat_template=bool(tokenizer.chat_template)))
+        return task, task.problems()
+    from ..data.loading import load_problems
+
+    problems = load_problems(DataConfig(train=case.data), case.data, "train", tokenizer)
+    return Task("data", lambda: problems, grade=lambda p, t: [], protocol="base"), problems
+
+
+def gold_findings(task: Task, problems: Sequence[Problem]) -> list[Finding]:
+    """Every gold answer must be worth 1: one that is not teaches the student to avoid the right answer."""
+    if task.name != "data":
+        graded = task.grade(problems, [task.gold(problem) for problem in problems])
+        scores = [verdict.scores[task.metrics[0]] for verdict in graded]
+    else:
+        known = [p for p in problems if gold_of(p) is not None]
+        if not known:
+            do = "add an `answer` column (math), or `test`, `entry_point` and `canonical_solution` (code)"
+            return [Finding("warn", "gold answers", "the data has none, so no answer can be verified", do)]
+        problems, scores = known, check_answers(known, [gold_of(p) or "" for p in known])
+    wrong = [problem for problem, score in zip(problems, scores, strict=True) if score != 1.0]
+    if not wrong:
+        return [Finding("ok", "gold answers", f"all {len(problems):,} grade as correct")]
+    first = f"the first: {wrong[0].key} {gold_of(wrong[0])!r:.120}"
+    words = f"{len(wrong):,} of {len(problems):,} do not grade as correct; {first}"
+    return [Finding("bad", "gold answers", words, "mend or drop these rows, or write a reward that understands them")]
+
+
+def gold_of(problem: Problem) -> str | None:
+    """A text that must be right: the solution where there is one, else the bare answer."""
+    for name in ("canonical_solution", "solution"):
+        if problem.columns.get(name):
+            return str(problem.columns[name])
+    if problem.solution:
+        return problem.solution
+    answer = problem.columns.get("answer")
+    return None if answer is None or problem.columns.get("test") else str(answer)
+
+
+def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, case: Case) -> list[Finding]:
+    """Prompt lengths against the limit of the plan and the model's positions."""
+    texts = [shown(task, problem, tokenizer) for problem in problems]
+    lengths = sorted(len(ids) for ids in tokenizer(texts)["input_ids"])
+    words = (
+        f"median {quantile(lengths, 0.5):.0f}, 99 % below {quantile(lengths, 0.99):.0f}, longest {lengths[-1]} tokens"
+    )
+    findings = []
+    limit = case.plan.prompt_length
+    over = sum(length > limit for length in lengths)
+    if over:
+        do = f"raise the limit to {lengths[-1]} or let data.max_prompt_length drop them"
+        findings.append(Finding("warn", "prompt lengths", f"{words}; {over} exceed the planned {limit}", do))
+    positions = getattr(AutoConfig.from_pretrained(case.student), "max_position_embeddings", None)
+    needed = lengths[-1] + case.plan.completion_length
+    if positions is not None and needed > positions:
+        total = f"the longest prompt and {case.plan.completion_length} new tokens make {needed}"
+        do = "lower generation.max_completion_length or data.max_prompt_length"
+        findings.append(Finding("bad", "positions", f"{total}, the student has {positions} positions", do))
+    return findings or [Finding("ok", "prompt lengths", words)]
+
+
+def weight_findings(name: str, path: str) -> tuple[list[Finding], Any]:
+    """Whether every weight came from the checkpoint and is finite; and the model."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype="float32", output_loading_info=True)
+    model, info = loaded
+    model.eval()
+    what = f"{name}'s weights"
+    missing = sorted([*info.get("missing_keys", ()), *(str(key) for key in info.get("mismatched_keys", ()))])
+    if missing:
+        words = f"{len(missing)} were not in the checkpoint and are random, such as {missing[0]}"
+        return [Finding("bad", what, words, "check that the folder holds this very architecture")], model
+    broken = next((n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())), None)
+    if broken is not None:
+        return [Finding("bad", what, f"{broken} holds NaN or infinity", "take an earlier checkpoint")], model
+    count = sum(1 for _ in model.parameters())
+    return [Finding("ok", what, f"all {count} tensors come from the checkpoint and are finite")], model
+
+
+def entropy_findings(name: str, model: Student, texts: Sequence[str], num_tokens: int = 32) -> list[Finding]:
+    """Entropy along the model's own greedy answers: near log(vocabulary) it was never trained; the teacher's must be
+    neither so low that it says no more than one text would, nor so high that it guesses.
+    """
+    entropy, what = own_entropy(model, texts, num_tokens), f"{name}'s entropy"
+    words = f"{entropy:.3f} nats per token on its own answers"
+    most = math.log(len(model.tokenizer))
+    if entropy > CHANCE * most:
+        do = "its weights look untrained: check the folder, and that the checkpoint was really written"
+        return [Finding("bad", what, f"{words}, pure chance is {most:.2f}", do)]
+    if name == "teacher" and entropy < LOW_ENTROPY:
+        do = "the KL anchor then only repeats its text: raise generation.temperature, or use a less overfitted teacher"
+        return [Finding("warn", what, f"{words}: very sure of every token", do)]
+    if name == "teacher" and entropy > min(HIGH_ENTROPY, most / 2):
+        do = "check its chat template and the prompt's wording, or use a better teacher; following it would teach noise"
+        return [Finding("warn", what, f"{words}: it does not know what to say to these prompts", do)]
+    return [Finding("ok", what, words)]
+
+
+@torch.inference_mode()
+def own_entropy(teacher: Student, texts: Sequence[str], num_tokens: int) -> float:
+    """Mean entropy in nats of the distributions that a greedy answer was taken from."""
+    total, count = 0.0, 0
+    for text in texts:
+        ids = teacher.tokenizer(text)["input_ids"]
+        answer = complete(teacher, [ids], Sampling(num_tokens, temperature=0.0))[0].token_ids
+        logits = teacher.model(torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1, : len(teacher.tokenizer)]
+        total += torch.distributions.Categorical(logits=logits.float()).entropy().sum().item()
+        count += len(answer)
+    return total / max(1, count)
+
+
+def memory_findings(case: Case) -> list[Finding]:
+    """Expected memory of each kind of GPU under the plan, and what to change where it does not fit."""
+    student, teacher = (memory.Shape.of(AutoConfig.from_pretrained(path)) for path in (case.student, case.teacher))
+    gpus: dict[str, Callable[[], dict[str, float]]] = {
+        "student's GPU": lambda: memory.student_gpu(student, teacher, case.plan)
+    }
+    if case.plan.placement == "dedicated":
+        gpus["teacher's GPU"] = lambda: memory.teacher_gpu(teacher, case.plan)
+    findings = []
+    for name, parts_of in gpus.items():
+        parts = parts_of()
+        peak = parts.pop("peak")
+        largest = sorted(parts.items(), key=lambda item: -item[1])[:3]
+        words = (
+            f"about {peak / memory.GIB:.1f} GiB (" + ", ".join(f"{n} {s / memory.GIB:.1f}" for n, s in largest) + ")"
+        )
+        do = "" if case.gpu_gib is None else memory.advice(peak, case.gpu_gib * memory.GIB, case.plan)
+        findings.append(Finding("bad" if do else "ok", f"memory of a {name}", words, do))
+    return findings
+
+
+def show(findings: Sequence[Finding]) -> str:
+    """The findings for a terminal, a line each and one for the cure."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{SIGNS[finding.level]}  {finding.what}: {finding.words}")
+        if finding.do:
+            lines.append(f"      do: {finding.do}")
+    bad, warn = (sum(f.level == level for f in findings) for level in ("bad", "warn"))
+    lines.append(f"\n{bad} to mend, {warn} to think about." if bad or warn else "\nNothing stands in the way.")
+    return "\n".join(lines)

@@ -1,0 +1,215 @@
+"""Expected memory of one GPU by ZeRO stage and placement: weights, optimizer, teacher, activations, KV cache.
+
+An estimate from shapes alone, meant to be right within about a quarter; no GPU is needed.
+Sources: Rajbhandari et al. 2020 (ZeRO: 2 + 2 + 12 bytes per parameter), Dettmers et al. 2023 (QLoRA: bytes of NF4 with
+double quantization).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+GIB = 1 << 30
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""bitsandbytes, per weight of a linear layer; NF4: a byte of scale per 64, and float32 per 256 of those."""
+CHUNK_LOGITS_BYTES = 4 * 2**27 * 4  # logprobs.py: logits of one chunk, four arrays of their size alive at the peak
+CONTEXT_BYTES = GIB  # CUDA context, cuBLAS and NCCL buffers
+FRAGMENTATION = 1.1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides a model's memory. `num_kv` is the size of one key (all key/value heads together)."""
+
+    parameters: int
+    hidden: int
+    intermediate: int
+    layers: int
+    num_kv: int
+    vocab: int
+    tied: bool = True
+    """The head is the embedding."""
+
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        """From a Hugging Face config; parameters are counted on the meta device, tied ones once, nothing is loaded."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        count = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+        heads = config.num_attention_heads
+        head = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv = (getattr(config, "num_key_value_heads", None) or heads) * head
+        return cls(
+            count,
+            config.hidden_size,
+            getattr(config, "intermediate_size", 4 * config.hidden_size),
+            config.num_hidden_layers,
+            kv,
+            config.vocab_size,
+            config.tie_word_embeddings,
+        )
+
+    def weight_bytes(self, dtype: str, quantization: str | None) -> float:
+        """All weights; quantized ones are those of the linear layers, embedding and head stay as they are."""
+        size = DTYPE_BYTES[dtype]
+        if quantization is None:
+            return float(self.parameters * size)
+        whole = self.vocab * self.hidden * (1 if self.tied else 2)
+        return whole * size + (self.parameters - whole) * QUANTIZED_BYTES[quantization]
+
+    def lora_parameters(self, r: int) -> int:
+        """Of adapters of rank r on every linear layer (q, k, v, o, gate, up, down): r (in + out) each."""
+        return self.layers * r * (9 * self.hidden + 2 * self.num_kv + 3 * self.intermediate)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run uses its GPUs. `num_gpus`: those of the student; `split` gives the teacher `teacher_gpus` of its."""
+
+    num_gpus: int = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    placement: Literal["colocated", "dedicated", "remote"] = "colocated"
+    teacher_gpus: int = 1
+    teacher_sharded: bool = False
+    """The teacher's weights are shared out over the GPUs that hold it, all but its head."""
+    student_dtype: str = "float32"
+    bf16: bool = True
+    """bf16 activations: autocast over float32 weights, or DeepSpeed's bf16 engine."""
+    teacher_dtype: str = "bfloat16"
+    teacher_quantization: Literal["4bit", "8bit"] | None = None
+    student_quantization: Literal["4bit", "8bit"] | None = None
+    lora_r: int | None = None
+    separate_critic: bool = False
+    gradient_checkpointing: bool = False
+    micro_batch_size: int = 4
+    generation_batch_size: int = 64
+    prompt_length: int = 512
+    completion_length: int = 512
+
+    @property
+    def half_weights(self) -> bool:
+        """Whether the student's weights rest in 16 bits: loaded so, or kept so by DeepSpeed's bf16 engine."""
+        return self.student_dtype != "float32" or (self.bf16 and self.zero_stage >= 1)
+
+    @property
+    def weight_dtype(self) -> str:
+        return "bfloat16" if self.half_weights else "float32"
+
+
+def training_bytes(shape: Shape, plan: Plan) -> dict[str, float]:
+    """Weights, gradients and Adam's state on one GPU, sharded as the ZeRO stage says; a separate critic is as large.
+
+    Half-precision weights train with a float32 copy (12 bytes of state per parameter), float32 weights need none (8).
+    """
+    size, models = DTYPE_BYTES[plan.weight_dtype], 2 if plan.separate_critic else 1
+    trained = models * (shape.parameters if plan.lora_r is None else shape.lora_parameters(plan.lora_r))
+    weights = models * shape.weight_bytes(plan.weight_dtype, plan.student_quantization)
+    if plan.lora_r is not None:
+        weights += trained * size
+    stage, n = plan.zero_stage, plan.num_gpus
+    return {
+        "weights": weights / (n if stage >= 3 else 1),
+        "gradients": trained * size / (n if stage >= 2 else 1),
+        "optimizer": trained * (12 if plan.half_weights else 8) / (n if stage >= 1 else 1),
+    }
+
+
+def activation_bytes(shape: Shape, plan: Plan) -> float:
+    """What one training micro-batch keeps for backward; with checkpointing one input per layer and one layer in full.
+
+    Per token and layer of a Qwen2 with scaled_dot_product_attention, counted from the tensors that autograd saves:
+    inputs of the products and norms, q, k, v, attention's output, gate, its activation, up and their product. Norms
+    and, under autocast, the residual stream are in float32. Autocast also keeps a bf16 copy of every weight.
+    """
+    tokens = plan.micro_batch_size * (plan.prompt_length + plan.completion_length)
+    h, rest, residual, copies = shape.hidden, 2 * shape.num_kv + 4 * shape.intermediate, 4, 0
+    if plan.half_weights:
+        layer, residual = tokens * (4 * 2 * h + 2 * (6 * h + rest)), 2
+    elif plan.bf16:
+        layer, copies = tokens * (4 * 4 * h + 2 * (7 * h + rest)), 2 * shape.parameters
+    else:
+        layer = tokens * 4 * (8 * h + rest)
+    if plan.gradient_checkpointing:
+        return shape.layers * tokens * h * residual + layer + copies
+    return shape.layers * layer + copies
+
+
+def cache_bytes(shape: Shape, plan: Plan) -> float:
+    """The KV cache of one generation batch at full length."""
+    tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
+    return tokens * shape.layers * 2 * shape.num_kv * (2 if plan.bf16 else DTYPE_BYTES[plan.weight_dtype])
+
+
+def teacher_bytes(teacher: Shape, plan: Plan, num_gpus: int) -> float:
+    """Its weights on one of `num_gpus` GPUs; sharded, the head is whole and two layers are gathered at a time."""
+    size = DTYPE_BYTES[plan.teacher_dtype]
+    if not plan.teacher_sharded:
+        return teacher.weight_bytes(plan.teacher_dtype, plan.teacher_quantization)
+    whole = teacher.vocab * teacher.hidden + 2 * teacher.parameters / teacher.layers
+    return size * (teacher.parameters / num_gpus + whole)
+
+
+def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
+    """Bytes on one of the student's GPUs, by what they are for; "peak" is their sum as they are alive together."""
+    parts = training_bytes(student, plan)
+    teacher_size = DTYPE_BYTES[plan.teacher_dtype]
+    if plan.placement == "colocated":
+        parts["teacher"] = teacher_bytes(teacher, plan, plan.num_gpus)
+    elif plan.placement == "dedicated":
+        parts["teacher's head"] = teacher.vocab * teacher.hidden * teacher_size
+    if plan.zero_stage >= 3:
+        parts["gathered"] = float(student.parameters * DTYPE_BYTES[plan.weight_dtype])  # whole while it samples
+    parts["activations"] = activation_bytes(student, plan)
+    parts["KV cache"] = cache_bytes(student, plan)
+    parts["logits"] = float(CHUNK_LOGITS_BYTES + 4 * student.vocab * student.hidden)  # and the head's gradient
+    parts["context"] = float(CONTEXT_BYTES)
+    together = {
+        name: size for name, size in parts.items() if name not in ("activations", "KV cache", "logits", "gathered")
+    }
+    training = parts["activations"] + parts["logits"]
+    parts["peak"] = FRAGMENTATION * (
+        sum(together.values()) + max(training, parts["KV cache"] + parts.get("gathered", 0.0))
+    )
+    return parts
+
+
+def teacher_gpu(teacher: Shape, plan: Plan) -> dict[str, float]:
+    """Bytes on one of the teacher's own GPUs under `split`: each scores its share of the rows."""
+    size = DTYPE_BYTES[plan.teacher_dtype]
+    tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
+    parts = {
+        "weights": teacher_bytes(teacher, plan, plan.teacher_gpus),
+        "activations": float(tokens * (4 * teacher.hidden + 2 * teacher.intermediate) * size),
+        "context": float(CONTEXT_BYTES),
+    }
+    parts["peak"] = FRAGMENTATION * sum(parts.values())
+    return parts
+
+
+def advice(peak: float, available: float, plan: Plan) -> str:
+    """What to change, cheapest first, where the estimate does not fit; empty where it does."""
+    if peak <= available:
+        return ""
+    steps = []
+    if not plan.gradient_checkpointing:
+        steps.append("set student.gradient_checkpointing: true")
+    if plan.micro_batch_size > 1:
+        steps.append(f"lower ppo.micro_batch_size (now {plan.micro_batch_size}; the result stays the same)")
+    if plan.generation_batch_size > 8:
+        steps.append(f"lower generation.batch_size (now {plan.generation_batch_size})")
+    if plan.num_gpus > 1 and plan.zero_stage < 3:
+        steps.append(f"use ZeRO stage {plan.zero_stage + 1 if plan.zero_stage else 2}")
+    if plan.placement == "colocated" and plan.num_gpus > 1 and not plan.teacher_sharded:
+        steps.append("shard the teacher (teacher.sharded)")
+    if plan.teacher_quantization is None and plan.placement == "colocated" and not plan.teacher_sharded:
+        steps.append("load the teacher in 8 or 4 bits (teacher.quantization)")
+    if plan.placement == "colocated":
+        steps.append("give the teacher GPUs of its own or a server")
+    if plan.lora_r is None:
+        steps.append("train with LoRA (student.lora)")
+    return "; ".join(steps) or "use more or larger GPUs"

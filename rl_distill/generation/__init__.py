@@ -1,0 +1,1 @@
+"""Sampling completions: with a KV cache in this process, or by vLLM."""

@@ -1,0 +1,1 @@
+"""PPO on transformers.Trainer: rollouts, minibatches, the KL anchor, the trainer and what watches it."""

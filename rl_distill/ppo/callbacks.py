@@ -1,0 +1,169 @@
+"""What watches a run: new bests and lost patience, a critic that is worse than none, completions put on disk.
+
+Each reads what Trainer's state holds already, so a resumed run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from .. import distributed
+from ..teachers.curriculum import TeacherCurriculum
+from .coefficients import Coefficient, EvidenceCoefficient
+from .completions_log import gather_rows, write_rows
+from .rollout_building import Rollout
+
+BEST_BY = "eval_accuracy"
+EVIDENCE_STEPS = 20
+
+
+class BestAndPatience(TrainerCallback):
+    """Saves at each new best evaluation (`save_best`), and stops after `patience` evaluations without one."""
+
+    def __init__(self, patience: int | None, save_best: bool) -> None:
+        self.patience, self.save_best = patience, save_best
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = control.should_training_stop or self._is_over(state)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        since_best = evaluations_since_best(_evaluations(state))
+        if self.save_best and since_best == 0:
+            control.should_save = True
+        if self._is_over(state):
+            control.should_training_stop = control.should_save = True
+            if state.is_world_process_zero:
+                print(f"\nstopped early: no better validation accuracy in {self.patience} evaluations", flush=True)
+
+    def _is_over(self, state: Any) -> bool:
+        return self.patience is not None and evaluations_since_best(_evaluations(state)) >= self.patience
+
+
+def _evaluations(state: Any) -> list[float]:
+    return [record[BEST_BY] for record in state.log_history if BEST_BY in record]
+
+
+def evaluations_since_best(values: Sequence[float]) -> int:
+    """How many evaluations came after the first one with the highest value; NaN is never a best, 0 for none at all."""
+    best, since = -math.inf, 0
+    for value in values:
+        since = 0 if value > best else since + 1
+        best = max(best, value) if value == value else best
+    return since
+
+
+class StopOnSigterm(TrainerCallback):
+    """After SIGTERM to any process (a preemption): saves at the end of the PPO step and stops training on all."""
+
+    def __init__(self, updates_per_step: int) -> None:
+        self.updates_per_step = updates_per_step
+        self.asked = self.stopped = False
+        self._handler_before: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._handler_before = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.updates_per_step:
+            return
+        if distributed.sum_over_processes(torch.tensor(float(self.asked))) > 0:
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._handler_before is not None:
+            signal.signal(signal.SIGTERM, self._handler_before)
+        if self.stopped and state.is_world_process_zero:
+            step = state.global_step // self.updates_per_step
+            print(
+                f"\nSIGTERM: saved after step {step}; go on with --resume_from_checkpoint latest",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class TeacherCurriculumCallback(TrainerCallback):
+    """Where teachers follow one another: moves on when the student has caught up on the validation problems.
+
+    `measure` gives the present teacher's validation accuracy by task and "overall". The anchor's evidence, where it
+    follows one, is that of the new teacher from then on.
+    """
+
+    def __init__(
+        self, teacher: TeacherCurriculum, coefficient: Coefficient, measure: Callable[[], dict[str, float]]
+    ) -> None:
+        self.teacher, self.coefficient, self.measure = teacher, coefficient, measure
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps or not self.teacher.observe(metrics[BEST_BY], self.measure):
+            return
+        self.follow()
+        if state.is_world_process_zero:
+            rate = self.teacher.accuracies[self.teacher.index]["overall"]
+            print(f"\nteacher {self.teacher.index + 1} takes over: validation accuracy {rate:.3f}", flush=True)
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """The teacher of a checkpoint, and the anchor as it was under it."""
+        self.teacher.load_state_dict(saved)
+        if self.teacher.index:
+            self.follow()
+
+    def follow(self) -> None:
+        if isinstance(self.coefficient, EvidenceCoefficient):
+            self.coefficient.teacher_success |= self.teacher.evidence
+
+
+class CriticWatch(TrainerCallback):
+    """Warns once when the critic's mean explained variance over recent steps is negative, again after it recovered."""
+
+    def __init__(self, first_step: int, updates_per_step: int) -> None:
+        self.first_update = first_step * updates_per_step
+        self.warned = False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not logs or "explained_variance" not in logs:
+            return
+        recent = [r["explained_variance"] for r in state.log_history if self._counts(r)][-EVIDENCE_STEPS:]
+        if len(recent) < EVIDENCE_STEPS:
+            return
+        mean = sum(recent) / len(recent)
+        if mean < 0 and not self.warned and state.is_world_process_zero:
+            warnings.warn(
+                f"explained variance of the critic is {mean:.2f} on average over {len(recent)} steps: it is worse than "
+                "a constant and adds noise to the advantages. Raise ppo.critic_warmup_steps or "
+                "ppo.value_learning_rate, or try ppo.advantage: group_mean",
+                stacklevel=2,
+            )
+        self.warned = mean < 0
+
+    def _counts(self, record: dict[str, Any]) -> bool:
+        value = record.get("explained_variance", math.nan)
+        return record["step"] > self.first_update and value == value
+
+
+class CompletionLog(TrainerCallback):
+    """Every `every` PPO steps the rollout's completions, of all processes, in output_dir/completions."""
+
+    def __init__(self, every: int, updates_per_step: int, rollout: Callable[[], Rollout]) -> None:
+        self.every, self.updates, self.rollout = every, updates_per_step, rollout
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        step, rest = divmod(state.global_step, self.updates)
+        if not logs or "loss" not in logs or rest or step % self.every:
+            return
+        rows = gather_rows(self.rollout(), step)
+        if distributed.is_main():
+            write_rows(rows, Path(args.output_dir) / "completions", step)

@@ -1,0 +1,137 @@
+"""Checkpoints that are whole or not at all, and the extra state of a run that Trainer does not know.
+
+Trainer writes a checkpoint folder file by file. A marker with the size of every file is written last, after all of them
+have reached the disk; a folder without a true marker is never resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from .. import distributed
+from ..files import write_atomically
+
+MARKER = "complete.json"
+STATE = "run_state.json"
+SET_ASIDE = "previous"
+
+
+class CompleteCheckpoints(TrainerCallback):
+    """After each save: the run's own state, everything flushed to disk, then the marker."""
+
+    def __init__(self, state_dict: Callable[[], dict[str, Any]]) -> None:
+        self.state_dict = state_dict
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        distributed.barrier()  # every process has written its random state
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / STATE).write_text(json.dumps(self.state_dict()))
+            complete(folder)
+        distributed.barrier()
+
+
+def complete(folder: Path) -> None:
+    """Flushes every file of the folder and writes its marker."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    write_atomically(folder / MARKER, json.dumps(sizes, indent=1))
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def is_complete(folder: Path) -> bool:
+    """True where the marker is there and every file has the size it says."""
+    try:
+        sizes = json.loads((folder / MARKER).read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+
+
+def find(output_dir: Path, wanted: str | None) -> Path | None:
+    """The checkpoint to resume from: None if none is wanted, or if `latest` finds none yet (the run starts anew).
+
+    Raises FileNotFoundError where a named folder is missing or half-written.
+    """
+    if wanted is None:
+        return None
+    if not distributed.is_main():
+        return _as_path(distributed.from_main(None))
+    found = _find(output_dir, wanted)
+    distributed.from_main(None if found is None else str(found))
+    return found
+
+
+def _as_path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _find(output_dir: Path, wanted: str) -> Path | None:
+    if wanted == "latest":
+        return next((folder for folder in reversed(folders(output_dir)) if is_complete(folder)), None)
+    folder = Path(wanted)
+    if not is_complete(folder):
+        raise FileNotFoundError(
+            f"{folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks the newest complete one"
+        )
+    return folder
+
+
+def folders(output_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run, complete or not, the oldest first."""
+    numbered = [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def tidy(output_dir: Path, resume: Path | None) -> None:
+    """Clears the way before training: what a later `latest` could take for this run's, and is not, leaves.
+
+    A resumed run drops half-written checkpoints and those after the one it resumes from. A run that starts anew moves
+    the checkpoints of an earlier one to the folder `previous`, in place of what was there.
+    """
+    if distributed.is_main():
+        present = folders(output_dir)
+        if resume is None and present:
+            aside = output_dir / SET_ASIDE
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            for folder in present:
+                folder.rename(aside / folder.name)
+        elif resume is not None and resume in present:
+            for folder in present:
+                if not is_complete(folder) or present.index(folder) > present.index(resume):
+                    shutil.rmtree(folder)
+    distributed.barrier()
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Puts a checkpoint's weights into the model; parameters it does not hold (tied or frozen ones) stay as they are.
+
+    Raises FileNotFoundError without weights and ValueError where the checkpoint is another model's.
+    """
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no model*.safetensors")
+    state = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    unknown = distributed.load_weights(model, state)
+    if unknown:
+        raise ValueError(f"{folder} is of another model: it holds {unknown[0]}")
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What CompleteCheckpoints stored."""
+    return json.loads((folder / STATE).read_text())

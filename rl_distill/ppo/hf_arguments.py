@@ -1,0 +1,75 @@
+"""What the config means to transformers.Trainer, whose steps are optimizer steps while the config's are PPO steps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from .. import distributed
+from ..config import ConfigError, RunConfig
+from .rank_padding import check_rows, rows_per_minibatch
+
+
+def updates_per_step(config: RunConfig) -> int:
+    """Optimizer steps of one PPO step."""
+    return config.ppo.num_epochs * config.ppo.num_minibatches
+
+
+def check_launch(config: RunConfig) -> None:
+    """Raises ValueError where rows cannot be shared out over the processes, or FSDP lacks what the run asks for."""
+    check_rows(config)
+    wanted = {
+        "student.lora": config.student.lora is not None,
+        "generation.engine: vllm": config.generation.engine != "transformers",
+        "reward_refresh": config.reward_refresh is not None,
+    }
+    lacking = [name for name, is_wanted in wanted.items() if is_wanted]
+    if distributed.is_fsdp() and lacking:
+        raise ConfigError(f"{', '.join(lacking)} cannot be had under FSDP; launch with configs/accelerate/ddp.yaml")
+
+
+def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
+    """The arguments of a run; raises ValueError where the launch cannot hold it (see check_launch)."""
+    check_launch(config)
+    ppo, updates, rows = config.ppo, updates_per_step(config), rows_per_minibatch(config)
+    sharded = distributed.is_deepspeed() or distributed.is_fsdp()
+    arguments = TrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=ppo.num_steps * updates,
+        per_device_train_batch_size=min(ppo.micro_batch_size, rows),
+        gradient_accumulation_steps=math.ceil(rows / ppo.micro_batch_size),
+        learning_rate=ppo.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": ppo.final_learning_rate_fraction},
+        warmup_steps=ppo.warmup_steps * updates,
+        weight_decay=ppo.weight_decay,
+        adam_beta2=ppo.adam_beta2,
+        max_grad_norm=ppo.max_grad_norm if distributed.is_deepspeed() else 0.0,
+        bf16=ppo.bf16,
+        use_cpu=(ppo.bf16 or distributed.is_fsdp()) and not torch.cuda.is_available(),
+        gradient_checkpointing=config.student.gradient_checkpointing,
+        logging_strategy="steps",
+        logging_steps=updates,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=config.evaluation.every_steps * updates,
+        metric_for_best_model="eval_accuracy",
+        greater_is_better=True,
+        save_strategy="steps",
+        save_steps=config.checkpoint.every_steps * updates,
+        save_total_limit=max(2, config.checkpoint.keep_last) + int(config.evaluation.load_best),
+        report_to=list(config.report_to),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ignore_data_skip=True,
+        seed=config.seed,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if sharded and not torch.cuda.is_available() else None,
+        accelerator_config={"use_configured_state": distributed.world_size() > 1 and not sharded},
+    )
+    distributed.shard_on_cpu(arguments.distributed_state)
+    return arguments

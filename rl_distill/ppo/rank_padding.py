@@ -1,0 +1,68 @@
+"""Where rows do not divide over the processes: every process does as many forward and backward passes all the same.
+
+Processes meet in collectives (gradients, ZeRO-3's weights), so one with fewer rows fills up with passes that count for
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import distributed
+from ..config import RunConfig
+from .minibatches import micro_batches
+from .rollout_building import Rollout
+
+
+def rows_per_minibatch(config: RunConfig) -> int:
+    """The most rows of a minibatch that one process can have.
+
+    Where each minibatch divides over the processes all have the same; else its rows are where the shuffle put them.
+    """
+    batch, size = config.ppo.batch_size, config.ppo.batch_size // config.ppo.num_minibatches
+    processes = distributed.world_size()
+    return size // processes if is_even(config) else min(size, math.ceil(batch / processes))
+
+
+def is_even(config: RunConfig) -> bool:
+    """True where every process has the same number of rows of each minibatch."""
+    size = config.ppo.batch_size // config.ppo.num_minibatches
+    return distributed.group_count(size) % distributed.world_size() == 0
+
+
+class PaddedMicroBatches:
+    """Micro-batches of a rollout, `number` for each minibatch on every process; to be made by all processes at once."""
+
+    def __init__(self, rollout: Rollout, config: RunConfig, pad_token_id: int, number: int) -> None:
+        self.rollout, self.config, self.pad_token_id, self.number = rollout, config, pad_token_id, number
+        self.filler: dict[str, Any] = {}
+        if not is_even(config):
+            row = micro_batches(rollout, [0], config, pad_token_id)[0]
+            self.filler = row | {"count": torch.full_like(row["count"], math.inf)}  # every sum over it is divided away
+
+    def micro_batches(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Those of this process's `rows` of one minibatch, which may be none."""
+        if rows:
+            pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id)
+        else:
+            distributed.sum_over_processes(torch.zeros((), dtype=torch.float64))  # the others count their tokens
+            pieces = []
+        assert len(pieces) == self.number or self.filler, (len(pieces), self.number)
+        return pieces + [self.filler] * (self.number - len(pieces))
+
+
+def check_rows(config: RunConfig) -> None:
+    """Raises ValueError where the rows of a rollout cannot be shared out over the processes of this run."""
+    ppo, processes = config.ppo, distributed.world_size()
+    if ppo.batch_size < processes:
+        raise ValueError(f"ppo.batch_size ({ppo.batch_size}) is below the number of processes ({processes})")
+    starts = [distributed.share(ppo.batch_size, rank).start for rank in range(processes)]
+    if ppo.advantage == "group_mean" and any(start % ppo.group_size for start in starts):
+        raise ValueError(
+            f"ppo.advantage: group_mean compares the {ppo.group_size} completions of a prompt in one process: "
+            f"ppo.batch_size / ppo.group_size = {ppo.batch_size // ppo.group_size} prompts must divide over {processes}"
+        )

@@ -1,0 +1,53 @@
+"""The numbers of one rollout, over all processes: what a training record says about it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import distributed
+from ..maths.advantages import explained_variance
+from ..maths.masking import moments
+from ..types import Finish
+from .coefficients import Coefficient
+from .rollout import successes
+from .rollout_building import Rollout
+
+
+@torch.no_grad()
+def rollout_metrics(rollout: Rollout, coefficient: Coefficient) -> dict[str, float]:
+    """The numbers of one rollout, over all processes."""
+    reduce = distributed.sum_over_processes
+
+    def mean(x_BT: Tensor, mask_BT: Tensor = rollout.mask_BT) -> float:
+        return float(moments(x_BT, mask_BT, reduce)[0])
+
+    lengths = torch.tensor([[float(len(c.token_ids))] for c in rollout.completions])
+    cut = torch.tensor([[float(c.finish is Finish.LENGTH)] for c in rollout.completions])
+    ones = torch.ones_like(lengths, dtype=torch.bool)
+    totals = torch.tensor([[0.0 if s is None else s] for s in rollout.scores.total])
+    total_mean, total_variance, _ = moments(totals, rollout.scored_B[:, None], reduce)
+    return {
+        "reward": float(total_mean),
+        "reward_std": float(total_variance.sqrt()),
+        **{k: v for k, v in rollout.scores.metrics.items() if not k.endswith("/seconds")},
+        **success_by_task(rollout),
+        "kl": mean(rollout.kl_BT),
+        "entropy": mean(rollout.entropy_BT),
+        "explained_variance": float(explained_variance(rollout.returns_BT, rollout.values_BT, rollout.mask_BT, reduce)),
+        "completions/mean_length": mean(lengths, ones),
+        "completions/cut_by_length": mean(cut, ones),
+        **coefficient.metrics(),
+        **rollout.extra_metrics,
+    }
+
+
+def success_by_task(rollout: Rollout) -> dict[str, float]:
+    """The verified share of right completions per task, over all processes."""
+    tasks = distributed.gather_list([problem.task for problem in rollout.problems])
+    values = distributed.gather_list(successes(rollout.scores))
+    by_task: dict[str, list[float]] = {}
+    for task, value in zip(tasks, values, strict=True):
+        if value is not None:
+            by_task.setdefault(task, []).append(value)
+    return {f"success/{task}": sum(v) / len(v) for task, v in sorted(by_task.items())}

@@ -1,0 +1,235 @@
+"""PPO on transformers.Trainer: the train dataloader IS the rollout stream, compute_loss is the PPO loss.
+
+Trainer owns Accelerate, DeepSpeed, FSDP, precision, schedules, logging and checkpoints; only its documented hooks are
+overridden. One PPO step = one rollout, then num_epochs x num_minibatches optimizer steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from .. import distributed
+from ..config import RunConfig
+from ..maths.losses import entropy_bonus, policy_loss, value_loss
+from ..maths.masking import masked_mean
+from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
+from ..timing import Phases, peak_memory_mib
+from . import checkpoint
+from .anchor import anchor_kl
+from .callbacks import StopOnSigterm
+from .hf_arguments import training_arguments, updates_per_step
+from .minibatches import minibatches
+from .rank_padding import PaddedMicroBatches
+from .rollout import RolloutCollector, TrainingStopped
+from .rollout_metrics import rollout_metrics
+
+
+class RolloutStream:
+    """A stream of micro-batches: collects a rollout whenever the last one is used up.
+
+    Empty where training is over already, so that resuming from the last checkpoint trains no step too many.
+    """
+
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        trainer, config = self.trainer, self.trainer.config
+        step = trainer.state.global_step // updates_per_step(config)
+        while step < config.ppo.num_steps and not trainer.control.should_training_stop:
+            rollout = trainer.collector.collect(trainer.actor_critic, step, trainer.gathered_weights)
+            trainer.last_rollout = rollout
+            number = trainer.args.gradient_accumulation_steps
+            filling = PaddedMicroBatches(rollout, config, trainer.collector.tokenizer.pad_token_id, number)
+            for epoch in range(config.ppo.num_epochs):
+                for rows in minibatches(rollout, config, epoch):
+                    yield from filling.micro_batches(rows)
+            step += 1
+
+
+class PPOTrainer(Trainer):
+    """Trains an ActorCritic from a RolloutCollector. `validate` returns accuracies by task and "overall"."""
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        config: RunConfig,
+        collector: RolloutCollector,
+        validate: Callable[[Any], dict[str, float]],
+        output_dir: Path,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.config, self.collector, self.validate = config, collector, validate
+        self.actor_critic = model
+        self.sigterm = StopOnSigterm(updates_per_step(config))
+        self.phases: Phases = collector.phases
+        self.last_rollout: Any = None
+        self.refresh: Any = None
+        self.curriculum: Any = None
+        self.step_stats: list[dict[str, Tensor]] = []
+        self.grad_norms: list[dict[str, float]] = []
+        super().__init__(
+            model=model,
+            args=training_arguments(config, output_dir),
+            train_dataset=collector.problems,
+            eval_dataset=collector.problems,
+            processing_class=collector.tokenizer,
+            callbacks=[SeparateGradClipping(self), self.sigterm, *callbacks],
+        )
+        distributed.check_world(self.args.world_size)
+        if config.ppo.bf16:
+            distributed.compute_in_bf16(self.accelerator)
+        self.loss_is_scaled_for_ga = True
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> Any:
+        return RolloutStream(self)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW (or `args.optim`) over the policy's and the critic's parameter groups, each with its learning rate."""
+        if self.optimizer is None:
+            ppo = self.config.ppo
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.actor_critic)
+            groups = parameter_groups(self.actor_critic, ppo.learning_rate, ppo.value_learning_rate, ppo.weight_decay)
+            self.optimizer = cls(groups, **kwargs)
+        return self.optimizer
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        with self.phases("update"):
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum over this micro-batch's tokens / tokens of the whole minibatch: micro-batches and processes add up."""
+        exact = self.config.anchor.placement == "loss" and self.config.anchor.estimator == "exact"
+        output = model(
+            inputs["input_ids_BL"],
+            inputs["state_index_N"],
+            inputs["targets_N"],
+            temperature=inputs["temperature"],
+            teacher_hidden_NE=inputs["teacher_hidden_NE"],
+            teacher_weight_VE=self.collector.teacher.lm_head_weight_VE if exact else None,
+            teacher_scalars_NK=inputs["teacher_scalars_NK"],
+            teacher_top_ids_NK=inputs.get("teacher_top_ids_NK"),
+        )
+        loss, stats = self._loss(output, inputs)
+        if not torch.isfinite(loss):
+            step = self.state.global_step // updates_per_step(self.config)
+            raise TrainingStopped(
+                f"step {step}: the loss is {loss.item()} ({ {name: x.item() for name, x in stats.items()} }). The last "
+                "checkpoint is kept: resume from it with a lower ppo.learning_rate"
+            )
+        self.step_stats.append({name: value.detach() for name, value in stats.items()})
+        return loss * distributed.world_size()  # DDP averages gradients over processes
+
+    def _loss(self, output: ActorCriticOutput, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        ppo, count = self.config.ppo, inputs["count"]
+        scored_N = inputs["scored_N"]
+        warming_up = self.state.global_step < ppo.critic_warmup_steps * updates_per_step(self.config)
+        surrogate, policy_stats = policy_loss(
+            output.logprobs_N,
+            inputs["old_logprobs_N"],
+            inputs["advantages_N"],
+            scored_N,
+            clip_low=ppo.clip_low,
+            clip_high=ppo.clip_high,
+            dual_clip=ppo.dual_clip,
+            count=count,
+        )
+        entropy = entropy_bonus(output.entropy_N, torch.ones_like(scored_N), count=count)
+        anchor = self._anchor(output, inputs)
+        loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
+        stats = {"loss/policy": surrogate, "loss/anchor": anchor}
+        stats |= {f"policy/{name}": value for name, value in asdict(policy_stats).items()}
+        if output.values_N is not None and ppo.advantage == "gae":
+            loss = loss * 0.0 if warming_up else loss
+            critic, value_stats = value_loss(
+                output.values_N,
+                inputs["old_values_N"],
+                inputs["returns_N"],
+                scored_N,
+                clip=ppo.value_clip,
+                count=count,
+            )
+            loss = loss + ppo.value_coef * critic
+            stats |= {"loss/value": critic} | {f"value/{name}": value for name, value in asdict(value_stats).items()}
+        return loss, stats
+
+    def _anchor(self, output: ActorCriticOutput, inputs: dict[str, Any]) -> Tensor:
+        """coefficient x KL(student || teacher), added to the loss; 0 where the anchor is in the reward or absent."""
+        anchor = self.config.anchor
+        if anchor.placement != "loss":
+            return output.logprobs_N.new_zeros(())
+        kl_N = anchor_kl(anchor.estimator, output, inputs)
+        return masked_mean(inputs["anchor_N"] * kl_N, torch.ones_like(inputs["scored_N"]), inputs["count"])
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Greedy accuracy on the validation problems, by task and overall, graded as training grades."""
+        with self.phases("evaluate"), self.gathered_weights():
+            accuracies = self.validate(self.model)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in accuracies.items()}
+        metrics[f"{metric_key_prefix}_accuracy"] = accuracies["overall"]
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the rollout's and the updates' numbers to each training record."""
+        if "loss" in logs and self.last_rollout is not None:
+            logs |= self._step_metrics()
+        super().log(logs, start_time)
+
+    def _step_metrics(self) -> dict[str, float]:
+        metrics = rollout_metrics(self.last_rollout, self.collector.coefficient)
+        names = sorted({name for stats in self.step_stats for name in stats})
+        sums = torch.stack([torch.stack([s[name].double() for s in self.step_stats]).sum() for name in names])
+        for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
+            metrics[name] = value / updates_per_step(self.config)
+        if self.grad_norms:
+            for name in self.grad_norms[0]:
+                metrics[name] = sum(norms[name] for norms in self.grad_norms) / len(self.grad_norms)
+        self.step_stats, self.grad_norms = [], []
+        metrics["ppo_step"] = self.last_rollout.step + 1
+        return metrics
+
+    def gathered_weights(self) -> contextlib.AbstractContextManager:
+        """Inside, every process holds all of the policy's weights, wherever they live while it trains."""
+        return distributed.gathered_weights(self.model_wrapped, self.accelerator)
+
+    def load_best(self) -> None:
+        """Puts the weights of the best evaluated checkpoint into the model; nothing where none was saved."""
+        best = self.state.best_model_checkpoint
+        if best is not None:
+            checkpoint.load_weights(self.actor_critic, Path(best))
+
+    def timing(self) -> dict[str, float]:
+        """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""
+        tokens = sum(len(completion.token_ids) for completion in self.last_rollout.completions)
+        taken = self.phases.take()
+        seconds = {f"seconds/{name}": value for name, value in taken.items()}
+        collected = sum(taken.get(name, 0.0) for name in ("generate", "teacher", "prepare", "reward", "update"))
+        seconds["tokens_per_second"] = tokens / collected if collected else 0.0
+        return seconds | {"peak_memory_mib": peak_memory_mib(), "completion_tokens": float(tokens)}
+
+
+class SeparateGradClipping(TrainerCallback):
+    """Clips the policy's and the critic's gradients apart before the optimizer steps (DeepSpeed clips by itself)."""
+
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not distributed.is_deepspeed():
+            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            self.trainer.grad_norms.append(clip_gradients(model, self.trainer.config.ppo.max_grad_norm))

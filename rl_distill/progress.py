@@ -1,0 +1,71 @@
+"""What the terminal shows while a run works: stages with their seconds, progress bars, and libraries kept quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from .timing import cpu_seconds
+
+
+def quiet_libraries() -> None:
+    """Keeps libraries' own progress bars and notices off the terminal; warnings about results stay."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # on outputs that are views: none is written to
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+class Stages:
+    """Announces each stage on the terminal and keeps its wall and CPU seconds (child processes included)."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
+        self.quiet = quiet
+
+    @contextlib.contextmanager
+    def __call__(self, name: str, words: str) -> Iterator[None]:
+        if not self.quiet:
+            print(f"[{name}] {words} ...", flush=True)
+        start, cpu_start = time.perf_counter(), cpu_seconds()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.cpu_seconds[name] = round(cpu_seconds() - cpu_start, 3)
+        if not self.quiet:
+            print(f"[{name}] done in {self.seconds[name]:.1f} s", flush=True)
+
+
+class StageProgress(TrainerCallback):
+    """A progress bar over the optimizer steps of a supervised stage."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps,
+            desc=self.words,
+            unit="step",
+            file=sys.stderr,
+            mininterval=0.5,
+            disable=not state.is_world_process_zero,
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()

@@ -1,0 +1,1 @@
+"""Trains the network behind the `learned` reward (reward_models/learned_model.py)."""

@@ -1,0 +1,236 @@
+"""What a reward model learns from: per prompt the teacher's greedy output and outputs of the untrained student, scored.
+
+Texts are cached as they come and the scored rows as one file, keyed by everything they were made from; held-out prompts
+share no key with training prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardSpec
+
+from .. import distributed
+from ..config import ConfigError, RunConfig
+from ..generation.sampling import Sampling, added_text, generate
+from ..ppo.rollout import columns_of, successes
+from ..progress import Stages
+from ..run_setup import RunContext, cache_dir_of, teacher_texts
+from ..teachers.colocated import fingerprint
+from ..teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
+from ..types import Completion, Finish, Problem
+from .settings import RewardModelRunConfig
+
+SHARD = 256
+
+
+@dataclass(frozen=True)
+class Example:
+    """One candidate answer. `score` is the blended reward, `verdict` 1 right, 0 wrong, None not checked.
+
+    `source` is "teacher" or "student"; a teacher's row has `candidate` == `teacher_output`.
+    """
+
+    key: str
+    task: str
+    prompt: str
+    teacher_output: str
+    candidate: str
+    source: str
+    score: float
+    verdict: float | None
+
+
+def split_problems(problems: Sequence[Problem], config: RewardModelRunConfig) -> tuple[list[Problem], list[Problem]]:
+    """(training, held-out) problems, drawn by the split's seed; no key is in both.
+
+    Raises ConfigError where there are not enough prompts.
+    """
+    settings = config.reward_model
+    keys = sorted({problem.key for problem in problems})
+    random.Random(f"{config.split_seed}:reward_model").shuffle(keys)
+    by_key: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_key.setdefault(problem.key, []).append(problem)
+    heldout: list[Problem] = []
+    while keys and len(heldout) < settings.num_heldout_prompts:
+        heldout += by_key[keys.pop()]
+    train = [problem for key in keys for problem in by_key[key]][: settings.num_train_prompts]
+    if not train:
+        raise ConfigError(
+            f"reward_model.num_heldout_prompts: {settings.num_heldout_prompts} of {len(problems)} training prompts are "
+            "held out, so none is left to train on"
+        )
+    return train, heldout[: settings.num_heldout_prompts]
+
+
+def make_examples(
+    config: RewardModelRunConfig, context: RunContext, stages: Stages
+) -> tuple[list[Example], list[Example], int]:
+    """(training examples, held-out examples, number of candidates without a score); from the cache if it has them."""
+    train, heldout = split_problems(context.splits.train, config)
+    problems = train + heldout
+    key = _data_key(config, context, problems)
+    path = cache_dir_of(config) / "reward_data" / f"{key}.parquet"
+    if not path.is_file():
+        examples = distributed.gather_list(_made_here(config, context, problems, stages))
+        if not examples:
+            raise ConfigError("rewards: not one of the candidates could be scored; see what they need of the data")
+        if distributed.is_main():
+            _write(path, examples)
+        distributed.barrier()
+    examples = [Example(**row) for row in pq.read_table(path).to_pylist()]
+    unscored = len(problems) * (1 + config.reward_model.num_student_outputs) - len(examples)
+    train_keys = {problem.key for problem in train}
+    return (
+        [example for example in examples if example.key in train_keys],
+        [example for example in examples if example.key not in train_keys],
+        unscored,
+    )
+
+
+def _made_here(
+    config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem], stages: Stages
+) -> list[Example]:
+    """This process's share of the examples; those of all processes, in rank order, are those of a single one."""
+    share, number = distributed.my_rows(len(problems)), config.reward_model.num_student_outputs
+    mine = problems[share.start : share.stop]
+    with stages("teacher_texts", f"the teacher answers {len(problems)} prompts"):
+        teacher = [texts[0] for texts in teacher_texts(config, context.teacher, context.tokenizer, mine, 1)]
+    with stages("student_texts", f"the untrained student answers {len(problems)} prompts, {number} time(s) each"):
+        student = student_texts(config, context, mine)
+    with stages("scores", f"the rewards score {len(problems) * (1 + number)} answers"):
+        return scored_rows(config, context, mine, teacher, student)
+
+
+def student_texts(
+    config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem]
+) -> list[tuple[str, ...]]:
+    """Sampled answers of the student as it is now; each depends on the seed, its prompt and its number alone."""
+    number = config.reward_model.num_student_outputs
+    settings = config.generation
+    sampling = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
+    cache = TeacherOutputCache(cache_dir_of(config) / "student_texts")
+    how = {"num_texts": number, "seed": config.seed, **vars(sampling)}
+    student = fingerprint(context.student)
+    keys = [output_key(student, problem.prompt, how) for problem in problems]
+    found = cache.get(keys)
+    missing = [row for row, key in enumerate(keys) if key not in found]
+    context.student.eval()
+    for start in tqdm(range(0, len(missing), SHARD), "student texts", unit="shard", disable=not distributed.is_main()):
+        rows = [row for row in missing[start : start + SHARD] for _ in range(number)]
+        seeds = [_seed(config.seed, problems[row].prompt, i % number) for i, row in enumerate(rows)]
+        prompt_ids = [context.tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"] for row in rows]
+        generated = generate(
+            context.student,
+            prompt_ids,
+            sampling,
+            eos_token_ids=[context.tokenizer.eos_token_id],
+            pad_token_id=context.tokenizer.pad_token_id,
+            seeds=seeds,
+            batch_size=len(rows),
+            vocab_size=len(context.tokenizer),
+        )
+        texts = [
+            added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)
+        ]
+        cache.put(
+            TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i : i + number]))
+            for i, row in zip(range(0, len(rows), number), rows[::number], strict=True)
+        )
+    found = cache.get(keys)
+    return [found[key].texts for key in keys]
+
+
+def _seed(seed: int, prompt: str, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{number}:{prompt}".encode()).digest()[:7], "big")
+
+
+def scored_rows(
+    config: RunConfig,
+    context: RunContext,
+    problems: Sequence[Problem],
+    teacher: Sequence[str],
+    student: Sequence[Sequence[str]],
+) -> list[Example]:
+    """Every candidate with its blended score and verdict; candidates without a score are left out."""
+    candidates = [
+        (problem, reference, text, source)
+        for problem, reference, texts in zip(problems, teacher, student, strict=True)
+        for source, text in (("teacher", reference), *(("student", text) for text in texts))
+    ]
+    examples = []
+    with RewardBlend(_specs(config)) as blend:
+        for start in range(0, len(candidates), SHARD):
+            rows = candidates[start : start + SHARD]
+            scores = _score(context, blend, rows)
+            examples += [
+                Example(problem.key, problem.task, problem.prompt, reference, text, source, score, verdict)
+                for (problem, reference, text, source), score, verdict in zip(
+                    rows, scores.total, successes(scores), strict=True
+                )
+                if score is not None
+            ]
+    return examples
+
+
+def _specs(config: RunConfig) -> list[RewardSpec]:
+    """The run's rewards; a task check of weight 0 joins them where none of them verifies answers."""
+    specs = [RewardSpec.from_config(entry) for entry in config.rewards]
+    verified = any(spec.label in VERIFYING_REWARDS for spec in specs)
+    return specs if verified else [*specs, RewardSpec("task_check", 0.0)]
+
+
+def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]]) -> BlendedScores:
+    problems = [problem for problem, *_ in rows]
+    eos = [context.tokenizer.eos_token_id]
+    texts = [text for _, _, text, _ in rows]
+    ids = [ids + eos for ids in context.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    completions = [Completion(text, row, Finish.STOP) for text, row in zip(texts, ids, strict=True)]
+    prompts = [problem.prompt for problem in problems]
+    teacher_columns = None
+    if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
+        prompt_ids = context.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        tasks = [problem.task for problem in problems]
+        flat = context.teacher.score(prompt_ids, ids, tasks=tasks).logprobs_N.split([len(row) for row in ids])
+        teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
+    return blend.score(
+        prompts=prompts,
+        completions=texts,
+        completion_ids=ids,
+        columns=columns_of(problems, completions) | {"teacher_output": [reference for _, reference, _, _ in rows]},
+        teacher_columns=teacher_columns,
+    )
+
+
+def _data_key(config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem]) -> str:
+    generation = config.generation
+    made_from: list[Any] = [
+        context.teacher.fingerprint,
+        fingerprint(context.student),
+        config.seed,
+        config.reward_model.num_student_outputs,
+        [generation.max_completion_length, generation.temperature, generation.top_p],
+        list(config.rewards),
+        [[problem.prompt, problem.columns] for problem in problems],
+    ]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, examples: Sequence[Example]) -> None:
+    """One parquet file, whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(pa.Table.from_pylist([asdict(example) for example in examples]), temporary)
+    temporary.rename(path)

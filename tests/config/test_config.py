@@ -1,0 +1,112 @@
+"""Settings: what a user types wrong is answered in one clear line, before anything heavy is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rl_distill.config import ConfigError, RunConfig, load_config
+from rl_distill.config.reading import parse_override
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_configs_load():
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        assert isinstance(load_config(path), RunConfig), path
+
+
+def test_overrides_win_over_the_file_and_the_file_over_its_base(tmp_path):
+    write(tmp_path, "base.yaml", "seed: 1\nppo: {num_steps: 10, learning_rate: 1.0e-3}\n")
+    path = write(tmp_path, "run.yaml", "base: base.yaml\nppo: {num_steps: 20}\n")
+    config = load_config(path, {"ppo.num_epochs": 3})
+    assert (config.seed, config.ppo.num_steps, config.ppo.learning_rate, config.ppo.num_epochs) == (1, 20, 1e-3, 3)
+
+
+def test_a_wrong_key_names_the_nearest_one():
+    with pytest.raises(ConfigError, match=r"unknown setting 'ppo.learning_rat'; did you mean 'learning_rate'\?"):
+        load_config(None, {"ppo.learning_rat": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ppo.num_steps": "many"}, "ppo.num_steps: expected int, got 'many'"),
+        ({"ppo.bf16": 1}, "ppo.bf16: expected bool, got 1"),
+        ({"anchor.schedule": "sometimes"}, "anchor.schedule: 'sometimes' is not one of fixed, anneal"),
+        ({"ppo": 3}, "ppo: expected settings"),
+        ({"rewards": "math"}, "rewards: expected a list"),
+        ({"ppo.advantage": "group_mean"}, "set ppo.group_size to 2 or more"),
+        ({"ppo.batch_size": 10, "ppo.group_size": 4}, "must be a multiple"),
+        ({"demo": None}, "student.model, teacher.model, data.train must be set"),
+        ({"anchor.placement": "reward", "anchor.estimator": "k3"}, "k3 is unbounded"),
+    ],
+)
+def test_wrong_values_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, settings)
+
+
+def test_command_line_values_are_read_as_yaml():
+    assert [parse_override(text) for text in ("1e-4", "3", "true", "null", "[a, b]", "word")] == [
+        1e-4,
+        3,
+        True,
+        None,
+        ["a", "b"],
+        "word",
+    ]
+
+
+def test_a_config_survives_results_json(tmp_path):
+    config = load_config(ROOT / "configs" / "demo.yaml", {"seed": 7})
+    import yaml
+
+    path = write(tmp_path, "again.yaml", yaml.safe_dump(config.to_dict()))
+    assert load_config(path) == config
+
+
+def run_launcher(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-X", "importtime", str(ROOT / "launch" / "ppo.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+def heavy_imports(done: subprocess.CompletedProcess) -> set[str]:
+    names = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    return names & {"torch", "transformers", "trl", "datasets", "deepspeed"}
+
+
+def test_help_lists_the_settings_without_importing_torch():
+    done = run_launcher("--help")
+    assert done.returncode == 0
+    assert "ppo.learning_rate = " in done.stdout
+    assert not heavy_imports(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ppo.num_step", "3"], "did you mean 'num_steps'?"),
+        (["--config", "nowhere.yaml"], "config file 'nowhere.yaml' does not exist"),
+        (["--rewards", "[{fn: math_anser}]"], "math_answer"),
+        (["--rewards", "[{fn: ./nowhere.py:f}]"], "nowhere.py"),
+        (["--rewards", "[{fn: repetition}]"], "anchor.schedule: evidence needs one of the rewards"),
+        (["--output_dir", "/proc/nowhere/run"], "/proc/nowhere/run"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--ppo.num_steps"], "--ppo.num_steps needs a value"),
+    ],
+)
+def test_a_wrong_command_line_is_one_clear_line_and_no_work(arguments, message):
+    done = run_launcher(*arguments)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not heavy_imports(done)

@@ -1,0 +1,95 @@
+"""vLLM behind the function that samples rollouts, against an engine that speaks as TRL's VLLMGeneration does."""
+
+import inspect
+
+import pytest
+import torch
+
+from rl_distill.config import ConfigError
+from rl_distill.generation import vllm
+from rl_distill.generation.sampling import Sampling, StopStrings
+from rl_distill.types import Finish
+from tests.tiny_run import make_config, make_trainer
+
+
+class FakeBackend:
+    """Returns what VLLMGeneration documents: ids, and one list of log-probabilities per token."""
+
+    temperature = 1.0
+
+    def __init__(self, completions, logprob=-1.0):
+        self.completions, self.logprob, self.calls, self.synced = completions, logprob, [], 0
+
+    def sync_weights(self):
+        self.synced += 1
+
+    def generate(self, prompts, images, num_generations):
+        self.calls.append((prompts, images, num_generations, self.temperature))
+        ids = [self.completions[row % len(self.completions)] for row in range(len(prompts))]
+        return prompts, ids, [[[self.logprob]] * len(row) for row in ids], [[[token] for token in row] for row in ids]
+
+
+def test_completions_end_by_eos_by_stop_string_or_by_length(tokenizer):
+    stop = StopStrings(tokenizer, ["."])
+    dot = tokenizer(" pens.")["input_ids"]
+    backend = FakeBackend([[9, 8, 1], [9, 8, 7, 6], dot + [5] * (4 - len(dot)) if len(dot) < 4 else dot[:4]])
+    engine = vllm.VLLMEngine(backend, [1], max_tokens=4, stop=stop)
+    found = engine.generate(None, [[5], [6]], Sampling(4, temperature=0.7), seeds=[0, 1])
+    assert [item.finish for item in found] == [Finish.STOP, Finish.LENGTH]
+    assert found[0].token_ids == [9, 8, 1]
+    assert found[0].logprobs == [-1.0, -1.0, -1.0]
+    assert backend.calls == [([[5], [6]], None, 1, 0.7)]
+    assert backend.synced == 1
+
+
+def test_importance_weights_scale_the_advantages_and_are_capped(tmp_path):
+    trainer = make_trainer(tmp_path, generation__sampler_weight_cap=2.0, anchor__schedule="fixed")
+    plain = trainer.collector.collect(trainer.model, 0)
+    ids = [completion.token_ids for completion in plain.completions]
+
+    def with_sampler(shift):
+        backend = FakeBackend(ids)
+        rows = [row[: len(c)].tolist() for row, c in zip(plain.logprobs_BT - shift, ids, strict=True)]
+        rows[0][0] = None  # what VLLMGeneration makes of a NaN: that token is not corrected
+        plain.advantages_BT[0, 0] = 0.0
+        backend.generate = lambda prompts, images, n: (prompts, ids, [[[x] for x in row] for row in rows], None)
+        trainer.collector.engine = vllm.VLLMEngine(
+            backend, [trainer.collector.tokenizer.eos_token_id], trainer.config.generation.max_completion_length, None
+        )
+        return trainer.collector.collect(trainer.model, 0)
+
+    def with_sampler_but_first(shift):
+        rollout = with_sampler(shift)
+        assert rollout.advantages_BT[0, 0].isfinite()
+        rollout.advantages_BT[0, 0] = 0.0
+        return rollout
+
+    same = with_sampler_but_first(0.0)
+    assert torch.allclose(same.advantages_BT, plain.advantages_BT, atol=1e-5)
+    assert same.extra_metrics["sampler/weight"] == pytest.approx(1.0, abs=1e-4)
+    half = with_sampler_but_first(0.6931472 * -1)  # the sampler gave each token twice the trainer's probability
+    assert torch.allclose(half.advantages_BT, plain.advantages_BT / 2, atol=1e-5)
+    capped = with_sampler_but_first(5.0)
+    assert torch.allclose(capped.advantages_BT, plain.advantages_BT * 2, atol=1e-5)
+    assert capped.extra_metrics["sampler/logprob_difference"] == pytest.approx(5.0, rel=0.05)
+    trainer.train()
+
+
+def test_the_options_are_arguments_of_the_installed_vllm_generation(tmp_path):
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    options = vllm.backend_options(make_config(tmp_path, generation__stop=["\n\n"]), [1, 2])
+    known = inspect.signature(VLLMGeneration.__init__).parameters
+    assert set(options) | {"model", "accelerator", "processing_class", "server_base_url"} <= set(known)
+    assert list(inspect.signature(VLLMGeneration.generate).parameters)[1:4] == ["prompts", "images", "num_generations"]
+    assert options["generation_kwargs"] == {
+        "stop_token_ids": [1, 2],
+        "stop": ["\n\n"],
+        "include_stop_str_in_output": True,
+    }
+
+
+def test_without_vllm_the_message_says_what_to_install(tmp_path):
+    pytest.importorskip("trl")
+    with pytest.raises(ConfigError, match="needs vllm: pip install"):
+        make_trainer(tmp_path, generation__engine="vllm_colocate")
