@@ -115,7 +115,7 @@ def test_own_models_and_data_train_end_to_end(tmp_path):
     assert 0 <= record["rewards/bleu/mean"] <= 1
 
 
-def test_the_embedded_world_is_made_once(tmp_path, monkeypatch):
+def test_the_demo_world_is_made_once(tmp_path, monkeypatch):
     settings = {
         "output_dir": str(tmp_path),
         "demo.teacher_sft.num_steps": 3,
