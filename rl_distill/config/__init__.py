@@ -3,22 +3,24 @@
 from .loading import Config, load_config, teachers_of
 from .reading import ConfigError
 from .schema import (
-    AnchorConfig,
-    CheckpointConfig,
     DataConfig,
     DemoConfig,
-    DistributedConfig,
-    EvaluationConfig,
-    GenerationConfig,
     LoraAdapterConfig,
-    PPOConfig,
-    RewardRefreshConfig,
     RunConfig,
     SFTStageConfig,
     StudentConfig,
     TeacherConfig,
     TeacherServerConfig,
     TinyModelConfig,
+)
+from .training import (
+    AnchorConfig,
+    CheckpointConfig,
+    DistributedConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    PPOConfig,
+    RewardRefreshConfig,
     VLLMConfig,
 )
 

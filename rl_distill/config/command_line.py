@@ -6,10 +6,8 @@ Imports no torch, so `--help` and a typo answer at once.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
-import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 
 from . import Config, ConfigError, RunConfig, load_config
 from .reading import parse_override
+from .reference import settings_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -131,19 +130,6 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}") from error
 
 
-def describe(cls: type, prefix: str = "") -> str:
-    """One line per setting: its name, type and default."""
-    lines = []
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        inner = next(
-            (a for a in (hints[field.name], *typing.get_args(hints[field.name])) if dataclasses.is_dataclass(a)), None
-        )
-        if inner is not None:
-            lines.append(describe(typing.cast(type, inner), f"{prefix}{field.name}."))
-            continue
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        lines.append(f"  {prefix}{field.name} = {default!r}")
-    return "\n".join(lines)
+def describe(cls: type) -> str:
+    """One line per setting: its name, default, range and meaning."""
+    return "\n".join(f"  {setting}" for setting in settings_of(cls))

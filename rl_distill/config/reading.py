@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
+from .ranges import range_of
+
 
 class ConfigError(ValueError):
     """A setting is wrong; the message is one line that says which and what to do."""
@@ -72,7 +74,16 @@ def build(cls: type, settings: dict[str, Any], prefix: str) -> Any:
     for key in settings:
         if key not in hints:
             raise ConfigError(f"unknown setting {prefix + str(key)!r}; {nearest(str(key), hints)}")
-    return cls(**{key: convert(hints[key], value, prefix + key) for key, value in settings.items()})
+    return cls(**{key: convert_field(cls, key, value, prefix + key) for key, value in settings.items()})
+
+
+def convert_field(cls: type, key: str, value: Any, name: str) -> Any:
+    """The value as the field `key` of a settings class holds it; ConfigError on a wrong type or outside its range."""
+    converted = convert(typing.get_type_hints(cls)[key], value, name)
+    allowed = range_of(next(field for field in dataclasses.fields(cls) if field.name == key))
+    if allowed is not None and converted is not None and converted not in allowed:
+        raise ConfigError(f"{name} must be {allowed}, not {value}")
+    return converted
 
 
 def convert(hint: Any, value: Any, name: str) -> Any:
