@@ -29,7 +29,8 @@ LAYERS = (
     ("launch",),
 )
 LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
-TORCH_FREE = ("config/schema", "config/training", "config/ranges", "config/reference", "config/reading", "config/checks", "config/loading", "config/command_line")
+TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
+TORCH_FREE += ("config/training", "config/ranges", "config/reference")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 
