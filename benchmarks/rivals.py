@@ -40,10 +40,12 @@ def logit_kd(context: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, 
 
     from rl_distill.distill.sft import MuonAdamW
     from rl_distill.maths.batching import token_batch
+    from rl_distill.models.tokenizers import prompt_ids
 
     tokenizer, student, teacher = context.tokenizer, context.student.train(), context.teacher.model
-    prompts = tokenizer([p for p, _ in pairs])["input_ids"]
-    outputs = [[*ids, tokenizer.eos_token_id] for ids in tokenizer([c for _, c in pairs])["input_ids"]]
+    prompts = prompt_ids(tokenizer, [p for p, _ in pairs])
+    texts = tokenizer([c for _, c in pairs], add_special_tokens=False)["input_ids"]
+    outputs = [[*ids, tokenizer.eos_token_id] for ids in texts]
     optimizer = MuonAdamW(student, stage.learning_rate)
     schedule = get_cosine_schedule_with_warmup(optimizer, stage.warmup_steps, stage.num_steps)
     rng = random.Random(seed)

@@ -67,8 +67,8 @@ class PPOConfig:
     advantage: Literal["gae", "group_mean"] = "gae"
     """`gae`: with a critic. `group_mean`: the score minus the mean of its prompt's completions, without a critic."""
     critic: Literal["teacher_informed", "shared", "separate"] = "teacher_informed"
-    """`teacher_informed`: reads the teacher's hidden states. `shared`: a head on the policy's trunk. `separate`: its own
-    trunk."""
+    """`teacher_informed`: reads the teacher's hidden states. `shared`: a head on the policy's trunk. `separate`: a
+    trunk of its own."""
     critic_warmup_steps: int = ranged(5, "[0, inf)")
     """Steps at the start in which only the critic learns."""
     policy_coef: float = ranged(1.0, "[0, inf)")
@@ -138,7 +138,7 @@ class GenerationConfig:
     temperature_end: float | None = ranged(None, "(0, inf)")
     """Where given, the temperature goes linearly from `temperature` at the first step to this at the last."""
     top_p: float = ranged(1.0, "(0, 1]")
-    """The smallest set of tokens with this probability is sampled from; log-probabilities are of the whole vocabulary."""
+    """Sampling keeps the smallest set of tokens with this probability; log-probabilities are of all tokens."""
     stop: tuple[str, ...] = ()
     """A completion ends after any of these texts, as after an EOS."""
     batch_size: int = ranged(64, "[1, inf)")

@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from .. import distributed
 from ..config import SFTStageConfig
+from ..models.tokenizers import prompt_ids
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -82,7 +83,7 @@ def fine_tune(
     )
     trainer = SFTTrainer(
         model=model,
-        args=arguments,
+        args=distributed.on_one_device(arguments),
         train_dataset=tokenized(tokenizer, pairs),
         processing_class=tokenizer,
         optimizers=(MuonAdamW(model, stage.learning_rate), None),
@@ -95,7 +96,7 @@ def fine_tune(
 
 def tokenized(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> Dataset:
     """Columns `input_ids` and `labels`: the prompt's labels are -100, the completion ends with EOS."""
-    prompts = tokenizer([prompt for prompt, _ in pairs], add_special_tokens=False)["input_ids"]
+    prompts = prompt_ids(tokenizer, [prompt for prompt, _ in pairs])
     completions = tokenizer([completion for _, completion in pairs], add_special_tokens=False)["input_ids"]
     rows = [(p, [*c, tokenizer.eos_token_id]) for p, c in zip(prompts, completions, strict=True)]
     return Dataset.from_dict({"input_ids": [p + c for p, c in rows], "labels": [[-100] * len(p) + c for p, c in rows]})

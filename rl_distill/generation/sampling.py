@@ -75,6 +75,19 @@ class StopStrings:
         decoded = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
         return [any(text in tail for text in self.texts) for tail in decoded]
 
+    def ended(self, generated: Generated) -> Generated:
+        """The completion up to where it first completed one of the texts: what sampling with them would have given."""
+        for length in range(1, len(generated.token_ids) + 1):
+            if self.found_in([generated.token_ids[:length]])[0]:
+                logprobs = generated.logprobs and generated.logprobs[:length]
+                return Generated(generated.token_ids[:length], Finish.STOP, logprobs)
+        return generated
+
+    @classmethod
+    def of(cls, tokenizer: Any, texts: Sequence[str]) -> StopStrings | None:
+        """None where there are no texts."""
+        return cls(tokenizer, texts) if texts else None
+
 
 class TransformersEngine:
     """The policy itself, through `generate` below."""

@@ -60,7 +60,7 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         greater_is_better=True,
         save_strategy="steps",
         save_steps=config.checkpoint.every_steps * updates,
-        save_total_limit=max(2, config.checkpoint.keep_last) + int(config.evaluation.load_best),
+        save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
         report_to=list(config.report_to),
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -72,4 +72,4 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         accelerator_config={"use_configured_state": distributed.world_size() > 1 and not sharded},
     )
     distributed.shard_on_cpu(arguments.distributed_state)
-    return arguments
+    return distributed.on_one_device(arguments)

@@ -26,6 +26,7 @@ from ..maths.kl import kl_k1
 from ..maths.masking import masked_mean
 from ..models.actor_critic import ActorCritic
 from ..models.critics import teacher_scalars
+from ..models.tokenizers import prompt_ids
 from ..teachers import Scoring, Teacher
 from ..timing import Phases
 from ..types import Completion, Finish, Problem
@@ -53,7 +54,7 @@ class RolloutCollector:
     ) -> None:
         self.config, self.problems, self.tokenizer = config, list(problems), tokenizer
         self.teacher, self.blend, self.coefficient, self.phases = teacher, blend, coefficient, phases
-        self.prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
+        self.prompt_ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
         settings = config.generation
         self.sampling = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None

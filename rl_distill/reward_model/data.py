@@ -24,6 +24,7 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardS
 from .. import distributed
 from ..config import ConfigError, RunConfig
 from ..generation.sampling import Sampling, added_text, generate
+from ..models.tokenizers import prompt_ids
 from ..ppo.rollout import columns_of, successes
 from ..progress import Stages
 from ..run_setup import RunContext, cache_dir_of, teacher_texts
@@ -131,10 +132,10 @@ def student_texts(
     for start in tqdm(range(0, len(missing), SHARD), "student texts", unit="shard", disable=not distributed.is_main()):
         rows = [row for row in missing[start : start + SHARD] for _ in range(number)]
         seeds = [_seed(config.seed, problems[row].prompt, i % number) for i, row in enumerate(rows)]
-        prompt_ids = [context.tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"] for row in rows]
+        prompts = prompt_ids(context.tokenizer, [problems[row].prompt for row in rows])
         generated = generate(
             context.student,
-            prompt_ids,
+            prompts,
             sampling,
             eos_token_ids=[context.tokenizer.eos_token_id],
             pad_token_id=context.tokenizer.pad_token_id,
@@ -142,9 +143,7 @@ def student_texts(
             batch_size=len(rows),
             vocab_size=len(context.tokenizer),
         )
-        texts = [
-            added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)
-        ]
+        texts = [added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompts, generated, strict=True)]
         cache.put(
             TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i : i + number]))
             for i, row in zip(range(0, len(rows), number), rows[::number], strict=True)
@@ -201,9 +200,8 @@ def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, st
     prompts = [problem.prompt for problem in problems]
     teacher_columns = None
     if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
-        prompt_ids = context.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        tasks = [problem.task for problem in problems]
-        flat = context.teacher.score(prompt_ids, ids, tasks=tasks).logprobs_N.split([len(row) for row in ids])
+        tasks, shown = [problem.task for problem in problems], prompt_ids(context.tokenizer, prompts)
+        flat = context.teacher.score(shown, ids, tasks=tasks).logprobs_N.split([len(row) for row in ids])
         teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
     return blend.score(
         prompts=prompts,

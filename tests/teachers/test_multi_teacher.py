@@ -15,7 +15,7 @@ from rl_distill.maths.logprobs import token_statistics
 from rl_distill.progress import Stages
 from rl_distill.run_setup import prepare
 from rl_distill.teachers.colocated import ColocatedTeacher
-from rl_distill.teachers.curriculum import TeacherCurriculum
+from rl_distill.teachers.curriculum import TeacherCurriculum, upper_lead
 from rl_distill.teachers.multi_teacher import EnsembleTeacher, RoutedTeacher
 from rl_distill.teachers.remote import RemoteTeacher
 from tests import own_models
@@ -152,19 +152,31 @@ def adaptive(pair, **options):
     return TeacherCurriculum(openers, [32, 48], **{"switch_gap": 0.1, "temperature": TEMPERATURE} | options)
 
 
-def test_the_next_teacher_takes_over_at_the_gap_and_no_sooner(pair):
+def test_the_lead_of_a_teacher_is_paired_and_one_standard_error_up():
+    teacher, student = [1.0, 1.0, 1.0, 0.0, None], [1.0, 0.0, 1.0, 0.0, 1.0]
+    # differences 0, 1, 0, 0: mean 1/4, variance 3/16, four problems
+    assert upper_lead(teacher, student) == pytest.approx(1 / 4 + math.sqrt(3 / 16 / 4))
+    assert upper_lead([1.0, 0.0], [1.0, 0.0]) == 0.0  # the very same answers leave no doubt
+    assert math.isnan(upper_lead([1.0, None], [None, 1.0]))
+
+
+def test_the_next_teacher_takes_over_when_the_lead_is_surely_small_and_no_sooner(pair):
     teacher, asked = adaptive(pair), []
+    half = [1.0] * 50 + [0.0] * 50
 
     def measure():
         asked.append(teacher.index)
-        return {"math": 0.5, "overall": (0.5, 0.9)[teacher.index]}
+        return half
 
-    assert not teacher.observe(math.nan, measure)
-    assert not teacher.observe(0.3999, measure)
-    assert teacher.observe(0.4, measure)
-    assert (teacher.index, asked) == (1, [0, 1])
-    assert not teacher.observe(1.0, measure)  # it is the last
-    assert teacher.evidence == {"math": 0.5}
+    def behind_by(number):
+        return [0.0] * number + half[number:]
+
+    assert not teacher.observe([None] * 100, measure)
+    # 8 behind of 100: 0.08 + sqrt(0.08 * 0.92 / 100) = 0.107; 7 behind: 0.07 + 0.0255 = 0.0955
+    assert not teacher.observe(behind_by(8), measure)
+    assert teacher.observe(behind_by(7), measure)
+    assert (teacher.index, teacher.accuracy, asked) == (1, 0.5, [0, 1])
+    assert not teacher.observe([1.0] * 100, measure)  # it is the last
 
 
 def test_teachers_of_all_widths_look_alike(pair):
@@ -175,7 +187,7 @@ def test_teachers_of_all_widths_look_alike(pair):
         close(found.logprobs_N, expected.logprobs_N)
         logits_NV = found.hidden_NE @ teacher.lm_head_weight_VE.t()
         close(logits_NV, expected.hidden_NE @ pair[index].lm_head_weight_VE.t())
-        teacher.observe(1.0, lambda: {"overall": 0.5})
+        teacher.observe([1.0], lambda: [0.5])
 
 
 def test_only_the_present_teacher_is_held(make_policy, tokenizer):
@@ -190,7 +202,7 @@ def test_only_the_present_teacher_is_held(make_policy, tokenizer):
     teacher = TeacherCurriculum(openers, [32, 48], switch_gap=0.1, temperature=1.0)
     assert not models
     teacher.score(PROMPTS, COMPLETIONS)
-    teacher.observe(1.0, lambda: {"overall": 0.5})
+    teacher.observe([1.0], lambda: [0.5])
     teacher.score(PROMPTS, COMPLETIONS)
     assert [model() is None for model in models] == [True, False]
     assert teacher.tokens_scored == 2 * 15
@@ -198,9 +210,9 @@ def test_only_the_present_teacher_is_held(make_policy, tokenizer):
 
 def test_the_present_teacher_is_part_of_the_checkpoint(pair):
     teacher, again = adaptive(pair), adaptive(pair)
-    teacher.observe(1.0, lambda: {"overall": 0.5})
+    teacher.observe([1.0], lambda: [0.5])
     again.load_state_dict(teacher.state_dict())
-    assert (again.index, again.accuracies) == (1, {0: {"overall": 0.5}, 1: {"overall": 0.5}})
+    assert (again.index, again.grades) == (1, {0: [0.5], 1: [0.5]})
     close(again.score(PROMPTS, COMPLETIONS).logprobs_N, pair[1].score(PROMPTS, COMPLETIONS).logprobs_N)
     with pytest.raises(ValueError, match=r"at teacher 2 of teachers, which has 1"):
         TeacherCurriculum([None], [32], switch_gap=0, temperature=1).load_state_dict(teacher.state_dict())
