@@ -5,7 +5,7 @@ import pytest
 from reward_models import RewardSpec
 from rl_distill.evals import evaluation
 from rl_distill.evals.evaluation import Evaluation, evaluate, evaluate_writer, gap_recovered, grade, verdicts
-from rl_distill.generation.sampling import Generated, Sampling, StopStrings, generate
+from rl_distill.generation.sampling import Generated, Sampling, StopStrings, TransformersEngine
 from rl_distill.models.tokenizers import prompt_ids
 from rl_distill.types import Completion, Finish, Problem
 from tests.tiny_run import make_config
@@ -42,16 +42,14 @@ def test_an_answer_ends_after_the_token_that_completes_a_stop_string(tmp_path, t
 
 
 def test_a_validation_answer_is_what_a_greedy_rollout_would_be(tmp_path, make_policy, tokenizer):
-    policy, problems, limit = make_policy(3), sums(6), 12
+    """An untrained model with tied embeddings repeats the last token, here a space."""
+    policy, problems, stop = make_policy(3), sums(6), " " * 3
+    engine = TransformersEngine(tokenizer, 4, StopStrings(tokenizer, [stop]))
     ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
-    greedy = Sampling(limit, temperature=0.0)
-    ends = {"eos_token_ids": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id}
-    free = generate(policy, ids, greedy, vocab_size=len(tokenizer), **ends)
-    stop = next(text for item in free for token in item.token_ids[2:6] if (text := tokenizer.decode([token])).strip())
-    rollouts = generate(policy, ids, greedy, vocab_size=len(tokenizer), stop=StopStrings(tokenizer, [stop]), **ends)
-    assert [item.token_ids for item in rollouts] != [item.token_ids for item in free]
-    config = make_config(tmp_path, generation__stop=[stop], generation__max_completion_length=limit)
+    rollouts = engine.generate(policy, ids, Sampling(12, temperature=0.0), range(6))
+    config = make_config(tmp_path, generation__stop=[stop])
     completions = evaluate(policy, tokenizer, problems, config).completions
+    assert [(c.text, len(c.token_ids), c.finish) for c in completions] == [(stop, 3, Finish.STOP)] * 6
     assert [(c.token_ids, c.finish) for c in completions] == [(item.token_ids, item.finish) for item in rollouts]
 
 
