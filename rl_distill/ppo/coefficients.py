@@ -146,15 +146,25 @@ def count_successes(tasks: Sequence[str], successes: Sequence[float | None]) -> 
     return dict(sorted(counts.items()))
 
 
+def upper_lead(ahead: SuccessCount, behind: SuccessCount) -> float:
+    """How far one success rate may be ahead of another: the difference, plus one standard error of it.
+
+    Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10: the errors of
+    the two score intervals add up as squares. Without trials behind it is about the rate ahead.
+    """
+    first, second = (count.rate if count.trials else 0.5 for count in (ahead, behind))
+    return first - second + math.hypot(ahead.upper - first, second - behind.lower)
+
+
 class EvidenceCoefficient:
     """Per task, strong while the teacher may solve more than the student does, weak once the student has caught up.
 
-        coefficient = clamp((upper(teacher) - lower(student)) / scale, floor, ceiling)
+        coefficient = clamp(upper_lead(teacher, student) / scale, floor, ceiling)
 
-    upper and lower are one standard error from the rates: the anchor lets go when the student's successes show that it
-    has caught up, and not when few of them happen to look like it. Both rates are of sampled completions at the same
-    temperature, checked by the same functions. The student's trials of earlier steps count `decay` times as much with
-    every step: the policy that made them is gone (discounted counts, as in Raj & Kalyani 2017, arXiv 1707.09727).
+    The lead is taken one standard error up: the anchor lets go when the student's successes show that it has caught up,
+    and not when few of them happen to look like it. Both rates are of sampled completions at the same temperature,
+    checked by the same functions. The student's trials of earlier steps count `decay` times as much with every step:
+    the policy that made them is gone (discounted counts, as in Raj & Kalyani 2017, arXiv 1707.09727).
 
     A task without a teacher's count keeps `ceiling`, as under a fixed coefficient. Whatever names the evidence may
     serve as a task, a single problem included.
@@ -182,7 +192,7 @@ class EvidenceCoefficient:
     def coefficient(self, task: str) -> float:
         if task not in self.teacher_success:
             return self.ceiling
-        lead = self.teacher_success[task].upper - self.student_success.get(task, SuccessCount()).lower
+        lead = upper_lead(self.teacher_success[task], self.student_success.get(task, SuccessCount()))
         return _clamp(lead / self.scale, self.floor, self.ceiling)
 
     def coefficients(self, tasks: Sequence[str], progress: float) -> list[float]:

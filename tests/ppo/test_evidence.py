@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rl_distill.ppo.coefficients import EvidenceCoefficient, SuccessCount, count_successes
+from rl_distill.ppo.coefficients import EvidenceCoefficient, SuccessCount, count_successes, upper_lead
 
 
 def observe(evidence: EvidenceCoefficient, **successes: list[float | None]) -> None:
@@ -54,11 +54,13 @@ def test_successes_are_counted_per_task_without_the_unscored():
 
 def test_the_coefficient_by_hand():
     evidence = EvidenceCoefficient({"math": SuccessCount(8, 10)}, floor=0.05, ceiling=1.0, scale=0.5, decay=0.9)
-    assert evidence.coefficients(["math"], 0.0) == [1.0]  # (0.8963 - 0) / 0.5 is above the ceiling
+    assert evidence.coefficients(["math"], 0.0) == [1.0]  # nothing seen yet: (0.8 - 0.5 + 0.509) / 0.5
     observe(evidence, math=[1.0, 1.0, 0.0, None])
-    # 2 of 3: lower = (2.5 - sqrt(2 * 1 / 3 + 0.25)) / 4 = 0.3856
-    expected = (8.5 + math.sqrt(1.85)) / 11 - (2.5 - math.sqrt(2 / 3 + 0.25)) / 4
-    assert evidence.coefficients(["math"], 0.5) == pytest.approx([min(1.0, expected / 0.5)])
+    # teacher 8 of 10, upper 0.8964; student 2 of 3, lower (2.5 - sqrt(2 * 1 / 3 + 0.25)) / 4 = 0.3856
+    above, below = (8.5 + math.sqrt(1.85)) / 11 - 0.8, 2 / 3 - (2.5 - math.sqrt(2 / 3 + 0.25)) / 4
+    expected = (0.8 - 2 / 3 + math.sqrt(above**2 + below**2)) / 0.5
+    assert evidence.coefficients(["math"], 0.5) == pytest.approx([expected])
+    assert expected == pytest.approx(0.861, abs=1e-3)
     observe(evidence, math=[1.0] * 30)  # 31.8 of 32.7, above the teacher: at the floor
     assert evidence.student_success["math"] == SuccessCount(0.9 * 2 + 30, 0.9 * 3 + 30)
     assert evidence.coefficients(["math"], 0.5) == [0.05]
@@ -113,10 +115,36 @@ def test_a_student_as_good_as_its_teacher_is_let_go_of_as_the_evidence_grows():
             observe(evidence, math=[0.0, 1.0] * (rollouts // 2))
         found.append(evidence.coefficient("math"))
     assert found == sorted(found, reverse=True)
-    # both rates 1/2; 10 x 256 discounted trials: lower = (1280.5 - sqrt(640.25)) / 2561
-    teacher = (12800.5 + math.sqrt(6400.25)) / 25601
-    assert found[-1] == pytest.approx((teacher - (1280.5 - math.sqrt(640.25)) / 2561) / 0.15, abs=1e-6)
-    assert found[-1] < 0.1
+    # both rates 1/2; 25600 trials of the teacher and 10 x 256 discounted ones of the student
+    above, below = (12800.5 + math.sqrt(6400.25)) / 25601 - 0.5, 0.5 - (1280.5 - math.sqrt(640.25)) / 2561
+    assert found[-1] == pytest.approx(math.sqrt(above**2 + below**2) / 0.15, abs=1e-6)
+    assert found[-1] < 0.07
+
+
+def test_without_trials_a_student_is_taken_to_be_behind():
+    """However good or bad its teacher is, and continuously from no trial to a small part of one, right or wrong."""
+    for right in (2, 10, 50, 98):
+        teacher = SuccessCount(right, 100)
+        assert upper_lead(teacher, SuccessCount()) >= right / 100
+        for student in (SuccessCount(1e-9, 1e-9), SuccessCount(0.0, 1e-9)):
+            assert upper_lead(teacher, student) >= right / 100 - 1e-6
+
+
+@pytest.mark.parametrize(("rate", "trials_of_teacher", "trials_of_student"), [(0.577, 700, 900), (0.3, 50, 20)])
+def test_the_lead_covers_the_truth_as_often_as_one_standard_error_should(rate, trials_of_teacher, trials_of_student):
+    """Student as good as its teacher: the upper lead is above 0 in about 84 % of all pairs of outcomes."""
+
+    def chances(trials):
+        return [math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(trials + 1)]
+
+    covered = sum(
+        p * q
+        for i, p in enumerate(chances(trials_of_teacher))
+        if p > 1e-12
+        for j, q in enumerate(chances(trials_of_student))
+        if q > 1e-12 and upper_lead(SuccessCount(i, trials_of_teacher), SuccessCount(j, trials_of_student)) >= 0
+    )
+    assert covered == pytest.approx(0.841, abs=0.03)
 
 
 def test_a_task_without_evidence_keeps_the_full_coefficient():
