@@ -78,7 +78,7 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
     quiet_libraries()
     distributed.set_threads(config.num_threads)
     stages = Stages()
-    context = run_setup.prepare(config, stages)
+    context = run_setup.prepare(config, stages, with_anchor=False)
     before = {
         "teacher": evaluate(context.teacher.model, context.tokenizer, context.splits.test, config).accuracy(),
         "student": evaluate(context.student, context.tokenizer, context.splits.test, config).accuracy(),

@@ -71,12 +71,18 @@ class RunContext:
         }
 
 
-def prepare(config: RunConfig, stages: Stages, link: TeacherLink | None = None) -> RunContext:
+def prepare(
+    config: RunConfig, stages: Stages, link: TeacherLink | None = None, *, with_anchor: bool = True
+) -> RunContext:
     """The context of the config; `link` leads to the teacher where it has processes of its own.
 
-    Raises ConfigError where models, tokenizers or data do not fit together.
+    `with_anchor` False spares the anchor's evidence, which only PPO needs. Raises ConfigError where models, tokenizers
+    or data do not fit together.
     """
-    return (_own if config.demo is None else _demo_context)(config, stages, link)
+    context = (_own if config.demo is None else _demo_context)(config, stages, link)
+    if with_anchor and follows_evidence(config):
+        measure_evidence(config, context, stages)
+    return _with_teacher_texts(config, context, stages)
 
 
 def cache_dir_of(config: RunConfig) -> Path:
@@ -98,9 +104,7 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
         pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
         student_path = student_folder(config, config.demo, teacher_path, pairs, cache_dir, work_dir)
     student = load(student_path)[0].to(distributed.device())
-    context = RunContext(splits, teacher, student, tokenizer, {}, count_tokens(tokenizer, texts), link)
-    _measure_evidence(config, context, stages)
-    return _with_teacher_texts(config, context, stages)
+    return RunContext(splits, teacher, student, tokenizer, {}, count_tokens(tokenizer, texts), link)
 
 
 def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunContext:
@@ -120,15 +124,11 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
             teacher.shares([problem.task for problem in [*splits.train, *splits.validation, *splits.test]])
     if config.student.quantization is None:  # a quantized model is on its device and may not be moved
         student = student.to(distributed.device())
-    context = RunContext(splits, teacher, student, tokenizer, {}, 0, link)
-    _measure_evidence(config, context, stages)
-    return _with_teacher_texts(config, context, stages)
+    return RunContext(splits, teacher, student, tokenizer, {}, 0, link)
 
 
-def _measure_evidence(config: RunConfig, context: RunContext, stages: Stages) -> None:
-    """Sets the context's `teacher_success` where the anchor follows it; one warning about tasks without any."""
-    if not follows_evidence(config):
-        return
+def measure_evidence(config: RunConfig, context: RunContext, stages: Stages) -> None:
+    """Sets the context's `teacher_success`; one warning about tasks without any."""
     with stages("evidence", "the teacher samples answers, as the student will"):
         context.teacher_success = teacher_evidence(config, context)
     without = sorted({problem.task for problem in context.splits.train} - set(context.teacher_success))

@@ -13,7 +13,7 @@ from rl_distill.generation.sampling import Generated, Sampling
 from rl_distill.models.tokenizers import check_same_tokenizer, prompt_ids
 from rl_distill.ppo.coefficients import SuccessCount
 from rl_distill.progress import Stages
-from rl_distill.run_setup import _measure_evidence, prepare, teacher_evidence, teacher_texts
+from rl_distill.run_setup import measure_evidence, prepare, teacher_evidence, teacher_texts
 from rl_distill.teachers.colocated import make_teacher
 from rl_distill.types import Finish, Problem
 from tests.tiny_run import make_config, make_context
@@ -184,7 +184,7 @@ def test_a_task_that_cannot_be_verified_is_told_once_and_keeps_the_full_anchor(t
     config = make_config(tmp_path, ppo__num_steps=2, teacher__num_evidence_prompts=10)
     context = unsteady_context(config, with_chat(make_context(config).splits.train))
     with pytest.warns(UserWarning, match="no answer to the tasks chat could be verified") as caught:
-        _measure_evidence(config, context, Stages(quiet=True))
+        measure_evidence(config, context, Stages(quiet=True))
     assert len(caught) == 1
     assert "keeps anchor.coef (1) there for the whole run" in str(caught[0].message)
     assert context.teacher.asked[0][0] == 10  # none of them spent on chat
@@ -198,7 +198,7 @@ def test_data_that_cannot_be_verified_at_all_is_told_at_the_start(tmp_path):
     config = make_config(tmp_path)
     context = unsteady_context(config, with_chat([]))
     with pytest.warns(UserWarning, match=r"no answer to any task \(chat\) could be verified"):
-        _measure_evidence(config, context, Stages(quiet=True))
+        measure_evidence(config, context, Stages(quiet=True))
     assert context.teacher_success == {}
 
 
@@ -207,7 +207,7 @@ def test_rewards_that_verify_nothing_of_the_data_count_no_evidence(tmp_path):
     config = make_config(tmp_path, rewards=[{"fn": "code_execution"}], teacher__num_evidence_prompts=4)
     problems = [problem for problem in make_context(config).splits.train if problem.task == "math"]
     with pytest.warns(UserWarning, match=r"any task \(math\)"):
-        _measure_evidence(config, unsteady_context(config, problems), Stages(quiet=True))
+        measure_evidence(config, unsteady_context(config, problems), Stages(quiet=True))
 
 
 def test_own_models_and_data_train_end_to_end(tmp_path):
@@ -261,6 +261,10 @@ def test_the_demo_world_is_made_once(tmp_path, monkeypatch):
     second = prepare(config, Stages(quiet=True))
     assert first.teacher.fingerprint == second.teacher.fingerprint
     assert first.teacher_success == second.teacher_success
+    assert sum(count.trials for count in first.teacher_success.values()) == 20  # the prompts of the cold start
+    spared = prepare(config, Stages(quiet=True), with_anchor=False)
+    assert spared.teacher_success == {}
+    assert spared.teacher_tokens_generated < first.teacher_tokens_generated
 
 
 def test_make_teacher_freezes_the_model(tmp_path):

@@ -150,7 +150,7 @@ def upper_lead(ahead: SuccessCount, behind: SuccessCount) -> float:
     """How far one success rate may be ahead of another: the difference, plus one standard error of it.
 
     Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10: the errors of
-    the two score intervals add up as squares. Without trials behind it is about the rate ahead.
+    the two score intervals add up as squares. Without trials the one behind is taken to have no success.
     """
     first, second = (count.rate if count.trials else 0.5 for count in (ahead, behind))
     return first - second + math.hypot(ahead.upper - first, second - behind.lower)
