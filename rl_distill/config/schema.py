@@ -176,6 +176,8 @@ class PPOConfig:
     advantage: Literal["gae", "group_mean"] = "gae"
     critic: Literal["teacher_informed", "shared", "separate"] = "teacher_informed"
     critic_warmup_steps: int = 5
+    mask_truncated: bool = False
+    """Leave completions cut by length out of policy, critic and their statistics (DAPO's overlong filtering)."""
     policy_coef: float = 1.0
     value_coef: float = 0.5
     entropy_coef: float = 0.0

@@ -80,10 +80,12 @@ class ActorCritic(PreTrainedModel):
         teacher_weight_VE: HeadWeights | None = None,
         teacher_scalars_NK: Tensor | None = None,
         teacher_top_ids_NK: Tensor | None = None,
+        critic_only: bool = False,
     ) -> ActorCriticOutput:
         """ActorCriticOutput of `targets_N`, where state_index_N points into the flattened (B*L) positions that predict
         them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing.
-        With `teacher_weight_VE` the exact KL(student || teacher) comes along.
+        With `teacher_weight_VE` the exact KL(student || teacher) comes along. `critic_only` keeps the values' gradient
+        out of the policy.
         """
         trunk = self.policy.get_decoder()
         hidden_BLD = trunk(input_ids=input_ids_BL, use_cache=False).last_hidden_state
@@ -102,7 +104,8 @@ class ActorCritic(PreTrainedModel):
         )
         values_N = None
         if self.critic is not None:
-            inputs = CriticInputs(hidden_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
+            states_ND = hidden_ND.detach() if critic_only else hidden_ND
+            inputs = CriticInputs(states_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
             values_N = self.critic(inputs)
         if teacher_top_ids_NK is None:
             return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N)
@@ -133,8 +136,10 @@ def parameter_groups(model: ActorCritic, learning_rate: float, value_learning_ra
         {"params": [p for _, p in policy if p.ndim >= 2], "lr": learning_rate, "weight_decay": weight_decay},
         {"params": [p for _, p in policy if p.ndim < 2], "lr": learning_rate, "weight_decay": 0.0},
     ]
+    groups = [group | {"part": "policy"} for group in groups]
     if model.critic is not None:
-        groups.append({"params": list(model.critic.parameters()), "lr": value_learning_rate, "weight_decay": 0.0})
+        critic = {"params": list(model.critic.parameters()), "lr": value_learning_rate, "weight_decay": 0.0}
+        groups.append(critic | {"part": "critic"})
     return [group for group in groups if group["params"]]
 
 

@@ -174,7 +174,7 @@ def scored_rows(
     with RewardBlend(_specs(config)) as blend:
         for start in range(0, len(candidates), SHARD):
             rows = candidates[start : start + SHARD]
-            scores = _score(context, blend, rows)
+            scores = _score(context, blend, rows, config.generation.temperature)
             examples += [
                 Example(problem.key, problem.task, problem.prompt, reference, text, source, score, verdict)
                 for (problem, reference, text, source), score, verdict in zip(
@@ -192,7 +192,9 @@ def _specs(config: RunConfig) -> list[RewardSpec]:
     return specs if verified else [*specs, RewardSpec("task_check", 0.0)]
 
 
-def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]]) -> BlendedScores:
+def _score(
+    context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]], temperature: float
+) -> BlendedScores:
     problems = [problem for problem, *_ in rows]
     eos = [context.tokenizer.eos_token_id]
     texts = [text for _, _, text, _ in rows]
@@ -203,7 +205,8 @@ def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, st
     if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
         prompt_ids = context.tokenizer(prompts, add_special_tokens=False)["input_ids"]
         tasks = [problem.task for problem in problems]
-        flat = context.teacher.score(prompt_ids, ids, tasks=tasks).logprobs_N.split([len(row) for row in ids])
+        scores = context.teacher.score(prompt_ids, ids, tasks=tasks, temperature=temperature)
+        flat = scores.logprobs_N.split([len(row) for row in ids])
         teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
     return blend.score(
         prompts=prompts,

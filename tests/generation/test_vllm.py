@@ -49,28 +49,26 @@ def test_importance_weights_scale_the_advantages_and_are_capped(tmp_path):
 
     def with_sampler(shift):
         backend = FakeBackend(ids)
-        rows = [row[: len(c)].tolist() for row, c in zip(plain.logprobs_BT - shift, ids, strict=True)]
+        shifted = (plain.states.logprobs_N - shift).split(plain.lengths)
+        rows = [row.tolist() for row in shifted]
         rows[0][0] = None  # what VLLMGeneration makes of a NaN: that token is not corrected
-        plain.advantages_BT[0, 0] = 0.0
         backend.generate = lambda prompts, images, n: (prompts, ids, [[[x] for x in row] for row in rows], None)
         trainer.collector.engine = vllm.VLLMEngine(
             backend, [trainer.collector.tokenizer.eos_token_id], trainer.config.generation.max_completion_length, None
         )
         return trainer.collector.collect(trainer.model, 0)
 
-    def with_sampler_but_first(shift):
-        rollout = with_sampler(shift)
-        assert rollout.advantages_BT[0, 0].isfinite()
-        rollout.advantages_BT[0, 0] = 0.0
-        return rollout
+    def check(rollout, factor):
+        expected = plain.advantages_N * factor
+        expected[0] = plain.advantages_N[0]
+        assert torch.allclose(rollout.advantages_N, expected, atol=1e-5)
 
-    same = with_sampler_but_first(0.0)
-    assert torch.allclose(same.advantages_BT, plain.advantages_BT, atol=1e-5)
+    same = with_sampler(0.0)
+    check(same, 1.0)
     assert same.extra_metrics["sampler/weight"] == pytest.approx(1.0, abs=1e-4)
-    half = with_sampler_but_first(0.6931472 * -1)  # the sampler gave each token twice the trainer's probability
-    assert torch.allclose(half.advantages_BT, plain.advantages_BT / 2, atol=1e-5)
-    capped = with_sampler_but_first(5.0)
-    assert torch.allclose(capped.advantages_BT, plain.advantages_BT * 2, atol=1e-5)
+    check(with_sampler(-0.6931472), 0.5)  # the sampler gave each token twice the trainer's probability
+    capped = with_sampler(5.0)
+    check(capped, 2.0)
     assert capped.extra_metrics["sampler/logprob_difference"] == pytest.approx(5.0, rel=0.05)
     trainer.train()
 

@@ -51,29 +51,24 @@ def test_minibatches_use_every_row_once_and_are_reshuffled_per_epoch(tmp_path):
     assert first != second
 
 
-def test_a_rollout_aligns_scores_masks_and_bootstrap(tmp_path):
-    trainer = make_trainer(tmp_path, ppo__batch_size=16)
+def test_every_scored_completion_is_terminal_and_earns_its_score_once(tmp_path):
+    trainer = make_trainer(tmp_path, ppo__batch_size=32, generation__max_completion_length=24)
     torch.nn.init.normal_(trainer.model.critic.mlp[-1].weight)
     rollout = trainer.collector.collect(trainer.model, 0)
-    eos = trainer.collector.tokenizer.eos_token_id
-    ppo = trainer.config.ppo
-    assert {c.finish for c in rollout.completions} == {Finish.STOP, Finish.LENGTH} or all(
-        c.finish is Finish.LENGTH for c in rollout.completions
-    )
+    eos, ppo = trainer.collector.tokenizer.eos_token_id, trainer.config.ppo
+    assert {c.finish for c in rollout.completions} == {Finish.STOP, Finish.LENGTH}
+    values, returns = (x.split(rollout.lengths) for x in (rollout.states.values_N, rollout.returns_N))
     for row, completion in enumerate(rollout.completions):
-        length = len(completion.token_ids)
-        assert rollout.mask_BT[row].sum() == length
-        assert rollout.mask_BT[row, :length].all()
+        length, score = len(completion.token_ids), rollout.scores.total[row]
         assert (completion.token_ids[-1] == eos) == (completion.finish is Finish.STOP)
-        # by hand: backwards from the last real token, whose reward is the whole score
-        score, values = rollout.scores.total[row], rollout.values_BT[row].tolist()
-        following = 0.0 if completion.finish is Finish.STOP else values[length]
-        advantage = 0.0
+        # by hand: backwards from the last real token, whose reward is the whole score, and after which nothing comes
+        advantage, following = 0.0, 0.0
         for t in reversed(range(length)):
+            value = float(values[row][t])
             reward = score if t == length - 1 else 0.0
-            delta = reward + ppo.gamma * (values[t + 1] if t < length - 1 else following) - values[t]
-            advantage = delta + ppo.gamma * ppo.lam * advantage
-            assert float(rollout.returns_BT[row, t]) == pytest.approx(advantage + values[t], abs=1e-4)
+            advantage = reward + ppo.gamma * following - value + ppo.gamma * ppo.lam * advantage
+            assert float(returns[row][t]) == pytest.approx(advantage + value, abs=1e-4)
+            following = value
 
 
 def test_old_logprobs_are_those_of_the_training_forward(tmp_path):
