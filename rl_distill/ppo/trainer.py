@@ -250,7 +250,7 @@ class PPOTrainer(Trainer):
 
 
 class PolicyAndCriticApart(TrainerCallback):
-    """Before each optimizer step: clips the policy's and the critic's gradients apart, and drops the policy's during the
+    """Before each optimizer step: clips the policy's and the critic's gradients apart, and drops the policy's in the
     critic's warm-up, so that neither weight decay nor the optimizer's state touches it.
 
     DeepSpeed clips by itself, and holds the policy still by its learning rate of 0.

@@ -135,7 +135,5 @@ def test_weight_decay_acts_on_matrices_only(tmp_path):
 
 
 def test_settings_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"top_k needs anchor\.placement: loss"):
-        make_config("unused", anchor__placement="reward", anchor__estimator="top_k")
     with pytest.raises(ValueError, match=r"vllm_server needs generation\.vllm\.server_base_url"):
         make_config("unused", generation__engine="vllm_server")

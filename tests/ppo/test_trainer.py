@@ -176,8 +176,9 @@ def test_group_means_need_no_critic(tmp_path):
     assert prompts[0] == prompts[3] != prompts[4]
 
 
-@pytest.mark.parametrize("placement", ["reward", "loss", "none"])
-@pytest.mark.parametrize("estimator", ["exact", "k1", "k2"])
+@pytest.mark.parametrize(
+    ("placement", "estimator"), [("reward", "k1"), ("loss", "exact"), ("loss", "k2"), ("loss", "k3"), ("none", "exact")]
+)
 def test_every_anchor_trains(tmp_path, placement, estimator):
     trainer = make_trainer(
         tmp_path, ppo__num_steps=1, anchor__placement=placement, anchor__estimator=estimator, anchor__schedule="fixed"
