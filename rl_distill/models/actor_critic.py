@@ -6,6 +6,7 @@ the states of real completion tokens only. Nothing of size batch x length x voca
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from .. import distributed
 from ..maths.lm_head import HeadWeights
 from ..maths.logprobs import token_statistics
 from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
+from .dropout import remove_dropout
 
 
 class ActorCriticOutput(NamedTuple):
@@ -33,7 +35,10 @@ class ActorCriticOutput(NamedTuple):
 
 
 class ActorCritic(PreTrainedModel):
-    """`policy` (any causal LM of transformers, or a peft wrapper of one) and `critic` (None: policy only)."""
+    """`policy` (any causal LM of transformers, or a peft wrapper of one) and `critic` (None: policy only).
+
+    Both train without dropout: what is there is set to 0, with one warning.
+    """
 
     base_model_prefix = "policy"
     supports_gradient_checkpointing = True
@@ -45,6 +50,9 @@ class ActorCritic(PreTrainedModel):
         self.policy = policy
         self.critic = critic
         self.num_tokens_vocab = num_tokens_vocab
+        dropped = remove_dropout(self)
+        if dropped and distributed.is_main():
+            warnings.warn(f"PPO trains without dropout: {', '.join(dropped)} is ignored", stacklevel=2)
         self._tied_weights_keys = _prefixed(getattr(policy, "all_tied_weights_keys", None))
         if hasattr(policy, "peft_config"):  # a checkpoint holds what is trained: adapters and critic
             self._tied_weights_keys = {}
@@ -65,9 +73,13 @@ class ActorCritic(PreTrainedModel):
         if hasattr(self.policy, "peft_config"):  # checkpointed segments need an input that carries a gradient
             self.policy.enable_input_require_grads()
         self.policy.gradient_checkpointing_enable(*args, **kwargs)
+        if isinstance(self.critic, SeparateCritic):
+            self.critic.trunk.gradient_checkpointing_enable(*args, **kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         self.policy.gradient_checkpointing_disable()
+        if isinstance(self.critic, SeparateCritic):
+            self.critic.trunk.gradient_checkpointing_disable()
 
     def forward(
         self,
