@@ -22,7 +22,7 @@ from .distributed import TeacherLink
 from .evals.evaluation import grade
 from .generation.sampling import Sampling, added_text
 from .models.heads import check_head
-from .models.loading import load
+from .models.loading import load, student_dtype
 from .models.tokenizers import check_same_tokenizer
 from .progress import Stages
 from .teachers import Teacher
@@ -99,7 +99,7 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
     """The user's student, teacher and prompts; the two must share one tokenizer."""
     teachers = [str(teacher.model) for teacher in teachers_of(config)]
     with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
-        student, tokenizer = load(str(config.student.model), config.student.dtype, config.student.quantization)
+        student, tokenizer = load(str(config.student.model), student_dtype(config), config.student.quantization)
         check_head(student, "student", bias_allowed=True)
         for model in teachers:
             check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(model))
