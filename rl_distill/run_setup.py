@@ -54,12 +54,12 @@ class RunContext:
         if self.link is not None and distributed.is_main():
             self.link.shutdown()
 
-    def ledger(self, student_sequences: int) -> dict[str, int]:
+    def ledger(self, student_sequences: int, teacher_tokens_scored: int) -> dict[str, int]:
         """What the run spent: sequences the student sampled, tokens the teacher wrote and tokens it scored."""
         return {
             "student_sequences": student_sequences,
             "teacher_tokens_generated": self.teacher_tokens_generated,
-            "teacher_tokens_scored": self.teacher.tokens_scored,
+            "teacher_tokens_scored": teacher_tokens_scored,
         }
 
 

@@ -57,9 +57,10 @@ def check_rows(config: RunConfig) -> None:
     ppo, processes = config.ppo, distributed.world_size()
     if ppo.batch_size < processes:
         raise ValueError(f"ppo.batch_size ({ppo.batch_size}) is below the number of processes ({processes})")
-    if config.generation.engine == "vllm_server" and ppo.batch_size % processes:
+    engine, vllm = config.generation.engine, config.generation.vllm
+    if (engine == "vllm_server" or vllm.tensor_parallel_size > 1) and ppo.batch_size % processes:
         raise ValueError(  # TRL hands each process the slice at its number x its own count of prompts
-            f"generation.engine: vllm_server needs as many rows in every process: make ppo.batch_size "
+            f"generation.engine: {engine} needs as many rows in every process: make ppo.batch_size "
             f"({ppo.batch_size}) a multiple of the number of processes ({processes})"
         )
     starts = [distributed.share(ppo.batch_size, rank).start for rank in range(processes)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class TrainingStopped(RuntimeError):
 
 
 class RolloutCollector:
-    """Collects rollouts with the policy as it is now. Holds no state but the reward blend's and the anchor's."""
+    """Collects rollouts with the policy as it is now. Its state: the reward blend's, the anchor's and a count."""
 
     def __init__(
         self,
@@ -58,6 +58,9 @@ class RolloutCollector:
         self.engine: GenerationEngine = TransformersEngine(tokenizer, settings.batch_size, stop)
         self.top_k = config.anchor.top_k if config.anchor.estimator == "top_k" else 0
         self._orders: dict[int, list[int]] = {}
+        self.teacher_tokens_scored = 0
+        """By all processes since the run began, also before it was resumed."""
+        self._scored_before = 0
 
     def collect(
         self,
@@ -197,13 +200,20 @@ class RolloutCollector:
         values_n = torch.zeros_like(output.logprobs_N) if output.values_N is None else output.values_N
         return torch.stack([output.logprobs_N, output.entropy_N, kl_n, values_n], dim=1)
 
+    def state_dict(self) -> dict[str, int]:
+        return {"teacher_tokens_scored": self.teacher_tokens_scored}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.teacher_tokens_scored = state["teacher_tokens_scored"]
+
     def _observe(self, rollout: Rollout) -> None:
         """Checks the numbers and lets the anchor's coefficient follow the evidence of all processes."""
-        kl_N = rollout.states.kl_N
-        total, count = distributed.sum_over_processes(
-            torch.stack([kl_N.double().sum(), kl_N.new_tensor(len(kl_N)).double()])
-        )
-        kl = float(total / count)
+        kl_N, scored = rollout.states.kl_N.double(), self.teacher.tokens_scored - self._scored_before
+        sums = torch.stack([kl_N.sum(), torch.full_like(kl_N.sum(), len(kl_N)), torch.full_like(kl_N.sum(), scored)])
+        total, count, scored_everywhere = distributed.sum_over_processes(sums).tolist()
+        self.teacher_tokens_scored += round(scored_everywhere)
+        self._scored_before += scored
+        kl = total / count
         limit = self.config.ppo.stop_at_kl
         if math.isnan(kl) or (limit is not None and kl > limit):
             sums = [float(row.sum().nan_to_num(math.inf)) for row in kl_N.split(rollout.lengths)]

@@ -32,7 +32,7 @@ def rollout_metrics(rollout: Rollout, coefficient: Coefficient) -> dict[str, flo
     return {
         "reward": float(total_mean),
         "reward_std": float(total_variance.sqrt()),
-        **{k: v for k, v in rollout.scores.metrics.items() if not k.endswith("/seconds")},
+        **reward_metrics(rollout),
         **success_by_task(rollout),
         "kl": mean(states.kl_N),
         "entropy": mean(states.entropy_N),
@@ -43,6 +43,21 @@ def rollout_metrics(rollout: Rollout, coefficient: Coefficient) -> dict[str, flo
         **coefficient.metrics(),
         **rollout.extra_metrics,
     }
+
+
+def reward_metrics(rollout: Rollout) -> dict[str, float]:
+    """What the reward functions say of the rollout: means over processes weighted by their rows, as a function counts
+    its errors and logs its own numbers where it runs. Without their seconds, which differ from run to run.
+    """
+    mine = {name: value for name, value in rollout.scores.metrics.items() if not name.endswith("/seconds")}
+    parts = distributed.gather_list([(len(rollout.completions), mine)])
+    if len(parts) == 1:
+        return mine
+    metrics = {}
+    for name in dict.fromkeys(name for _, several in parts for name in several):
+        told = [(rows, several[name]) for rows, several in parts if name in several]
+        metrics[name] = sum(rows * value for rows, value in told) / sum(rows for rows, _ in told)
+    return metrics
 
 
 def success_by_task(rollout: Rollout) -> dict[str, float]:

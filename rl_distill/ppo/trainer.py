@@ -239,6 +239,12 @@ class PPOTrainer(Trainer):
         if best is not None:
             checkpoint.load_weights(self.actor_critic, Path(best))
 
+    def spent(self) -> dict[str, int]:
+        """Sequences sampled and teacher tokens scored by all processes since the run began, whatever interrupted it."""
+        steps = self.state.global_step // updates_per_step(self.config)
+        scored = self.collector.teacher_tokens_scored
+        return {"student_sequences": steps * self.config.ppo.batch_size, "teacher_tokens_scored": scored}
+
     def timing(self) -> dict[str, float]:
         """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""
         tokens = sum(self.last_rollout.lengths)

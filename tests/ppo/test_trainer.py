@@ -2,14 +2,16 @@
 
 import json
 import math
+import random
 
 import pytest
 import torch
 
-from rl_distill import pipeline
+from rl_distill import distributed, pipeline
 from rl_distill.ppo import checkpoint
 from rl_distill.ppo.minibatches import micro_batches, minibatches
 from rl_distill.ppo.rollout import TrainingStopped
+from rl_distill.ppo.rollout_metrics import reward_metrics, rollout_metrics
 from rl_distill.types import Finish
 from tests.tiny_run import make_config, make_context, make_trainer, weights
 
@@ -136,6 +138,35 @@ def test_a_kl_explosion_stops_with_the_limit_named(tmp_path):
         trainer.train()
 
 
+def test_the_ledger_counts_what_was_done_also_after_a_stop_and_a_resume(tmp_path):
+    options = {"ppo__num_steps": 6, "checkpoint__every_steps": 2}
+    whole = make_trainer(tmp_path / "whole", **options)
+    pipeline.train(whole.config, whole)
+    stopped = make_trainer(tmp_path / "stopped", **options)
+    stopped.add_callback(StopAfter(3 * 2))
+    pipeline.train(stopped.config, stopped)
+    assert stopped.spent()["student_sequences"] == 3 * 8
+    again = make_trainer(tmp_path / "stopped", **options, resume_from_checkpoint="latest")
+    pipeline.train(again.config, again)
+    assert again.spent() == whole.spent()
+    assert whole.spent()["student_sequences"] == 6 * 8
+    assert whole.spent()["teacher_tokens_scored"] == whole.collector.teacher.tokens_scored
+    assert again.spent()["teacher_tokens_scored"] > again.collector.teacher.tokens_scored
+
+
+def test_the_prompts_of_a_pass_are_shuffled_once(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, ppo__batch_size=8, ppo__group_size=2)
+    shuffled, shuffle = [], random.Random.shuffle
+    monkeypatch.setattr(random.Random, "shuffle", lambda self, rows: (shuffled.append(len(rows)), shuffle(self, rows)))
+    steps = [trainer.collector._rows(step) for step in range(15)]  # 4 prompts a step of 40
+    assert shuffled == [40, 40]
+    assert all(rows[::2] == rows[1::2] for rows in steps)
+    first_pass = [row for rows in steps[:10] for row in rows[::2]]
+    assert sorted(first_pass) == list(range(40))
+    assert first_pass != list(range(40))
+    assert make_trainer(tmp_path / "again", ppo__batch_size=8, ppo__group_size=2).collector._rows(7) == steps[7]
+
+
 def test_unscored_completions_do_not_train_the_policy(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, anchor__placement="none", ppo__value_coef=0.0)
     start = trainer.collector.blend.start
@@ -166,6 +197,42 @@ def test_every_critic_learns_and_the_numbers_are_logged(tmp_path, critic):
         "completions/mean_length", "completions/cut_by_length", "anchor/coefficient/math",
     ):  # fmt: skip
         assert math.isfinite(record[name]) or name == "explained_variance", name
+
+
+def test_reward_metrics_are_those_of_all_processes(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path)
+    rollout = trainer.collector.collect(trainer.model, 0)
+    rollout.scores.metrics = {"rewards/f/errors": 0.25, "rewards/f/mean": 0.5, "rewards/f/seconds": 9.0, "own": 1.0}
+    assert reward_metrics(rollout) == {"rewards/f/errors": 0.25, "rewards/f/mean": 0.5, "own": 1.0}
+    other = (4, {"rewards/f/errors": 1.0, "rewards/f/mean": 0.5, "only there": 2.0})
+    monkeypatch.setattr(distributed, "gather_list", lambda items: [*items, other])
+    expected = {"rewards/f/errors": (8 * 0.25 + 4) / 12, "rewards/f/mean": 0.5, "own": 1.0, "only there": 2.0}
+    assert reward_metrics(rollout) == pytest.approx(expected)
+
+
+def test_cut_completions_leave_loss_and_statistics_where_they_are_masked(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        ppo__mask_truncated=True,
+        ppo__advantage="group_mean",
+        ppo__group_size=4,
+        ppo__normalize_advantages="none",
+        ppo__batch_size=32,
+        generation__max_completion_length=24,
+    )
+    rollout = trainer.collector.collect(trainer.model, 0)
+    stopped = [c.finish is Finish.STOP for c in rollout.completions]
+    assert rollout.trained_B.tolist() == stopped
+    assert 0 < sum(stopped) < 32
+    advantages = [float(row.sum()) for row in rollout.advantages_N.split(rollout.lengths)]
+    assert all(advantage == 0 for advantage, kept in zip(advantages, stopped, strict=True) if not kept)
+    for first in range(0, 32, 4):  # a group's mean is that of its finished rows
+        rows = [row for row in range(first, first + 4) if stopped[row]]
+        mean = sum(rollout.scores.total[row] for row in rows) / max(1, len(rows))
+        for row in rows:
+            expected = (rollout.scores.total[row] - mean) * rollout.lengths[row]
+            assert advantages[row] == pytest.approx(expected, abs=1e-5)
+    assert rollout_metrics(rollout, trainer.collector.coefficient)["completions/trained_on"] == sum(stopped) / 32
 
 
 def test_group_means_need_no_critic(tmp_path):
