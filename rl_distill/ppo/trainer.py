@@ -84,7 +84,7 @@ class PPOTrainer(Trainer):
             train_dataset=collector.problems,
             eval_dataset=collector.problems,
             processing_class=collector.tokenizer,
-            callbacks=[PolicyAndCriticApart(self), self.sigterm, *callbacks],
+            callbacks=[SeparateGradClipping(self), self.sigterm, *callbacks],
         )
         distributed.check_world(self.args.world_size)
         if config.ppo.bf16:
@@ -106,7 +106,9 @@ class PPOTrainer(Trainer):
 
     @property
     def critic_warmup_updates(self) -> int:
-        """Optimizer steps at the start of the run in which only the critic learns."""
+        """Optimizer steps at the start of the run in which only the critic learns. The policy then has gradients and a
+        learning rate of 0, so that neither weight decay nor the optimizer's state moves it under any launch.
+        """
         has_critic = self.actor_critic.critic is not None
         return self.config.ppo.critic_warmup_steps * updates_per_step(self.config) if has_critic else 0
 
@@ -255,20 +257,13 @@ class PPOTrainer(Trainer):
         return seconds | {"peak_memory_mib": peak_memory_mib(), "completion_tokens": float(tokens)}
 
 
-class PolicyAndCriticApart(TrainerCallback):
-    """Before each optimizer step: clips the policy's and the critic's gradients apart, and drops the policy's in the
-    critic's warm-up, so that neither weight decay nor the optimizer's state touches it.
-
-    DeepSpeed clips by itself, and holds the policy still by its learning rate of 0.
-    """
+class SeparateGradClipping(TrainerCallback):
+    """Clips the policy's and the critic's gradients apart before the optimizer steps (DeepSpeed clips by itself)."""
 
     def __init__(self, trainer: PPOTrainer) -> None:
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if distributed.is_deepspeed():
-            return
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        if self.trainer.in_critic_warmup:
-            model.policy.zero_grad(set_to_none=True)
-        self.trainer.grad_norms.append(clip_gradients(model, self.trainer.config.ppo.max_grad_norm))
+        if not distributed.is_deepspeed():
+            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            self.trainer.grad_norms.append(clip_gradients(model, self.trainer.config.ppo.max_grad_norm))
