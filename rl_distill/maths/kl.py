@@ -1,8 +1,8 @@
-"""KL(policy || ref): estimators on sampled tokens, exact and top-k values, and coefficients that weigh them.
+"""KL(policy || ref): estimators on sampled tokens, exact and top-k values.
 
 Everywhere the policy is the first argument and the direction is KL(policy || ref), the "reverse" KL when ref is a
 teacher: large where the policy puts probability that the reference does not. Tokens were sampled from the policy.
-Knows nothing of models or configs. A coefficient keeps its own state and is saved with the checkpoint.
+Knows nothing of models or configs.
 
 Shapes: B completions, T completion tokens, V vocabulary, K ids that a teacher reports. Functions accept any leading
 dimensions.
