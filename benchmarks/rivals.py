@@ -108,7 +108,7 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
         "gap_recovered": gap_recovered(before["teacher"], before["student"], after),
         "wall_seconds": stages.seconds,
         "cpu_seconds": stages.cpu_seconds,
-        "ledger": context.ledger(stage.num_steps * stage.batch_size),
+        "ledger": context.ledger(stage.num_steps * stage.batch_size, context.teacher.tokens_scored),
         "seed": config.seed,
         "config": replace(config).to_dict(),
         "versions": versions(),

@@ -60,7 +60,7 @@ def main() -> None:
     context.close()
     command = shlex.join(["accelerate", "launch", "launch/ppo.py", *sys.argv[1:]])
     if distributed.is_main():
-        pipeline.compare(config, context, before, after, stages, command)
+        pipeline.compare(config, context, before, after, trainer.spent(), stages, command)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
     )
     writer, validation = MetricsWriter(output_dir, updates), Validation(config, context)
     curriculum = make_next_teacher(config, context, coefficient, validation)
-    has_state: dict[str, Any] = {"anchor": coefficient, "rewards": blend}
+    has_state: dict[str, Any] = {"anchor": coefficient, "rewards": blend, "rollouts": collector}
     if curriculum is not None:
         has_state["teacher"] = curriculum.teacher
     trainer = PPOTrainer(
@@ -138,6 +138,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
         state = checkpoint.read_state(resume)
         trainer.collector.coefficient.load_state_dict(state["anchor"])
         trainer.collector.blend.load_state_dict(state["rewards"])
+        trainer.collector.load_state_dict(state["rollouts"])
         if trainer.refresh is not None:
             trainer.refresh.load(resume)
         if trainer.curriculum is not None:
@@ -171,6 +172,7 @@ def compare(
     context: RunContext,
     before: dict[str, Evaluation],
     after: Evaluation,
+    spent: dict[str, int],
     stages: Stages,
     command: str,
 ) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def compare(
         "wall_seconds": dict(stages.seconds),
         "cpu_seconds": dict(stages.cpu_seconds),
         "peak_memory_mib": round(peak_memory_mib()),
-        "ledger": context.ledger(config.ppo.num_steps * config.ppo.batch_size),
+        "ledger": context.ledger(**spent),
         "seed": config.seed,
         "config": config.to_dict(),
         "versions": versions(),

@@ -26,7 +26,7 @@ from .distributed import TeacherLink
 from .evals.evaluation import verdicts
 from .generation.sampling import Sampling, StopStrings, added_text
 from .models.heads import check_head
-from .models.loading import load
+from .models.loading import load, student_dtype
 from .models.tokenizers import check_same_tokenizer, prompt_ids
 from .ppo.anchor import follows_evidence
 from .ppo.coefficients import SuccessCount, count_successes
@@ -62,12 +62,12 @@ class RunContext:
         if self.link is not None and distributed.is_main():
             self.link.shutdown()
 
-    def ledger(self, student_sequences: int) -> dict[str, int]:
+    def ledger(self, student_sequences: int, teacher_tokens_scored: int) -> dict[str, int]:
         """What the run spent: sequences the student sampled, tokens the teacher wrote and tokens it scored."""
         return {
             "student_sequences": student_sequences,
             "teacher_tokens_generated": self.teacher_tokens_generated,
-            "teacher_tokens_scored": self.teacher.tokens_scored,
+            "teacher_tokens_scored": teacher_tokens_scored,
         }
 
 
@@ -111,7 +111,7 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
     """The user's student, teacher and prompts; the two must share one tokenizer."""
     teachers = [str(teacher.model) for teacher in teachers_of(config)]
     with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
-        student, tokenizer = load(str(config.student.model), config.student.dtype, config.student.quantization)
+        student, tokenizer = load(str(config.student.model), student_dtype(config), config.student.quantization)
         check_head(student, "student", bias_allowed=True)
         for model in teachers:
             check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(model))

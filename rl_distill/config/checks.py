@@ -32,7 +32,8 @@ def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
 
 
 def _check_ppo(config: RunConfig) -> None:
-    ppo, anchor = config.ppo, config.anchor
+    ppo = config.ppo
+    _check_anchor(config)
     if ppo.batch_size % ppo.group_size:
         raise ConfigError(f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.group_size ({ppo.group_size})")
     if ppo.advantage == "group_mean" and ppo.group_size < 2:
@@ -43,10 +44,24 @@ def _check_ppo(config: RunConfig) -> None:
         raise ConfigError(
             f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.num_minibatches ({ppo.num_minibatches})"
         )
-    if anchor.placement == "reward" and anchor.estimator == "k3":
-        raise ConfigError("anchor.estimator: k3 is unbounded as a reward; use exact or k1, or anchor.placement: loss")
-    if anchor.placement == "reward" and anchor.estimator == "top_k":
-        raise ConfigError("anchor.estimator: top_k needs anchor.placement: loss; in the reward use exact")
+
+
+def _check_anchor(config: RunConfig) -> None:
+    """Each placement takes the estimators whose gradient there is the KL's (rl_distill/maths/kl.py says why)."""
+    placement, estimator = config.anchor.placement, config.anchor.estimator
+    cure = "set anchor.estimator: k1, or anchor.placement: loss"
+    if placement == "reward" and estimator in ("exact", "top_k"):
+        raise ConfigError(
+            f"anchor.estimator: {estimator} has no gradient as a reward, because the KL of a state does not depend on "
+            f"the token chosen there: {cure}"
+        )
+    if placement == "reward" and estimator in ("k2", "k3"):
+        raise ConfigError(f"anchor.estimator: {estimator} as a reward has the gradient of another function: {cure}")
+    if placement == "loss" and estimator == "k1":
+        raise ConfigError(
+            "anchor.estimator: k1 has a gradient of zero on average as a loss: set anchor.estimator: exact, or k2 "
+            "where the teacher is behind a server, or anchor.placement: reward"
+        )
 
 
 def _check_schedule(anchor: AnchorConfig) -> None:
@@ -74,6 +89,11 @@ def _check_shape(name: str, shape: TinyModelConfig) -> None:
 def _check_rest(config: RunConfig) -> None:
     if config.student.quantization is not None and config.student.lora is None:
         raise ConfigError("student.quantization freezes the weights: set student.lora too, for something to train")
+    if config.student.quantization is not None and config.ppo.critic == "separate" and config.ppo.advantage == "gae":
+        raise ConfigError(
+            "ppo.critic: separate trains a copy of the student's trunk, and quantized weights do not train: set "
+            "ppo.critic to shared or teacher_informed"
+        )
     if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
         raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
 

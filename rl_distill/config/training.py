@@ -71,6 +71,8 @@ class PPOConfig:
     trunk of its own."""
     critic_warmup_steps: int = ranged(5, "[0, inf)")
     """Steps at the start in which only the critic learns."""
+    mask_truncated: bool = False
+    """Leave completions cut by length out of policy, critic and their statistics (DAPO's overlong filtering)."""
     policy_coef: float = ranged(1.0, "[0, inf)")
     """Weight of the clipped policy loss."""
     value_coef: float = ranged(0.5, "[0, inf)")

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from .. import distributed
 from ..config import ConfigError, RunConfig
+from ..models.loading import student_dtype
 from .rank_padding import check_rows, rows_per_minibatch
 
 
@@ -19,8 +20,11 @@ def updates_per_step(config: RunConfig) -> int:
 
 
 def check_launch(config: RunConfig) -> None:
-    """Raises ValueError where rows cannot be shared out over the processes, or FSDP lacks what the run asks for."""
+    """Raises ValueError where this launch cannot train what the config asks for: rows that cannot be shared out,
+    bf16 weights without float32 copies, what FSDP lacks.
+    """
     check_rows(config)
+    student_dtype(config)
     wanted = {
         "student.lora": config.student.lora is not None,
         "generation.engine: vllm": config.generation.engine != "transformers",

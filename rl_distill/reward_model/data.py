@@ -173,7 +173,7 @@ def scored_rows(
     with RewardBlend(_specs(config)) as blend:
         for start in range(0, len(candidates), SHARD):
             rows = candidates[start : start + SHARD]
-            scores = _score(context, blend, rows)
+            scores = _score(context, blend, rows, config.generation.temperature)
             examples += [
                 Example(problem.key, problem.task, problem.prompt, reference, text, source, score, verdict)
                 for (problem, reference, text, source), score, verdict in zip(
@@ -191,7 +191,9 @@ def _specs(config: RunConfig) -> list[RewardSpec]:
     return specs if verified else [*specs, RewardSpec("task_check", 0.0)]
 
 
-def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]]) -> BlendedScores:
+def _score(
+    context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]], temperature: float
+) -> BlendedScores:
     problems = [problem for problem, *_ in rows]
     eos = [context.tokenizer.eos_token_id]
     texts = [text for _, _, text, _ in rows]
@@ -201,7 +203,8 @@ def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, st
     teacher_columns = None
     if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
         tasks, shown = [problem.task for problem in problems], prompt_ids(context.tokenizer, prompts)
-        flat = context.teacher.score(shown, ids, tasks=tasks).logprobs_N.split([len(row) for row in ids])
+        scores = context.teacher.score(shown, ids, tasks=tasks, temperature=temperature)
+        flat = scores.logprobs_N.split([len(row) for row in ids])
         teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
     return blend.score(
         prompts=prompts,

@@ -31,11 +31,9 @@ class TeacherCurriculum(ScoredAtOnce):
         widths: Sequence[int],
         *,
         switch_gap: float,
-        temperature: float,
     ) -> None:
-        self.openers, self.switch_gap, self.temperature = list(openers), switch_gap, temperature
+        self.openers, self.switch_gap = list(openers), switch_gap
         self.hidden_size = max(widths) if min(widths) > 0 else 0
-        self.top_k = 0
         self.index = 0
         """Of the present teacher."""
         self.grades: dict[int, list[float | None]] = {}
@@ -114,9 +112,8 @@ class TeacherCurriculum(ScoredAtOnce):
         self.index = state["index"]
         self.grades = {int(i): list(grades) for i, grades in state["grades"].items()}
 
-    def scoring(self, tasks: Sequence[str] = ()) -> CurriculumScoring:
-        self.present.temperature, self.present.top_k = self.temperature, self.top_k
-        return CurriculumScoring(self, self.present.scoring(tasks))
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> CurriculumScoring:
+        return CurriculumScoring(self, self.present.scoring(tasks, temperature=temperature, top_k=top_k))
 
     def generate(
         self,

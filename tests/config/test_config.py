@@ -46,7 +46,7 @@ def test_a_wrong_key_names_the_nearest_one():
         ({"ppo.advantage": "group_mean"}, "set ppo.group_size to 2 or more"),
         ({"ppo.batch_size": 10, "ppo.group_size": 4}, "must be a multiple"),
         ({"demo": None}, "student.model, teacher.model, data.train must be set"),
-        ({"anchor.placement": "reward", "anchor.estimator": "k3"}, "k3 is unbounded"),
+        ({"anchor.placement": "reward", "anchor.estimator": "k3"}, "k3 as a reward has the gradient of another"),
     ],
 )
 def test_wrong_values_are_named(settings, message):
