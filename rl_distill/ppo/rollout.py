@@ -158,8 +158,8 @@ class RolloutCollector:
         """
         lengths, device = sampled.lengths, teacher.logprobs_N.device
         mask_BT = completion_lengths_mask(lengths).to(device)
-        columns = (to_padded(x_N, mask_BT) for x_N in (teacher.logprobs_N, teacher.entropy_N))
-        scalars_NK = teacher_scalars(*columns, mask_BT)[mask_BT]
+        logprobs_BT, entropy_BT = (to_padded(x_N, mask_BT) for x_N in (teacher.logprobs_N, teacher.entropy_N))
+        scalars_NK = teacher_scalars(logprobs_BT, entropy_BT, mask_BT)[mask_BT]
         ends = [len(prompt) + length for prompt, length in zip(sampled.prompt_ids, lengths, strict=True)]
         places, parts = [], []
         for rows in distributed.in_step(list(length_sorted(ends, self.config.generation.batch_size))):
@@ -170,7 +170,9 @@ class RolloutCollector:
         places_N, states_N4 = torch.cat(places), torch.cat(parts)
         ordered_N4 = torch.empty_like(states_N4[: sum(lengths)])
         ordered_N4[places_N] = states_N4  # a batch that was repeated to stay in step is written twice
-        return TokenStates(*ordered_N4.unbind(1), teacher, scalars_NK, _sampler_logprobs(generated, ordered_N4))
+        logprobs_N, entropy_N, kl_N, values_N = ordered_N4.unbind(1)
+        told_N = _sampler_logprobs(generated, ordered_N4)
+        return TokenStates(logprobs_N, entropy_N, kl_N, values_N, teacher, scalars_NK, told_N)
 
     def _policy_states(
         self,
@@ -217,8 +219,8 @@ class RolloutCollector:
         kl = total / count
         limit = self.config.ppo.stop_at_kl
         if math.isnan(kl) or (limit is not None and kl > limit):
-            sums = [float(row.sum().nan_to_num(math.inf)) for row in kl_N.split(rollout.lengths)]
-            worst = sums.index(max(sums))
+            of_rows = [float(row.sum().nan_to_num(math.inf)) for row in kl_N.split(rollout.lengths)]
+            worst = of_rows.index(max(of_rows))
             raise TrainingStopped(
                 f"step {rollout.step}: KL to the teacher is {kl:.4g} per token (limit ppo.stop_at_kl: {limit}); worst "
                 f"prompt {rollout.problems[worst].prompt[:80]!r}. The last checkpoint is kept: resume from it with a "

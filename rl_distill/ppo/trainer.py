@@ -119,6 +119,7 @@ class PPOTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         """Warm-up, then cosine: the critic's from the first optimizer step, the policy's from its own first."""
         ppo, optimizer = self.config.ppo, optimizer or self.optimizer
+        assert optimizer is not None
         shape = partial(
             warmup_cosine,
             warmup=ppo.warmup_steps * updates_per_step(self.config),
@@ -126,9 +127,11 @@ class PPOTrainer(Trainer):
             floor=ppo.final_learning_rate_fraction,
         )
         begins = {"policy": self.critic_warmup_updates, "critic": 0}
-        factors = [partial(shape, begin=begins[group["part"]]) for group in optimizer.param_groups]
-        self.lr_scheduler = LambdaLR(optimizer, factors)
-        return self.lr_scheduler
+        factors: list[Callable[[int], float]] = [
+            partial(shape, begin=begins[group["part"]]) for group in optimizer.param_groups
+        ]
+        scheduler = self.lr_scheduler = LambdaLR(optimizer, factors)
+        return scheduler
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         with self.phases("update"):
