@@ -74,6 +74,8 @@ def _check_shape(name: str, shape: TinyModelConfig) -> None:
 def _check_rest(config: RunConfig) -> None:
     if config.student.quantization is not None and config.student.lora is None:
         raise ConfigError("student.quantization freezes the weights: set student.lora too, for something to train")
+    if "" in config.generation.stop:
+        raise ConfigError("generation.stop: an empty text would end every completion at its first token; leave it out")
     if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
         raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
 

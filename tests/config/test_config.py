@@ -45,6 +45,7 @@ def test_a_wrong_key_names_the_nearest_one():
         ({"rewards": "math"}, "rewards: expected a list"),
         ({"ppo.advantage": "group_mean"}, "set ppo.group_size to 2 or more"),
         ({"ppo.batch_size": 10, "ppo.group_size": 4}, "must be a multiple"),
+        ({"generation.stop": ["\nQ:", ""]}, "generation.stop: an empty text"),
         ({"demo": None}, "student.model, teacher.model, data.train must be set"),
         ({"anchor.placement": "reward", "anchor.estimator": "k3"}, "k3 is unbounded"),
     ],
