@@ -39,6 +39,8 @@ def test_a_wrong_key_names_the_nearest_one():
     ("settings", "message"),
     [
         ({"ppo.num_steps": "many"}, "ppo.num_steps: expected int, got 'many'"),
+        ({"ppo.lam": None}, "ppo.lam: expected float, got None"),
+        ({"ppo.lam": 10**400}, "ppo.lam: expected float, got 1000"),
         ({"ppo.bf16": 1}, "ppo.bf16: expected bool, got 1"),
         ({"anchor.schedule": "sometimes"}, "anchor.schedule: 'sometimes' is not one of fixed, anneal"),
         ({"ppo": 3}, "ppo: expected settings"),
