@@ -37,7 +37,8 @@ from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
 from .teachers.placement import open_teacher, open_teachers
 from .types import Completion, Finish, Problem, Splits
 
-TEXTS_PER_SHARD = 256
+TEXTS_PER_SHARD = 1024
+"""Prompts per request to the teacher, which seeds the rows of a request by number: rows of two requests share draws."""
 NUM_PROBED = 8
 """Problems of a task that are looked at to see whether its answers can be verified."""
 

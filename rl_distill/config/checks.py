@@ -94,6 +94,8 @@ def _check_rest(config: RunConfig) -> None:
             "ppo.critic: separate trains a copy of the student's trunk, and quantized weights do not train: set "
             "ppo.critic to shared or teacher_informed"
         )
+    if "" in config.generation.stop:
+        raise ConfigError("generation.stop: an empty text would end every completion at its first token; leave it out")
     if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
         raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
 

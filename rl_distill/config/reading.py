@@ -112,12 +112,10 @@ def convert(hint: Any, value: Any, name: str) -> Any:
 
 def _scalar(hint: Any, value: Any, name: str) -> Any:
     kind = origin if (origin := typing.get_origin(hint)) else hint
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):
+    if kind is float and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (TypeError, ValueError, OverflowError):  # told below
             pass
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)

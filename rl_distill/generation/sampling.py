@@ -83,11 +83,15 @@ class StopStrings:
 
     def ended(self, generated: Generated) -> Generated:
         """The completion up to where it first completed one of the texts: what sampling with them would have given."""
-        for length in range(1, len(generated.token_ids) + 1):
-            if self.found_in([generated.token_ids[:length]])[0]:
-                logprobs = generated.logprobs and generated.logprobs[:length]
-                return Generated(generated.token_ids[:length], Finish.STOP, logprobs)
-        return generated
+        ids = generated.token_ids
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        if not any(stop in text for stop in self.texts):
+            return generated
+        found = self.found_in([ids[: length + 1] for length in range(len(ids))])
+        if True not in found:
+            return generated
+        length = found.index(True) + 1
+        return Generated(ids[:length], Finish.STOP, generated.logprobs and generated.logprobs[:length])
 
     @classmethod
     def of(cls, tokenizer: Any, texts: Sequence[str]) -> StopStrings | None:
