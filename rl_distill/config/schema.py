@@ -199,6 +199,68 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
+class ScheduleConfig:
+    """A number that changes over a stage, from `start` to `end`; `end` null keeps it constant."""
+
+    start: float = 1.0
+    end: float | None = None
+    kind: Literal["constant", "linear", "cosine", "step"] = "linear"
+    """`step` jumps from start to end at the share `step_at` of the stage."""
+    step_at: float = 0.2
+
+
+@dataclass(frozen=True)
+class InnerStatesConfig:
+    """What the student learns from inside the teacher; needs a colocated teacher. Layers count from 0."""
+
+    hidden_map: str | dict[str, Any] | None = None
+    """Hidden states: `uniform`, `last`, or {student layer: teacher layer} such as {6: 9}."""
+    hidden_loss: Literal["mse", "cosine"] = "mse"
+    hidden_coef: float = 0.1
+    attention_map: str | dict[str, Any] | None = None
+    """Attention maps of these layers, by the KL of their rows."""
+    attention_coef: float = 0.1
+    embedding_coef: float = 0.0
+    """Mean squared distance of the input embeddings of the real tokens."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """One distillation stage: alpha x cross entropy + (1 - alpha) x T^2 x divergence, plus inner states."""
+
+    num_steps: int = 400
+    batch_size: int = 32
+    """Sequences of one optimizer step, all processes together."""
+    micro_batch_size: int = 32
+    data: Literal["teacher_texts", "gold"] = "teacher_texts"
+    """What the fixed sequences are: texts the teacher writes (sequence-level KD) or the reference solutions."""
+    only_verified: bool = False
+    """Keep only the teacher's texts that pass the check."""
+    on_policy: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(0.0))
+    """Share of the rows whose completion the student samples itself (GKD's lambda); these carry no cross entropy."""
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "tvd"] = "forward_kl"
+    beta: float = 0.5
+    """Of jsd: the weight of the teacher in the mixture."""
+    alpha: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(0.25))
+    """Weight of the cross entropy: 0.25 is KD : task = 3 : 1. {start: 0, end: 0.25, kind: step, step_at: 0.2} begins
+    with the teacher alone."""
+    temperature: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(1.0))
+    interpolation: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(1.0))
+    """Below 1 the target is interpolated between student and teacher (TAID)."""
+    inner: InnerStatesConfig = field(default_factory=InnerStatesConfig)
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"
+    """`auto`: Muon on the matrices of models below 20 M parameters, AdamW above."""
+    learning_rate: float = 3e-3
+    final_learning_rate_fraction: float = 0.05
+    warmup_steps: int = 20
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    evaluate_every_steps: int = 100
+    num_heldout: int = 128
+    """Held-out sequences for divergence, agreement and perplexity."""
+
+
+@dataclass(frozen=True)
 class VLLMConfig:
     """TRL's VLLMGeneration. `server_base_url`: of a running `vllm serve`; the others are for colocated engines."""
 
@@ -291,6 +353,8 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     rewards: tuple[dict[str, Any], ...] = ({"fn": "task_check", "weight": 1.0},)
     reward_refresh: RewardRefreshConfig | None = None
+    distill: DistillConfig | None = None
+    """A distillation stage before PPO, and the settings of launch/distill.py."""
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)

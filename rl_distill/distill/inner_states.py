@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 LayerMap = Mapping[int, int]
 """student layer -> teacher layer, both counted from 0"""
@@ -35,8 +35,8 @@ def layer_map(spec: str | Mapping[Any, Any], student_layers: int, teacher_layers
     for student, teacher in pairs.items():
         if not (0 <= student < student_layers and 0 <= teacher < teacher_layers):
             raise ValueError(
-                f"layer map {{{student}: {teacher}}}: the student has layers 0 to {student_layers - 1}, the teacher 0 to "
-                f"{teacher_layers - 1}"
+                f"layer map {{{student}: {teacher}}}: the student has layers 0 to {student_layers - 1}, the "
+                f"teacher 0 to {teacher_layers - 1}"
             )
     return dict(sorted(pairs.items()))
 
@@ -46,9 +46,11 @@ class LayerRecorder(AbstractContextManager["LayerRecorder"]):
     attention module was called with. One forward pass per context.
     """
 
-    def __init__(self, model: PreTrainedModel, hidden_layers: set[int], attention_layers: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    def __init__(
+        self, model: PreTrainedModel, hidden_layers: set[int], attention_layers: set[int] = frozenset()
+    ) -> None:  # type: ignore[assignment]
         self.decoder: Any = model.get_decoder()
-        self.hidden_layers, self.attention_layers = hidden_layers, attention_layers
+        self.hidden_layers, self.attention_layers = set(hidden_layers), set(attention_layers)
         self.hidden_BLD: dict[int, Tensor] = {}
         self.attention_inputs: dict[int, dict[str, Any]] = {}
         self.embeddings_BLD: Tensor | None = None
@@ -97,13 +99,13 @@ class LayerRecorder(AbstractContextManager["LayerRecorder"]):
         states = inputs["hidden_states"]
         length = states.shape[1]
         future = torch.ones(length, length, dtype=torch.bool, device=states.device).triu(1)
-        window = getattr(attention, "sliding_window", None)
+        window = window_of(attention.config, number)
         if window is not None:
             future |= torch.ones_like(future).tril(-window)
         mask = torch.zeros(1, 1, length, length, dtype=states.dtype, device=states.device)
         mask.masked_fill_(future, torch.finfo(states.dtype).min)
         usual, eager = attention.config, copy.copy(attention.config)
-        eager._attn_implementation_internal = "eager"
+        eager._attn_implementation = "eager"
         attention.config = eager
         try:
             return attention(**inputs, attention_mask=mask)[1]
@@ -111,10 +113,16 @@ class LayerRecorder(AbstractContextManager["LayerRecorder"]):
             attention.config = usual
 
 
-def hidden_distance(
-    student_ND: Tensor, teacher_NE: Tensor, projection: nn.Module | None, kind: str
-) -> Tensor:
-    """Per token: `mse`, the mean square over the width, or `cosine`, 1 - cos. `projection` maps D to E where they differ."""
+def window_of(config: PreTrainedConfig, number: int) -> int | None:
+    """How many keys, its own included, a query of this layer sees; None where it sees all before it."""
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is not None and layer_types[number] != "sliding_attention":
+        return None
+    return getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+
+
+def hidden_distance(student_ND: Tensor, teacher_NE: Tensor, projection: nn.Module | None, kind: str) -> Tensor:
+    """Per token: `mse`, the mean square over the width, or `cosine`, 1 - cos. `projection` maps D to E."""
     student_NE = student_ND if projection is None else projection(student_ND)
     teacher_NE = teacher_NE.to(student_NE.dtype)
     if kind == "cosine":
@@ -147,7 +155,7 @@ def _grouped(maps_BHLL: Tensor, num_groups: int) -> Tensor:
 
 
 def make_projections(pairs: LayerMap, student_width: int, teacher_width: int) -> nn.ModuleDict:
-    """A linear map per mapped layer where the widths differ, else none; trained beside the student, not saved with it."""
+    """A linear map per mapped layer where the widths differ, else none: trained beside the student, never exported."""
     if student_width == teacher_width:
         return nn.ModuleDict()
     return nn.ModuleDict({str(layer): nn.Linear(student_width, teacher_width, bias=False) for layer in pairs})

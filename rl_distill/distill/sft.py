@@ -33,17 +33,26 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
-        super().__init__([{"params": matrices}, {"params": rest}], {"lr": learning_rate})
-        self._parts = (
+        self._parts: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
         )
+        super().__init__([dict(part.param_groups[0]) for part in self._parts], {"lr": learning_rate})
+        self._share_state()
+
+    def _share_state(self) -> None:
+        """Both parts work on this optimizer's own groups and state, so that schedules and checkpoints reach them."""
+        for part, group in zip(self._parts, self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share_state()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step of both parts at the learning rates the schedule has set."""
-        for part, group in zip(self._parts, self.param_groups, strict=True):
-            part.param_groups[0]["lr"] = group["lr"]
+        for part in self._parts:
             part.step()
 
 
