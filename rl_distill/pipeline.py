@@ -152,6 +152,7 @@ def compare(
     after: Evaluation,
     stages: Stages,
     command: str,
+    student_sequences: int,
 ) -> dict[str, Any]:
     """results.json and report.md of a finished run; returns the results and prints the final table."""
     teacher, start, end = before["teacher"].accuracy(), before["student"].accuracy(), after.accuracy()
@@ -166,7 +167,7 @@ def compare(
         "wall_seconds": dict(stages.seconds),
         "cpu_seconds": dict(stages.cpu_seconds),
         "peak_memory_mib": round(peak_memory_mib()),
-        "ledger": context.ledger(config.ppo.num_steps * config.ppo.batch_size),
+        "ledger": context.ledger(student_sequences),
         "seed": config.seed,
         "config": config.to_dict(),
         "versions": versions(),

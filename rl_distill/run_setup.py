@@ -18,6 +18,7 @@ from . import distributed
 from .config import ConfigError, RunConfig, teachers_of
 from .data.loading import load_splits
 from .demo.models import make_splits, student_folder, teacher_folder
+from .distill.sft import TrainingText
 from .distributed import TeacherLink
 from .evals.evaluation import grade
 from .generation.sampling import Sampling, added_text
@@ -85,11 +86,12 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
     tokenizer: Any = AutoTokenizer.from_pretrained(teacher_path)
     teacher = open_teacher(config, str(teacher_path), "float32", tokenizer, link)
     with stages("outputs", f"the teacher writes {len(splits.cold_start)} outputs"):
-        texts = [texts[0] for texts in teacher_texts(config, teacher, tokenizer, splits.cold_start, 1)]
+        outputs = teacher_outputs(config, teacher, tokenizer, splits.cold_start, 1)
+        texts = [output.texts[0] for output in outputs]
         rates = success_rates(splits.cold_start, texts)
     with stages("cold_start", "the student learns from those outputs"):
-        pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
-        student_path = student_folder(config, config.demo, teacher_path, pairs, cache_dir, work_dir)
+        lessons = [TrainingText(output.prompt, output.texts[0], output.finished[0]) for output in outputs]
+        student_path = student_folder(config, config.demo, teacher_path, lessons, cache_dir, work_dir)
     student = load(student_path)[0].to(distributed.device())
     context = RunContext(splits, teacher, student, tokenizer, rates, count_tokens(tokenizer, texts), link)
     return _with_teacher_texts(config, context, stages)
@@ -148,6 +150,13 @@ def _with_teacher_texts(config: RunConfig, context: RunContext, stages: Stages) 
 def teacher_texts(
     config: RunConfig, teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
 ) -> list[tuple[str, ...]]:
+    """The texts of `teacher_outputs`."""
+    return [output.texts for output in teacher_outputs(config, teacher, tokenizer, problems, num_texts)]
+
+
+def teacher_outputs(
+    config: RunConfig, teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
+) -> list[TeacherOutput]:
     """`num_texts` texts per problem (one: greedy; several: sampled as rollouts are), from the cache where it has them.
 
     Texts are stored as they come, so an interrupted run goes on where it stopped.
@@ -172,12 +181,14 @@ def teacher_texts(
         ]
         generated = teacher.generate(prompt_ids, sampling, tasks=tasks)
         texts = [added_text(tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)]
+        finished = [item.finish is Finish.STOP for item in generated]
+        pieces = [slice(i * num_texts, (i + 1) * num_texts) for i in range(len(rows))]
         cache.put(
-            TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i * num_texts : (i + 1) * num_texts]))
-            for i, row in enumerate(rows)
+            TeacherOutput(keys[row], problems[row].prompt, tuple(texts[piece]), tuple(finished[piece]))
+            for row, piece in zip(rows, pieces, strict=True)
         )
     found = cache.get(keys)
-    return [found[key].texts for key in keys]
+    return [found[key] for key in keys]
 
 
 def success_rates(problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:

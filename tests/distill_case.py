@@ -45,5 +45,5 @@ def make_distiller(folder: Path, **settings: Any) -> DistillationTrainer:
 
     config = make_config(folder, **settings)
     student, teacher, tokenizer, examples = make_case(config)
-    model: DistillationStudent = wrap_student(config, student, teacher, len(tokenizer))
-    return DistillationTrainer(model, config, examples, teacher, tokenizer, folder)
+    model: DistillationStudent = wrap_student(config.distill, student, teacher, len(tokenizer))
+    return DistillationTrainer(model, config, config.distill, examples, teacher, tokenizer, folder)

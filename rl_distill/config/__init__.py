@@ -23,6 +23,7 @@ from .schema import (
     TeacherServerConfig,
     TinyModelConfig,
     VLLMConfig,
+    WarmUpConfig,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "TeacherServerConfig",
     "TinyModelConfig",
     "VLLMConfig",
+    "WarmUpConfig",
     "load_config",
     "teachers_of",
 ]

@@ -234,6 +234,8 @@ class DistillConfig:
     micro_batch_size: int = 32
     data: Literal["teacher_texts", "gold"] = "teacher_texts"
     """What the fixed sequences are: texts the teacher writes (sequence-level KD) or the reference solutions."""
+    num_prompts: int = 1000
+    """Prompts that the sequences answer: those the teacher writes for first, then training prompts."""
     only_verified: bool = False
     """Keep only the teacher's texts that pass the check."""
     on_policy: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(0.0))
@@ -258,6 +260,14 @@ class DistillConfig:
     evaluate_every_steps: int = 100
     num_heldout: int = 128
     """Held-out sequences for divergence, agreement and perplexity."""
+
+
+@dataclass(frozen=True)
+class WarmUpConfig(DistillConfig):
+    """A stage before distillation and PPO: supervised on the teacher's texts that pass the check."""
+
+    alpha: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(1.0))
+    only_verified: bool = True
 
 
 @dataclass(frozen=True)
@@ -353,8 +363,10 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     rewards: tuple[dict[str, Any], ...] = ({"fn": "task_check", "weight": 1.0},)
     reward_refresh: RewardRefreshConfig | None = None
+    warm_up: WarmUpConfig | None = None
+    """A supervised stage on the teacher's texts before everything else."""
     distill: DistillConfig | None = None
-    """A distillation stage before PPO, and the settings of launch/distill.py."""
+    """A distillation stage before PPO; launch/distill.py runs it alone."""
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)

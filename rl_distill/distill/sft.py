@@ -1,7 +1,8 @@
 """Supervised stages on TRL's SFTTrainer: the teacher's warm-up and the student's cold start.
 
-Assumes (prompt, completion) text pairs; loss on the completion only, EOS included. Prompt and completion are tokenised
-apart, as generation sees them: joined text could merge a token across the boundary.
+Assumes texts; loss on the completion only. EOS is included unless the text was cut by length: an EOS after a cut text
+would teach the student to stop early. Prompt and completion are tokenised apart, as generation sees them: joined text
+could merge a token across the boundary.
 """
 
 from __future__ import annotations
@@ -9,16 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from .. import distributed
 from ..config import SFTStageConfig
+
+
+class TrainingText(NamedTuple):
+    """A completion to learn; `finished` is False where it was cut by length."""
+
+    prompt: str
+    completion: str
+    finished: bool = True
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -59,8 +68,8 @@ class MuonAdamW(torch.optim.Optimizer):
 @distributed.without_sharding()
 def fine_tune(
     model: Any,
-    tokenizer: Any,
-    pairs: Sequence[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[TrainingText],
     stage: SFTStageConfig,
     *,
     seed: int,
@@ -68,7 +77,7 @@ def fine_tune(
     bf16: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
-    """`model` after `stage.num_steps` optimizer steps on the pairs, in place; nothing is saved."""
+    """`model` after `stage.num_steps` optimizer steps on the texts, in place; nothing is saved."""
     arguments = SFTConfig(
         output_dir=str(work_dir),
         max_steps=stage.num_steps,
@@ -92,7 +101,7 @@ def fine_tune(
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=tokenized(tokenizer, pairs),
+        train_dataset=tokenized(tokenizer, texts),
         processing_class=tokenizer,
         optimizers=(MuonAdamW(model, stage.learning_rate), None),
         callbacks=list(callbacks),
@@ -102,9 +111,10 @@ def fine_tune(
     return model
 
 
-def tokenized(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> Dataset:
-    """Columns `input_ids` and `labels`: the prompt's labels are -100, the completion ends with EOS."""
-    prompts = tokenizer([prompt for prompt, _ in pairs], add_special_tokens=False)["input_ids"]
-    completions = tokenizer([completion for _, completion in pairs], add_special_tokens=False)["input_ids"]
-    rows = [(p, [*c, tokenizer.eos_token_id]) for p, c in zip(prompts, completions, strict=True)]
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[TrainingText]) -> Dataset:
+    """Columns `input_ids` and `labels`: the prompt's labels are -100, a finished completion ends with EOS."""
+    prompts = tokenizer([text.prompt for text in texts], add_special_tokens=False)["input_ids"]
+    completions = tokenizer([text.completion for text in texts], add_special_tokens=False)["input_ids"]
+    ends = [[tokenizer.eos_token_id] if text.finished else [] for text in texts]
+    rows = [(p, c + end) for p, c, end in zip(prompts, completions, ends, strict=True)]
     return Dataset.from_dict({"input_ids": [p + c for p, c in rows], "labels": [[-100] * len(p) + c for p, c in rows]})

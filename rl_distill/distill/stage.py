@@ -14,11 +14,8 @@ from .inner_states import layer_map
 from .student import DistillationStudent
 
 
-def check_distillation(config: RunConfig) -> None:
+def check_distillation(config: RunConfig, settings: DistillConfig) -> None:
     """Raises ConfigError where the stage asks for what its teacher cannot give."""
-    settings = config.distill
-    if settings is None:
-        return
     wants_inner = uses_inner_states(settings)
     if wants_inner and (config.teacher.placement != "colocated" or config.teacher.sharded or config.teachers):
         raise ConfigError(
@@ -33,20 +30,26 @@ def check_distillation(config: RunConfig) -> None:
             raise ConfigError("distill.interpolation needs the teacher's whole distribution, which no server sends")
 
 
+def is_supervised(settings: DistillConfig) -> bool:
+    """True where the stage is cross entropy alone, and needs no teacher while it trains."""
+    return settings.alpha.start == 1 and settings.alpha.end in (None, 1) and not uses_inner_states(settings)
+
+
 def uses_inner_states(settings: DistillConfig) -> bool:
     """True where the stage reads hidden states, attention maps or embeddings of the teacher."""
     inner = settings.inner
     return inner.hidden_map is not None or inner.attention_map is not None or inner.embedding_coef > 0
 
 
-def wrap_student(config: RunConfig, policy: Any, teacher: Teacher | None, num_tokens_vocab: int) -> DistillationStudent:
+def wrap_student(
+    settings: DistillConfig, policy: Any, teacher: Teacher | None, num_tokens_vocab: int
+) -> DistillationStudent:
     """The student with what its inner losses need. Raises ConfigError on a layer that does not exist."""
-    assert config.distill is not None
-    inner = config.distill.inner
+    inner = settings.inner
     hidden_map: dict[int, int] = {}
     attention_map: dict[int, int] = {}
     width = 0
-    if uses_inner_states(config.distill):
+    if uses_inner_states(settings):
         assert isinstance(teacher, ColocatedTeacher), "check_distillation refuses the others"
         theirs = teacher.model.config.get_text_config()
         depths = policy.config.get_text_config().num_hidden_layers, theirs.num_hidden_layers

@@ -47,12 +47,16 @@ class MicroBatch:
 
 
 class DistillationTrainer(Trainer):
-    """Trains a DistillationStudent on `examples` under `teacher`. `evaluate_student` returns held-out numbers."""
+    """Trains a DistillationStudent on `examples` under `teacher` (None: cross entropy alone).
+
+    `evaluate_student` returns held-out numbers of the causal LM it is given.
+    """
 
     def __init__(
         self,
         model: DistillationStudent,
         config: RunConfig,
+        settings: DistillConfig,
         examples: Sequence[Example],
         teacher: Teacher | None,
         tokenizer: PreTrainedTokenizerBase,
@@ -60,8 +64,7 @@ class DistillationTrainer(Trainer):
         evaluate_student: Callable[[Any], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        assert config.distill is not None
-        self.config, self.distill = config, config.distill
+        self.config, self.distill = config, settings
         self.student, self.examples, self.teacher, self.tokenizer = model, examples, teacher, tokenizer
         self.order = ExampleOrder(len(examples), self.distill, config.seed)
         self.engine: GenerationEngine = TransformersEngine(tokenizer, config.generation.batch_size, None)
@@ -276,7 +279,7 @@ def training_arguments(config: RunConfig, settings: DistillConfig, output_dir: P
         eval_strategy="steps",
         eval_steps=settings.evaluate_every_steps,
         save_strategy="steps",
-        save_steps=config.checkpoint.every_steps,
+        save_steps=settings.evaluate_every_steps,
         save_total_limit=max(2, config.checkpoint.keep_last),
         report_to=list(config.report_to),
         disable_tqdm=True,

@@ -55,9 +55,8 @@ def test_a_student_equal_to_its_teacher_does_not_move_without_the_task_term(tmp_
     _, twin, *_ = make_case(config)
     for parameter in twin.model.parameters():
         parameter.requires_grad_(True)
-    trainer = DistillationTrainer(
-        wrap_student(config, twin.model, teacher, len(tokenizer)), config, examples, teacher, tokenizer, tmp_path
-    )
+    student = wrap_student(config.distill, twin.model, teacher, len(tokenizer))
+    trainer = DistillationTrainer(student, config, config.distill, examples, teacher, tokenizer, tmp_path)
     start = [p.detach().clone() for p in twin.model.parameters()]
     trainer.optimizer = torch.optim.SGD(trainer.student.parameters(), lr=1.0)
     trainer.train()
