@@ -22,6 +22,7 @@ from . import distributed
 from .config import RunConfig, teachers_of
 from .data.loading import load_splits
 from .demo.models import make_splits, student_folder, teacher_folder
+from .distill.sft import TrainingText
 from .distributed import TeacherLink
 from .evals.evaluation import verdicts
 from .generation.sampling import Sampling, StopStrings, added_text
@@ -100,10 +101,11 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
     tokenizer: Any = AutoTokenizer.from_pretrained(teacher_path)
     teacher = open_teacher(config, str(teacher_path), "float32", tokenizer, link)
     with stages("outputs", f"the teacher writes {len(splits.cold_start)} outputs"):
-        texts = [texts[0] for texts in teacher_texts(config, teacher, tokenizer, splits.cold_start, 1)]
+        outputs = teacher_outputs(config, teacher, tokenizer, splits.cold_start, 1)
+        texts = [output.texts[0] for output in outputs]
     with stages("cold_start", "the student learns from those outputs"):
-        pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
-        student_path = student_folder(config, config.demo, teacher_path, pairs, cache_dir, work_dir)
+        lessons = [TrainingText(output.prompt, output.texts[0], output.finished[0]) for output in outputs]
+        student_path = student_folder(config, config.demo, teacher_path, lessons, cache_dir, work_dir)
     student = load(student_path)[0].to(distributed.device())
     return RunContext(splits, teacher, student, tokenizer, {}, count_tokens(tokenizer, texts), link)
 
@@ -159,9 +161,9 @@ def teacher_evidence(config: RunConfig, context: RunContext) -> dict[str, Succes
     main = distributed.is_main()  # a grader in trouble must not leave processes with different evidence
     sample: list[Problem] = distributed.from_main(evidence_sample(config, problems, specs) if main else None)
     number, sampling = config.teacher.num_evidence_samples, as_rollouts(config)
-    texts = teacher_texts(config, context.teacher, context.tokenizer, sample, number, sampling)
-    context.teacher_tokens_generated += sum(count_tokens(context.tokenizer, several) for several in texts)
-    return distributed.from_main(success_counts(sample, texts, specs) if main else None)
+    outputs = teacher_outputs(config, context.teacher, context.tokenizer, sample, number, sampling)
+    context.teacher_tokens_generated += sum(count_tokens(context.tokenizer, output.texts) for output in outputs)
+    return distributed.from_main(success_counts(sample, outputs, specs) if main else None)
 
 
 def evidence_sample(config: RunConfig, problems: Sequence[Problem], specs: Sequence[RewardSpec]) -> list[Problem]:
@@ -180,13 +182,12 @@ def evidence_sample(config: RunConfig, problems: Sequence[Problem], specs: Seque
 
 
 def success_counts(
-    problems: Sequence[Problem], texts: Sequence[Sequence[str]], specs: Sequence[RewardSpec]
+    problems: Sequence[Problem], outputs: Sequence[TeacherOutput], specs: Sequence[RewardSpec]
 ) -> dict[str, SuccessCount]:
     """Per task the right answers among the problems with a verdict; a problem counts the mean of its texts."""
-    rows = [(problem, text) for problem, several in zip(problems, texts, strict=True) for text in several]
-    completions = [Completion(text, [0], Finish.STOP) for _, text in rows]
-    found = iter(verdicts([problem for problem, _ in rows], completions, specs))
-    means = [_mean([v for v in itertools.islice(found, len(several)) if v is not None]) for several in texts]
+    rows = [(problem, c) for problem, output in zip(problems, outputs, strict=True) for c in output.completions()]
+    found = iter(verdicts([problem for problem, _ in rows], [completion for _, completion in rows], specs))
+    means = [_mean([v for v in itertools.islice(found, len(o.texts)) if v is not None]) for o in outputs]
     return count_successes([problem.task for problem in problems], means)
 
 
@@ -219,13 +220,20 @@ def as_rollouts(config: RunConfig) -> Sampling:
 
 
 def teacher_texts(
+    config: RunConfig, teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
+) -> list[tuple[str, ...]]:
+    """The texts of `teacher_outputs`."""
+    return [output.texts for output in teacher_outputs(config, teacher, tokenizer, problems, num_texts)]
+
+
+def teacher_outputs(
     config: RunConfig,
     teacher: Teacher,
     tokenizer: Any,
     problems: Sequence[Problem],
     num_texts: int,
     sampling: Sampling | None = None,
-) -> list[tuple[str, ...]]:
+) -> list[TeacherOutput]:
     """`num_texts` texts per problem, from the cache where it has them; they end at stop strings, as rollouts do.
 
     `sampling` None: greedy for one text, as rollouts for several. Texts are stored as they come, so that an interrupted
@@ -245,22 +253,31 @@ def teacher_texts(
         rows = missing[start : start + TEXTS_PER_SHARD]
         wanted = [problems[row] for row in rows for _ in range(num_texts)]
         written = _written(teacher, tokenizer, wanted, sampling, stop)
+        pieces = [written[i * num_texts : (i + 1) * num_texts] for i in range(len(rows))]
         cache.put(
-            TeacherOutput(keys[row], problems[row].prompt, tuple(written[i * num_texts : (i + 1) * num_texts]))
-            for i, row in enumerate(rows)
+            TeacherOutput(keys[row], problems[row].prompt, tuple(c.text for c in piece), tuple(map(finished, piece)))
+            for row, piece in zip(rows, pieces, strict=True)
         )
     found = cache.get(keys)
-    return [found[key].texts for key in keys]
+    return [found[key] for key in keys]
 
 
 def _written(
     teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], sampling: Sampling, stop: StopStrings | None
-) -> list[str]:
+) -> list[Completion]:
     ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
     generated = teacher.generate(ids, sampling, tasks=[problem.task for problem in problems])
     if stop is not None:
         generated = [stop.ended(item) for item in generated]
-    return [added_text(tokenizer, row, item.token_ids) for row, item in zip(ids, generated, strict=True)]
+    return [
+        Completion(added_text(tokenizer, row, item.token_ids), item.token_ids, item.finish)
+        for row, item in zip(ids, generated, strict=True)
+    ]
+
+
+def finished(completion: Completion) -> bool:
+    """True where it ended by EOS or a stop string, not by the length limit."""
+    return completion.finish is Finish.STOP
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> int:

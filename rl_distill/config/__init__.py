@@ -1,5 +1,6 @@
 """Settings of a run: schema, checks, loading and the command line. Imports no torch."""
 
+from .distillation import DistillConfig, InnerStatesConfig, ScheduleConfig, WarmUpConfig
 from .loading import Config, load_config, teachers_of
 from .reading import ConfigError
 from .schema import (
@@ -31,19 +32,23 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DemoConfig",
+    "DistillConfig",
     "DistributedConfig",
     "EvaluationConfig",
     "GenerationConfig",
+    "InnerStatesConfig",
     "LoraAdapterConfig",
     "PPOConfig",
     "RewardRefreshConfig",
     "RunConfig",
     "SFTStageConfig",
+    "ScheduleConfig",
     "StudentConfig",
     "TeacherConfig",
     "TeacherServerConfig",
     "TinyModelConfig",
     "VLLMConfig",
+    "WarmUpConfig",
     "load_config",
     "teachers_of",
 ]

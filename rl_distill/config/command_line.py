@@ -6,6 +6,7 @@ Imports no torch, so `--help` and a typo answer at once.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 
-from . import Config, ConfigError, RunConfig, load_config
+from . import Config, ConfigError, DistillConfig, RunConfig, load_config
 from .reading import parse_override
 from .reference import settings_of
 
@@ -40,6 +41,18 @@ def parse(argv: Sequence[str] | None = None) -> RunConfig:
     )
     parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
     return read_config(parser, argv, load_config, _check_evidence)
+
+
+def parse_distill(argv: Sequence[str] | None = None) -> RunConfig:
+    """The settings of launch/distill.py, with the defaults of `distill` where the config leaves it out."""
+    parser = config_parser(
+        "launch/distill.py",
+        "Distillation: soft targets, hidden states, on-policy samples; the stage before PPO by itself.",
+        RunConfig,
+        "distill.yaml",
+    )
+    config: RunConfig = read_config(parser, argv, load_config)
+    return config if config.distill is not None else dataclasses.replace(config, distill=DistillConfig())
 
 
 def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> argparse.ArgumentParser:

@@ -91,7 +91,9 @@ def convert(hint: Any, value: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in typing.get_args(hint):
             return None
-        return convert(next(arm for arm in typing.get_args(hint) if arm is not type(None)), value, name)
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        fitting = (arm for arm in arms if isinstance(value, typing.get_origin(arm) or arm))
+        return convert(next(fitting, arms[0]) if len(arms) > 1 else arms[0], value, name)
     if origin is Literal:
         choices = typing.get_args(hint)
         if isinstance(value, bool) and "off" in choices:  # YAML 1.1 reads on and off as booleans

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .distillation import DistillConfig, WarmUpConfig
 from .ranges import ranged
 from .reading import plain
 from .training import (
@@ -223,6 +224,10 @@ class RunConfig:
     """Reward functions with their weights, such as [{fn: math_answer, weight: 1.0}]."""
     reward_refresh: RewardRefreshConfig | None = None
     """Keeps a trained reward model near the policy; needs the reward `learned`."""
+    warm_up: WarmUpConfig | None = None
+    """A supervised stage on the teacher's texts before everything else."""
+    distill: DistillConfig | None = None
+    """A distillation stage before PPO; launch/distill.py runs it alone."""
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     """The pull towards the teacher."""
     ppo: PPOConfig = field(default_factory=PPOConfig)

@@ -162,6 +162,11 @@ def sum_over_processes(x: Tensor) -> Tensor:
     return total.to(x.device)
 
 
+def any_process(flag: bool) -> bool:
+    """True on every process where it is on at least one."""
+    return bool(sum_over_processes(torch.tensor(float(flag))) > 0)
+
+
 def gather_list(items: Sequence[Any]) -> list[Any]:
     """The lists of all processes joined in rank order, on every process."""
     if world_size() == 1:

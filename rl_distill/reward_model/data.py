@@ -144,8 +144,11 @@ def student_texts(
             vocab_size=len(context.tokenizer),
         )
         texts = [added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompts, generated, strict=True)]
+        finished = [item.finish is Finish.STOP for item in generated]
         cache.put(
-            TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i : i + number]))
+            TeacherOutput(
+                keys[row], problems[row].prompt, tuple(texts[i : i + number]), tuple(finished[i : i + number])
+            )
             for i, row in zip(range(0, len(rows), number), rows[::number], strict=True)
         )
     found = cache.get(keys)
