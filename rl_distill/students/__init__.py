@@ -1,7 +1,7 @@
 """Students cut from their teacher: fewer layers, heads, channels, tokens. See docs/students.md.
 
-`init_student` writes a folder that `from_pretrained` loads, with a card. Nothing here trains. Names are loaded when they
-are asked for, so that a command line can parse its arguments without torch.
+`init_student` writes a folder that `from_pretrained` loads, with a card. Nothing here trains. Names are loaded when
+they are asked for, so that a command line can parse its arguments without torch.
 """
 
 from __future__ import annotations

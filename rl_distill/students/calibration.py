@@ -1,4 +1,4 @@
-"""Texts that show what a model is used for, as token batches: importance is measured on them and a cut is judged by them.
+"""Texts that show what a model is used for, as token batches: to measure importance on, and to judge a cut by.
 
 Reads .jsonl, .parquet and .txt files. Knows tokenizers, but no models.
 """

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -112,7 +113,7 @@ def cut_config(config: PreTrainedConfig, cut: Cut) -> PreTrainedConfig:
         changes |= _per_layer(settings, cut.layers)
     try:
         return type(config).from_dict(settings | changes)
-    except ValueError as error:
+    except (ValueError, StrictDataclassError) as error:  # a family's own rules, such as Llama's about head counts
         reason = " ".join(str(error).split())
         raise ConfigError(f"{config.model_type} has no model of this shape: {reason}") from error
 

@@ -7,6 +7,7 @@ still be encoded and decoded. Knows nothing of models.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def symbols_on_the_way(token: str, ranks: Merges) -> set[str]:
     symbols = list(token)
     seen = set(symbols)
     while True:
-        pairs = [(ranks[pair], place) for place, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks]
+        pairs = [(ranks[pair], place) for place, pair in enumerate(itertools.pairwise(symbols)) if pair in ranks]
         if not pairs:
             return seen
         _, place = min(pairs)
