@@ -6,19 +6,18 @@ The folder appears whole or not at all. Needs memory for the teacher and the stu
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import ConfigError
+from ..provenance import versions
 from . import importance
 from .calibration import Calibration, Tokenized, batches, read_texts, take
 from .card import Cost, Size, StudentCard, write_card
@@ -27,8 +26,7 @@ from .measure import compare, mean_nll
 from .selection import choose, width_warnings
 from .shape import StudentShapeConfig
 from .surgery import Cut, Dimensions, cut_model
-from .token_ids import ids_in, renumber_config
-from .vocabulary import changed_pieces, kept_tokens, template_texts, write_cut_tokenizer
+from .vocabulary import changed_pieces, ids_in, kept_tokens, renumber_config, template_texts, write_cut_tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,8 @@ def _check(out: Path, shape: StudentShapeConfig, calibration: Calibration | None
     needing = shape.needing_text()
     if needing and calibration is None:
         raise ConfigError(f"{', '.join(needing)}: the criterion measures activations: give --calibration FILE")
+    if shape.vocab and calibration and any(row.ids is not None for row in calibration.held_out):
+        raise ConfigError("vocab: held-out rows of token ids cannot be read with another vocabulary; give texts")
 
 
 def _load(teacher: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dtype: str) -> _Teacher:
@@ -150,13 +150,10 @@ def _cost(
     cut: Cut,
     calibration: Calibration,
 ) -> Cost:
-    rows = list(calibration.held_out)
-    own = take(rows, source.tokenizer, calibration.max_length, calibration.max_tokens)
+    own = take(calibration.held_out, source.tokenizer, calibration.max_length, calibration.max_tokens)
     if len(cut.vocab) == source.model.config.vocab_size:
         found = compare(source.model, student, batches(own))
         return Cost(found, _bits_per_byte(found.teacher_nll, own), _bits_per_byte(found.student_nll, own))
-    if any(row.ids is not None for row in rows):
-        raise ConfigError("vocab: held-out rows of token ids cannot be read with another vocabulary; give texts")
     theirs = take([tokens.row for tokens in own], student_tokenizer, calibration.max_length, sys.maxsize)
     found = compare(source.model, student, batches(theirs), torch.tensor(cut.vocab))
     teacher_nll = mean_nll(source.model, batches(own))
@@ -195,7 +192,7 @@ def _card(
         seconds=round(seconds, 1),
         warnings=tuple(width_warnings(before, after)),
         command=command,
-        versions={"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers")},
+        versions=versions(),
     )
 
 

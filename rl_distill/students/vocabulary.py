@@ -1,7 +1,7 @@
 """A tokenizer cut to the tokens that given texts use, in such a way that these texts keep their pieces.
 
 Byte-level BPE only (GPT-2, Llama 3, Qwen, SmolLM). All single bytes and all added tokens stay, so that every text can
-still be encoded and decoded. Knows nothing of models.
+still be encoded and decoded. Of models it knows the token ids that their settings name.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..config import ConfigError
 
 Merges = Mapping[tuple[str, str], int]
 """The rank of every pair that BPE joins; the lowest goes first."""
+
+
+ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
+NESTED_IDS = ("bad_words_ids", "sequence_bias", "force_words_ids")
 
 
 def kept_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[int]:
@@ -144,3 +148,36 @@ def changed_pieces(
 ) -> str | None:
     """The first text that the two tokenizers split differently; None where they agree on all."""
     return next((text for text in texts if teacher.tokenize(text) != student.tokenize(text)), None)
+
+
+def ids_in(settings: Mapping[str, Any]) -> set[int]:
+    """The token ids that a config or generation config names."""
+    return {token_id for name in _names(settings) for token_id in _as_list(settings[name])}
+
+
+def renumbered(settings: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[str, Any]:
+    """The settings that name token ids, with their new values; raises ConfigError on nested lists of ids."""
+    for name in NESTED_IDS:
+        if settings.get(name):
+            raise ConfigError(f"vocab: generation_config.json has {name}, which cannot be renumbered; remove it first")
+    found: dict[str, Any] = {}
+    for name in _names(settings):
+        value = settings[name]
+        found[name] = [new_ids[old] for old in value] if isinstance(value, list) else new_ids[value]
+    return found
+
+
+def renumber_config(config: PreTrainedConfig | GenerationConfig, new_ids: Mapping[int, int]) -> None:
+    """In place."""
+    for name, value in renumbered(config.to_dict(), new_ids).items():
+        setattr(config, name, value)
+
+
+def _names(settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in settings.items():
+        if value is not None and (name.endswith("_token_id") or name in ID_LISTS):
+            yield name
+
+
+def _as_list(value: int | list[int]) -> list[int]:
+    return value if isinstance(value, list) else [value]

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2Config
 
 from rl_distill.config import ConfigError
+from rl_distill.demo.problems import make_problems
 from rl_distill.students import Calibration, Row, StudentShapeConfig, init_student, parse_student_arch, read_rows
 from rl_distill.students.command import add_arguments
-from rl_distill.tasks.embedded import make_problems
 
 from .models import logits
 
@@ -23,7 +23,7 @@ PROBLEMS = make_problems("train", 60, 0)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """teacher/ with its tokenizer, and rollouts.jsonl of prompts with completions, every third one wrong."""
-    from rl_distill.models.tiny import make_tokenizer
+    from rl_distill.demo.tiny import make_tokenizer
 
     path = tmp_path_factory.mktemp("models")
     tokenizer = make_tokenizer([p.prompt + p.solution for p in make_problems("train", 300, 1)], 400)

@@ -13,15 +13,16 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from rl_distill.config import ConfigError
-from rl_distill.students.token_ids import ids_in, renumbered
+from rl_distill.demo.problems import make_problems
 from rl_distill.students.vocabulary import (
     changed_pieces,
+    ids_in,
     kept_tokens,
+    renumbered,
     symbols_on_the_way,
     template_texts,
     write_cut_tokenizer,
 )
-from rl_distill.tasks.embedded import make_problems
 
 DOCS = [doc for value in vars(shutil).values() if callable(value) and (doc := inspect.getdoc(value))]
 PROBLEMS = [p.prompt + p.solution for p in make_problems("train", 100, 0)]
