@@ -93,10 +93,17 @@ def read_rows(path: str | Path, verified: str | None = None) -> list[Row]:
     if verified is not None:
         if records and all(verified not in record for record in records):
             raise ConfigError(f"verified: {path} has no column {verified!r}; columns are {', '.join(records[0])}")
-        records = [record for record in records if (record.get(verified) or 0) >= 1]
+        records = [record for record in records if _passed(record.get(verified), verified, path)]
     if not records:
         raise ConfigError(f"{path} has no row" + (f" whose {verified!r} is at least 1" if verified else ""))
     return [_row(record, path) for record in records]
+
+
+def _passed(score: object, column: str, path: Path) -> bool:
+    """Whether a score is at least 1; None, an unscored completion, is not."""
+    if not isinstance(score, int | float | None):
+        raise ConfigError(f"verified: column {column!r} of {path} holds {score!r}; want numbers or true and false")
+    return (score or 0) >= 1
 
 
 def _read_text(path: Path) -> str:

@@ -42,6 +42,7 @@ class Comparison:
         return math.exp(min(self.student_nll, 700.0))  # a broken cut may exceed what a float holds
 
 
+@torch.no_grad()
 def predicting_states(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """Final hidden states (N, D) at the positions before the scored tokens."""
     hidden_BTD = model.base_model(input_ids=batch.ids_BT.to(model.device), use_cache=False).last_hidden_state
@@ -59,13 +60,18 @@ def compare(
     student: PreTrainedModel,
     batches: Sequence[TokenBatch],
     kept_tokens: Tensor | None = None,
+    teacher_states: Sequence[Tensor] | None = None,
 ) -> Comparison:
-    """Both models on the same tokens. `batches` hold the student's ids; `kept_tokens` maps these to the teacher's."""
+    """Both models on the same tokens. `batches` hold the student's ids; `kept_tokens` maps these to the teacher's.
+
+    `teacher_states`, the teacher's `predicting_states` of every batch, spare it where several students are compared.
+    """
     sums = torch.zeros(5, dtype=torch.float64)
     num_tokens = 0
-    for batch in batches:
+    for place, batch in enumerate(batches):
         seen = batch if kept_tokens is None else batch._replace(ids_BT=kept_tokens[batch.ids_BT])
-        states = predicting_states(teacher, seen), predicting_states(student, batch)
+        theirs_ND = predicting_states(teacher, seen) if teacher_states is None else teacher_states[place]
+        states = theirs_ND, predicting_states(student, batch)
         targets_N = targets(batch).to(student.device)
         num_tokens += len(targets_N)
         size = max(1, CHUNK_LOGITS // teacher.config.vocab_size)

@@ -89,6 +89,8 @@ def test_a_log_of_rollouts_is_read_and_only_verified_ones_are_kept(tmp_path):
     wrong = write(tmp_path / "wrong.jsonl", [{"prompt": "p", "completion": "c", "ok": False}])
     with pytest.raises(ConfigError, match="no row whose 'ok' is at least 1"):
         read_rows(wrong, "ok")
+    with pytest.raises(ConfigError, match="holds 'yes'; want numbers"):
+        read_rows(write(tmp_path / "text.jsonl", [{"text": "a", "ok": "yes"}]), "ok")
 
 
 def test_plain_text_is_cut_at_blank_lines(tmp_path):
