@@ -21,7 +21,7 @@ from ..provenance import versions
 from . import importance
 from .calibration import Calibration, Tokenized, batches, read_texts, take
 from .card import Cost, Size, StudentCard, write_card
-from .families import check_config, check_weights, load_teacher
+from .families import check_config, check_weights, load_teacher, move
 from .measure import compare, mean_nll
 from .selection import choose, width_warnings
 from .shape import StudentShapeConfig
@@ -63,7 +63,7 @@ def init_student(
     shutil.rmtree(folder, ignore_errors=True)
     try:
         student_tokenizer = _write(source, cut, texts, folder)
-        student = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(source.model.device).eval()
+        student = move(AutoModelForCausalLM.from_pretrained(folder, dtype="auto"), source.model.device).eval()
         cost = None if calibration is None else _cost(source, student, student_tokenizer, cut, calibration)
         card = _card(source, student, shape, cut, cost, num_tokens, command, time.perf_counter() - started)
         write_card(card, folder)
@@ -92,7 +92,7 @@ def _load(teacher: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerB
         found = _Teacher(teacher.config.name_or_path or type(teacher).__name__, teacher.eval(), tokenizer)
     else:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_teacher(teacher, dtype).to(device)
+        model = move(load_teacher(teacher, dtype), device)
         found = _Teacher(str(teacher), model, tokenizer or AutoTokenizer.from_pretrained(teacher))
     check_weights(found.model)
     return found

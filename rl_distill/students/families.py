@@ -90,8 +90,14 @@ def axes_of(key: str) -> tuple[str | None, ...] | None:
     return axes if kind == "weight" else axes[:1]
 
 
-def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The decoder layers."""
+def layers_of(model: PreTrainedModel) -> list[Any]:
+    """The decoder layers; every family has a class for them, all with the parts of LAYER_AXES."""
     layers = model.base_model.layers
     assert isinstance(layers, torch.nn.ModuleList)
-    return layers
+    return list(layers)
+
+
+def move(model: PreTrainedModel, device: torch.device | str) -> PreTrainedModel:
+    """The same model, moved."""
+    torch.nn.Module.to(model, device)
+    return model

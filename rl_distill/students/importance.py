@@ -113,7 +113,7 @@ def _hooks(model: PreTrainedModel, sums: _Sums) -> Iterator[None]:
         sums.states.append(sums.select(inputs[0]))
 
     layers = layers_of(model)
-    final_norm = model.base_model.norm
+    final_norm: Any = model.base_model.norm
     handles = [final_norm.register_forward_pre_hook(keep_input), final_norm.register_forward_hook(squares_of_output)]
     for layer, heads, channels in zip(layers, sums.heads, sums.channels, strict=True):
         handles += [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,14 +85,14 @@ def _channels(
     return tuple(top(scores_F, count) for scores_F in scores)
 
 
-def _variances(attention: torch.nn.Module, size: Dimensions) -> Tensor:
+def _variances(attention: Any, size: Dimensions) -> Tensor:
     """The variance of all weights of a group: its queries' and its key's, value's and output's."""
     rows = [getattr(attention, name).weight for name in ("q_proj", "k_proj", "v_proj")]
     weights = [weight.detach().float().reshape(size.num_groups, -1) for weight in (*rows, attention.o_proj.weight.T)]
     return torch.cat(weights, dim=1).var(dim=1)
 
 
-def _magnitudes(mlp: torch.nn.Module) -> Tensor:
+def _magnitudes(mlp: Any) -> Tensor:
     """The length of all weights of a channel: its rows of gate and up and its column of down."""
     weights = (mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight.T)
     return torch.cat([weight.detach().float() for weight in weights], dim=1).norm(dim=1)

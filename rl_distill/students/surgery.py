@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..config import ConfigError
-from .families import LAYER_KEY, axes_of
+from .families import LAYER_KEY, axes_of, move
 
 PER_LAYER_LISTS = ("layer_types", "no_rope_layers")
 
@@ -91,7 +91,7 @@ def cut_model(teacher: PreTrainedModel, cut: Cut) -> PreTrainedModel:
     student = type(teacher).from_pretrained(None, config=config, state_dict=state, dtype=teacher.dtype)
     if getattr(teacher, "generation_config", None) is not None:
         student.generation_config = type(teacher.generation_config).from_dict(teacher.generation_config.to_dict())
-    return student.to(teacher.device).eval()
+    return move(student, teacher.device).eval()
 
 
 def cut_config(config: PreTrainedConfig, cut: Cut) -> PreTrainedConfig:
