@@ -86,12 +86,12 @@ def greedy_layers(model: PreTrainedModel, batches: Sequence[TokenBatch], count: 
     while len(kept) > count:
         divergence = torch.zeros(num_layers, dtype=torch.float64)
         for batch, final_BTD in zip(batches, final_states, strict=True):
-            divergence += _divergences(model, batch, final_BTD, kept)
+            divergence += divergences(model, batch, final_BTD, kept)
         kept.remove(min(kept[1:-1], key=lambda layer: float(divergence[layer])))
     return tuple(kept)
 
 
-def _divergences(model: PreTrainedModel, batch: TokenBatch, final_BTD: Tensor, kept: Sequence[int]) -> Tensor:
+def divergences(model: PreTrainedModel, batch: TokenBatch, final_BTD: Tensor, kept: Sequence[int]) -> Tensor:
     """Sum of KL over the batch for every kept inner layer, were it removed as well; 0 elsewhere."""
     num_layers = len(layers_of(model))
     gone = [layer for layer in range(num_layers) if layer not in kept]

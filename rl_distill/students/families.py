@@ -43,7 +43,11 @@ def load_teacher(folder: str | Path, dtype: str = "auto") -> PreTrainedModel:
     """The model of a folder or hub id in evaluation mode, in the dtype it was saved in; refused before it is loaded."""
     if Path(folder, "adapter_config.json").is_file():
         raise ConfigError(f"{folder} holds a LoRA adapter: merge it into its base model first (merge_and_unload)")
-    check_config(AutoConfig.from_pretrained(folder))
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except ValueError as error:  # a model_type that transformers does not know
+        raise ConfigError(f"cannot read config.json of {folder}: {' '.join(str(error).split())[:200]}") from error
+    check_config(config)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 

@@ -20,6 +20,12 @@ from .importance import Importance
 from .shape import Choice, StudentShapeConfig
 from .surgery import Cut, Dimensions
 
+WIDTH_MULTIPLES = {
+    32: "tensor cores and 4-bit formats",
+    128: "4-bit formats in groups of 128",
+    256: "GGUF's K-quants",
+}
+
 
 def choose(
     teacher: PreTrainedModel,
@@ -99,7 +105,7 @@ def _magnitudes(mlp: Any) -> Tensor:
 
 
 def width_warnings(before: Dimensions, after: Dimensions) -> list[str]:
-    """Widths that the cut made awkward: tensor cores and 4-bit formats want multiples of 32, groups of 128."""
+    """Widths that the cut made awkward: see WIDTH_MULTIPLES."""
     widths = {
         "ffn": (before.num_channels, after.num_channels),
         "hidden": (before.hidden_size, after.hidden_size),
@@ -109,8 +115,7 @@ def width_warnings(before: Dimensions, after: Dimensions) -> list[str]:
 
 
 def _width_warning(name: str, old: int, new: int) -> Iterator[str]:
-    for multiple, loses in ((32, "tensor cores and 4-bit formats"), (128, "4-bit quantization in groups of 128")):
-        if new % multiple:
-            if old % multiple == 0 or multiple == 32:
-                yield f"{name}: the width {new} is not a multiple of {multiple}, which {loses} want"
+    for multiple, formats in WIDTH_MULTIPLES.items():
+        if new % multiple and (old % multiple == 0 or multiple == 32):
+            yield f"{name}: the width {new} is not a multiple of {multiple}, which {formats} need"
             return

@@ -41,9 +41,12 @@ CONFIGS = {
 NAMES = list(CONFIGS)
 
 
-def make_teacher(name: str, seed: int = 0) -> PreTrainedModel:
+def make_teacher(name: str, seed: int = 0, num_hidden_layers: int = 4) -> PreTrainedModel:
     """Every weight, bias and norm is random, so that none of them can be lost unseen; logits are of the order of 1."""
     cls, changes = CONFIGS[name]
+    changes = changes | {"num_hidden_layers": num_hidden_layers}
+    if num_hidden_layers > 4:  # lists of a setting per layer go on as they began
+        changes |= {key: (v * 2)[:num_hidden_layers] for key, v in changes.items() if isinstance(v, list)}
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(cls(**SHAPE | changes)).eval()
     with torch.no_grad():

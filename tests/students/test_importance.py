@@ -174,6 +174,9 @@ def test_awkward_widths_are_named():
     assert width_warnings(before, before) == []
     assert width_warnings(before, Dimensions(2, 4, 2, 64, 512, 256, 90)) == []
     warned = width_warnings(before, Dimensions(2, 6, 3, 64, 700, 480, 100))
-    assert [text.split(":")[0] for text in warned] == ["ffn", "hidden"]
+    assert [text.split(":")[0] for text in warned] == ["ffn", "hidden", "heads"]
     assert "700 is not a multiple of 32" in warned[0]
     assert "480 is not a multiple of 128" in warned[1]
+    assert "384 is not a multiple of 256" in warned[2]
+    odd = Dimensions(2, 8, 4, 64, 1000, 96, 100)  # 1000 was no multiple of 128 before either
+    assert width_warnings(odd, Dimensions(2, 8, 4, 64, 992, 96, 100)) == []
