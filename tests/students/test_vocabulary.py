@@ -7,7 +7,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -96,35 +96,19 @@ def test_every_token_in_use_or_on_the_way_to_one_is_needed(pair):
         assert inside or len(name) == 1 or name in whole.get_added_vocab(), name
 
 
-@given(st.text())
-def test_any_text_survives(text):
-    whole, cut = whole_and_cut()
+@settings(deadline=None)
+@given(text=st.text())
+def test_any_text_survives(pair, text):
+    whole, _, cut = pair
     assert cut.decode(cut(text)["input_ids"]) == whole.decode(whole(text)["input_ids"])
-    assert cut.decode(cut(text)["input_ids"]) == text
+    if not isinstance(whole, Qwen2Tokenizer):  # which normalizes
+        assert cut.decode(cut(text, add_special_tokens=False)["input_ids"]) == text
 
 
-_MADE: list = []
-
-
-def whole_and_cut():
-    if not _MADE:
-        import tempfile
-        from pathlib import Path
-
-        whole = trained()
-        with tempfile.TemporaryDirectory() as folder:
-            _MADE.append((whole, write_cut_tokenizer(whole, kept_tokens(whole, CORPUS), Path(folder))))
-    return _MADE[0]
-
-
-def test_special_tokens_keep_their_roles():
+def test_special_tokens_keep_their_roles(tmp_path):
     whole = KINDS["llama3"]()
     kept = kept_tokens(whole, CORPUS)
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        cut = write_cut_tokenizer(whole, kept, Path(folder))
+    cut = write_cut_tokenizer(whole, kept, tmp_path)
     for role in ("bos", "eos", "pad"):
         assert getattr(cut, f"{role}_token") == getattr(whole, f"{role}_token")
         assert kept[getattr(cut, f"{role}_token_id")] == getattr(whole, f"{role}_token_id")
