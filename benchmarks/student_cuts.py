@@ -40,8 +40,8 @@ WIDTH = (
     {"ffn": "magnitude:0.5"},
     {"heads": "activation_norm:2"},
     {"heads": "weight_variance:2"},
-    {"hidden": "0.9"},
-    {"hidden": "0.75"},
+    {"hidden": "504"},
+    {"hidden": "432"},
 )
 
 
