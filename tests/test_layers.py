@@ -17,7 +17,7 @@ LAYERS = (
     ("models",),
     ("generation",),
     ("teachers", "tasks", "data"),
-    ("distill",),
+    ("distill", "students"),
     ("ppo",),
     ("evals",),
     ("demo",),
@@ -33,6 +33,7 @@ LAYER = {package: level for level, packages in enumerate(LAYERS) for package in 
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
 TORCH_FREE += ("config/training", "config/ranges", "config/reference")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
+TORCH_FREE += ("students/shape", "students/command")
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 
 
