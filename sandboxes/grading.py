@@ -14,6 +14,7 @@ from sandboxes import guards
 from sandboxes.compiled_test import CompiledTest
 from sandboxes.contract import JobError, Outcome
 from sandboxes.instrument import RECORDER
+from sandboxes.program import ProgramEnded
 from sandboxes.proxy import Candidate, Gone, Session
 from sandboxes.recorder import Overran, Recorder, Stop
 
@@ -76,7 +77,8 @@ def _score(recorder: Recorder, session: Session, error: BaseException | None) ->
     failed = recorder.first_failure or error
     if isinstance(error, Overran):
         return Score(Outcome.TIMEOUT_WALL, (*results, False), "the test overran on the program's answers")
-    if session.ended is not None:
+    trouble = session.ended is not None and not isinstance(session.ended, ProgramEnded)
+    if session.ended is not None and (trouble or failed is None or isinstance(failed, Gone)):
         return Score(Outcome.CRASHED, _earned(results or (False,), session), "", session.ended)
     if session.num_answers == 0:
         raise JobError("the test never called the candidate")

@@ -6,9 +6,11 @@ Runs trusted code only, before the confinement is complete. Nothing here is reac
 from __future__ import annotations
 
 import _socket
+import contextlib
 import os
 import struct
 import sys
+from collections.abc import Callable
 
 from sandboxes import rootfs, worker
 from sandboxes.finder import Finder
@@ -77,6 +79,20 @@ def import_packages(packages: dict[str, str], imports: list[str]) -> None:
             __import__(name)
         except Exception as error:
             raise OSError(f"{name} cannot be imported in the sandbox: {type(error).__name__}: {error}") from error
+
+
+def copy_without_modes() -> None:
+    """Let `shutil` copy files where modes and times cannot be set: that part of a copy is left out."""
+    import shutil
+
+    def forgiving(act: Callable[..., None]) -> Callable[..., None]:
+        def try_it(*args: object, **kwargs: object) -> None:
+            with contextlib.suppress(PermissionError):
+                act(*args, **kwargs)
+
+        return try_it
+
+    shutil.copymode, shutil.copystat = forgiving(shutil.copymode), forgiving(shutil.copystat)
 
 
 _POOL_BYTES, _POOL_HEADER_BYTES, _LARGEST_BLOCK = 1 << 14, 48, 512  # of CPython's allocator for small objects

@@ -258,8 +258,8 @@ def _instance(kind: type[Exception], message: str, args: tuple[Any, ...], detail
 
 def how_it_failed(tag: bytes, body: bytes) -> ProgramEnded:
     """The end of a program that has sent a frame other than an answer."""
-    if tag == replies.LOAD_FAILED:
-        return ProgramEnded(Outcome.LOAD_ERROR, message_in(body))
+    if tag == replies.LOAD_FAILED and (words := message_in(body)):
+        return ProgramEnded(Outcome.LOAD_ERROR, words)
     if tag == replies.EXITED:
         return ProgramEnded(Outcome.EXITED, "SystemExit")
     if tag == replies.OUT_OF_MEMORY:
@@ -270,12 +270,12 @@ def how_it_failed(tag: bytes, body: bytes) -> ProgramEnded:
 
 
 def message_in(body: bytes) -> str:
-    """What a failed program says of its failure."""
+    """What a failed program says of its failure; nothing if that is malformed."""
     try:
         names, message, *_ = codec.decode(body, 16)
         return f"{names[0][1]}: {message}"[:300]
     except (ValueError, TypeError, IndexError, KeyError):
-        return "an exception"
+        return ""
 
 
 class Candidate(handles.FunctionHandle):

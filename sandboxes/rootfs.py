@@ -17,6 +17,7 @@ SCRATCH = "/scratch/tmp"  # /tmp is a link to it
 PACKAGES = "/packages"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 LIBRARY_DIRS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+ZONES = "/usr/share/zoneinfo"  # beside other data of the host, so that its parent is not to be listed
 _MOUNT_SETATTR, _AT_RECURSIVE = 442, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
@@ -27,7 +28,7 @@ def readable_dirs() -> list[str]:
     wanted = [os.path.dirname(os.path.realpath(os.__file__))]
     if prefix not in ("/usr", "/"):
         wanted.append(os.path.join(prefix, "lib"))
-    wanted += [*LIBRARY_DIRS, "/usr/share/zoneinfo"]
+    wanted += [*LIBRARY_DIRS, ZONES]
     real = sorted({os.path.realpath(path) for path in wanted if os.path.isdir(path)})
     return [path for path in real if not any(path.startswith(other + "/") for other in real)]
 
@@ -72,6 +73,8 @@ def enter(packages: dict[str, str], shares_memory: bool) -> None:
     kernel.mount("tmpfs", stage, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,nr_inodes=1k,mode=755")
     for path in shown:
         _bind(path, stage + path)
+    if ZONES in shown:
+        os.chmod(stage + os.path.dirname(ZONES), 0o111)
     for path in hidden_dirs(shown):
         kernel.mount("tmpfs", stage + path, "tmpfs", kernel.MS_RDONLY, "size=4k,nr_inodes=2,mode=0")
     for name, path in packages.items():

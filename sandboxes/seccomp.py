@@ -34,8 +34,8 @@ PRCTL_OPTIONS = (
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)  # isatty, window size, FIO*
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG, leases, notify
 
-# Beyond Landlock and RLIMIT_FSIZE: modes and times of any file (said to be done, which is what copying a file wants to
-# hear), disk space behind the end of a file and, before Linux 6.2, cutting files short by name (or while opening them:
+# Beyond Landlock and RLIMIT_FSIZE: modes and times of any file (what copies files forgives it: see preload.py), disk
+# space behind the end of a file and, before Linux 6.2, cutting files short by name (or while opening them:
 # see _open_rule; the flags of openat2 lie behind a pointer).
 MODES_AND_TIMES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
 UNGUARDED = ("fallocate", "truncate", "openat2", *MODES_AND_TIMES)
@@ -51,11 +51,11 @@ Code = list[tuple[int, int, int, int]]  # (operation, jump if true, jump if fals
 Rules = dict[int, Code | int]  # system call number -> action, or code that ends in one
 
 
-def zygote_filter(machine: str, own_files: bool, num_processes: int = 0) -> bytes:
+def zygote_filter(machine: str, own_files: bool, num_processes: int = 0, own_user: bool = False) -> bytes:
     """What the zygote and everything below it may do: the allow-list, process creation and signals included.
 
     `own_files`: whether they live in a file system of their own. Elsewhere what neither Landlock nor a limit guards is
-    out of reach.
+    out of reach; with a user of their own (`own_user`) the kernel's own rules guard modes and times.
     """
     rules: Rules = {CLONE3: ENOSYS}
     if own_files and num_processes:  # semaphores between processes are made by linking a file to its name
@@ -70,7 +70,8 @@ def zygote_filter(machine: str, own_files: bool, num_processes: int = 0) -> byte
     if not own_files:
         allowed = syscalls.numbers(syscalls.ALLOWED, machine)
         rules.update({allowed[name]: EPERM for name in UNGUARDED if name in allowed})
-        rules.update({allowed[name]: DONE for name in MODES_AND_TIMES if name in allowed})
+        modes = ALLOW if own_user else EPERM  # a user of the job's own owns nothing but its scratch files
+        rules.update({allowed[name]: modes for name in MODES_AND_TIMES if name in allowed})
         rules.update({allowed[name]: _open_rule(at) for name, at in (("open", 1), ("openat", 2)) if name in allowed})
     return _assemble(machine, rules, otherwise=EPERM)
 

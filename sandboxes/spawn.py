@@ -86,6 +86,8 @@ def bubblewrap_prefix(packages: dict[str, str], shares_memory: bool) -> list[str
     words = [program, "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
     words += ["--cap-add", "CAP_SYS_ADMIN"]  # for the scratch file system; the zygote gives it up
     words += ["--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "sandbox"]
+    if rootfs.ZONES in shown:
+        words += ["--perms", "0111", "--dir", os.path.dirname(rootfs.ZONES)]
     for path in shown:
         words += ["--ro-bind", path, path]
     for path in rootfs.hidden_dirs(shown):

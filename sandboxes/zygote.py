@@ -80,6 +80,8 @@ class Zygote:
         os.umask(0o077)
         preload.import_packages(config["packages"], config["imports"])
         preload.warm_up()
+        if self.tier == "B" and config["job_uid"] is None:
+            preload.copy_without_modes()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if self.tier == "C":
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
@@ -98,7 +100,10 @@ class Zygote:
             kernel.landlock_restrict(ruleset)
             os.close(ruleset)
         if self.tier != "C":
-            kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE, self.tier == "A", limits["num_processes"]))
+            allowed = seccomp.zygote_filter(
+                kernel.MACHINE, self.tier == "A", limits["num_processes"], config["job_uid"] is not None
+            )
+            kernel.install_seccomp(allowed)
             self.worker_filter = seccomp.worker_filter(kernel.MACHINE, limits["num_processes"])
         self.scratch = scratch.Scratch(".", SCRATCH) if self.tier == "A" else None  # elsewhere the judge cleans up
         self.become_worker = _worker_entry(self.tier, self.worker_filter)
