@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .base import text_of
-from .programs import build_rollout, program_head
+from .programs import CODE_START, assemble, program_head
+from .reasoning import opened_reasoning
 
 if TYPE_CHECKING:
     from sandboxes import Sandbox
@@ -46,6 +47,7 @@ def code_execution(
     test: list[str | None],
     entry_point: list[str | None],
     code_prompt: list[str | None] | None = None,
+    rendered_prompt: list[str | None] | None = None,
     fraction: bool = False,
     log_metric: Callable[[str, float], None] | None = None,
     **columns: Any,
@@ -55,12 +57,13 @@ def code_execution(
     None where the problem has no test, and where the sandbox failed (`code_execution/outages`: share of the programs).
     """
     code_prompt = code_prompt or [None] * len(prompts)
+    opened = opened_reasoning(prompts, rendered_prompt)
     jobs: dict[int, Program] = {}
     for index, (completion, tests, name) in enumerate(zip(completions, test, entry_point, strict=True)):
         if tests is not None and name is not None:
             head = program_head(code_prompt[index], text_of(prompts[index]), name)
-            source = build_rollout(head, text_of(completion), name)
-            jobs[index] = Program(source, name, tests, head if _compiles(head) else "")
+            source = assemble(head, text_of(completion), name, reasoning_opened=opened[index])
+            jobs[index] = Program(source, name, tests, head if _is_code(head) else "")
     if not jobs:
         return [None] * len(completions)
     scores = run_programs(list(jobs.values()))
@@ -136,8 +139,13 @@ _totals: Counter[str] = Counter()
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiles(head: str) -> bool:
-    """True if a problem's own text (trusted) is Python by itself: the tests may then use what it defines."""
+def _is_code(head: str) -> bool:
+    """True if a problem's own text (trusted) is Python that defines something: the tests may then use it.
+
+    A prompt of one word would compile as well.
+    """
+    if CODE_START.search(head) is None and "=" not in head:
+        return False
     try:
         ast.parse(head)
     except (SyntaxError, ValueError):  # a prompt in prose, or a head that ends in the middle of a function

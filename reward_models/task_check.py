@@ -18,6 +18,7 @@ def task_check(
     test: list[str | None] | None = None,
     entry_point: list[str | None] | None = None,
     code_prompt: list[str | None] | None = None,
+    rendered_prompt: list[str | None] | None = None,
     mode: str = "flexible",
     fraction: bool = False,
     log_metric: Any = None,
@@ -35,10 +36,18 @@ def task_check(
         test=test,
         entry_point=entry_point,
         code_prompt=code_prompt,
+        rendered_prompt=rendered_prompt,
         fraction=fraction,
         log_metric=log_metric,
     )
     is_code = [t is not None and e is not None for t, e in zip(test, entry_point, strict=True)]
     golds = [None if code else gold for code, gold in zip(is_code, answer or nothing, strict=True)]
-    math_scores = math_answer(completions=completions, answer=golds, mode=mode, log_metric=log_metric)
+    math_scores = math_answer(
+        prompts=prompts,
+        completions=completions,
+        answer=golds,
+        mode=mode,
+        rendered_prompt=rendered_prompt,
+        log_metric=log_metric,
+    )
     return [c if code else m for c, m, code in zip(code_scores, math_scores, is_code, strict=True)]
