@@ -1,7 +1,7 @@
 """Scores a program by its tests, in a sandbox: assembly as HumanEval does it, one batch for all distinct programs.
 
 It may assume the columns `test`, `entry_point` and, where the prompt shown is not the program's head, `code_prompt`.
-It will not run anything in this process, and a sandbox that is out of order is None and counted, never 0.
+It will not run anything in this process, and a sandbox that is out of order is Unscored and counted, never 0.
 """
 
 import ast
@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .base import text_of
+from .base import Unscored, text_of
 from .programs import CODE_START, assemble, program_head
 from .reasoning import opened_reasoning
 
@@ -54,7 +54,7 @@ def code_execution(
 ) -> list[float | None]:
     """1 if every test passes, else 0; with `fraction` the share of tests passed, in 0..1.
 
-    None where the problem has no test, and where the sandbox failed (`code_execution/outages`: share of the programs).
+    None where the problem has no test; Unscored where the sandbox failed (`code_execution/outages`: share of them).
     """
     code_prompt = code_prompt or [None] * len(prompts)
     opened = opened_reasoning(prompts, rendered_prompt)
@@ -69,7 +69,7 @@ def code_execution(
     scores = run_programs(list(jobs.values()))
     by_index = dict(zip(jobs, scores, strict=True))
     _report_outages(scores, log_metric)
-    return [_score(by_index.get(index), fraction) for index in range(len(completions))]
+    return [_score(by_index[index], fraction) if index in by_index else None for index in range(len(completions))]
 
 
 def run_programs(jobs: list[Program]) -> list[Score | None]:
@@ -162,9 +162,9 @@ def _verdict_score(verdict: Any) -> Score:
     return bool(verdict.passed), share
 
 
-def _score(result: Score | None, fraction: bool) -> float | None:
+def _score(result: Score | None, fraction: bool) -> float:
     if result is None:
-        return None
+        return Unscored("outage")
     return result[1] if fraction else float(result[0])
 
 

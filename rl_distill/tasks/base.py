@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reward_models.base import numbers_or_none
 from reward_models.registry import accepted_arguments, nearest, resolve
 
 from ..types import Problem
@@ -154,8 +155,8 @@ def checker() -> Callable[..., list[Score]]:
 
 
 def check_answers(problems: Sequence[Problem], texts: Sequence[str], **settings: Any) -> list[Score]:
-    """The verdicts of training's `task_check` on one text per problem."""
+    """The verdicts of training's `task_check` on one text per problem, None where there is none for any reason."""
     names = sorted({name for problem in problems for name in problem.columns})
     columns = {name: [problem.columns.get(name) for problem in problems] for name in names}
     prompts = [problem.prompt for problem in problems]
-    return checker()(prompts=prompts, completions=list(texts), **columns, **settings)
+    return numbers_or_none(checker()(prompts=prompts, completions=list(texts), **columns, **settings))

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from reward_models import Unscored
 from reward_models import code_execution as module
 from reward_models.code_execution import code_execution
 from reward_models.programs import assemble, find_code, program_head
@@ -197,7 +198,7 @@ def scores_of(completions, **options):
 def test_a_sandbox_outage_is_unscored_and_counted_with_an_alarm(fake, caplog):
     logged = {}
     scores = scores_of(["    return 2 * x", "    outage", "    return 0"], log_metric=logged.__setitem__)
-    assert scores == [1.0, None, 0.0]
+    assert scores == [1.0, Unscored("outage"), 0.0]
     assert logged["code_execution/outages"] == pytest.approx(1 / 3)
     assert "the sandbox failed on 1 of 3 programs" in caplog.text
 
