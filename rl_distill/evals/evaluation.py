@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from reward_models import RewardBlend, RewardSpec
 
 from ..config import RunConfig
+from ..data.reward_inputs import reward_inputs
 from ..generation.sampling import Generated, Sampling, added_text, generate
-from ..ppo.rollout import columns_of
 from ..types import Completion, Problem
 
 
@@ -39,12 +39,7 @@ class Evaluation:
 def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float | None]:
     """The verdict of `task_check` on each completion: math by value, code by running the tests in a sandbox."""
     with RewardBlend([RewardSpec("task_check", 1.0)]) as blend:
-        scores = blend.score(
-            prompts=[problem.prompt for problem in problems],
-            completions=[completion.text for completion in completions],
-            completion_ids=[completion.token_ids for completion in completions],
-            columns=columns_of(problems, completions),
-        )
+        scores = blend.score(**reward_inputs(problems, completions))
     return scores.total
 
 

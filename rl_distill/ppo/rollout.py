@@ -20,6 +20,7 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend
 
 from .. import distributed
 from ..config import RunConfig
+from ..data.reward_inputs import reward_inputs
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
 from ..maths.batching import completion_lengths_mask, length_sorted, to_padded, token_batch
 from ..maths.kl import kl_k1
@@ -81,12 +82,7 @@ class RolloutCollector:
             scoring = self.teacher.scoring([problem.task for problem in problems])
             generated = self._generate(model, prompt_ids, step, scoring)
         completions = [self._completion(*pair) for pair in zip(prompt_ids, generated, strict=True)]
-        pending = self.blend.start(
-            prompts=[problem.prompt for problem in problems],
-            completions=[completion.text for completion in completions],
-            completion_ids=[completion.token_ids for completion in completions],
-            columns=columns_of(problems, completions),
-        )
+        pending = self.blend.start(**reward_inputs(problems, completions))
         with self.phases("teacher"):
             states = self._teacher_states(scoring, completions)
             self._add_sampler_logprobs(states, generated)
@@ -228,12 +224,3 @@ def successes(scores: BlendedScores) -> list[float | None]:
     parts = [scores.parts[name] for name in VERIFYING_REWARDS if name in scores.parts]
     found = [[value for value in row if value is not None] for row in zip(*parts, strict=True)]
     return [max(row) if row else None for row in found] if parts else [None] * len(scores.total)
-
-
-def columns_of(problems: Sequence[Problem], completions: Sequence[Completion]) -> dict[str, list]:
-    """The dataset columns as reward functions receive them: one list per column, None where a problem lacks it."""
-    names = sorted({name for problem in problems for name in problem.columns})
-    columns: dict[str, list] = {name: [problem.columns.get(name) for problem in problems] for name in names}
-    columns["task"] = [problem.task for problem in problems]
-    columns["finished"] = [completion.finish is Finish.STOP for completion in completions]
-    return columns

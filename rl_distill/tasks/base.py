@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reward_models import reasoning
 from reward_models.base import numbers_or_none
 from reward_models.registry import accepted_arguments, nearest, resolve
 
@@ -144,8 +145,8 @@ def validate(task: Task, problems: Sequence[Problem]) -> int:
 
 
 def after_reasoning(text: str) -> str:
-    """The text after the last `</think>`."""
-    return text.rpartition("</think>")[2]
+    """What is said after the reasoning, empty where that never ends."""
+    return reasoning.after_reasoning(text) or ""
 
 
 @functools.cache
