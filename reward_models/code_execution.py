@@ -1,7 +1,7 @@
 """Scores a program by its tests, in a sandbox: assembly as HumanEval does it, one batch for all distinct programs.
 
-It may assume the columns `test`, `entry_point` and, where the prompt shown is not the program's head, `code_prompt`.
-It will not run anything in this process, and a sandbox that is out of order is Unscored and counted, never 0.
+It may assume the columns of a benchmark of code (code_problems.py), with `code_prompt` where the prompt shown is not
+the program's head. It will not run anything in this process; a sandbox that is out of order is Unscored, never 0.
 """
 
 import ast
@@ -11,15 +11,16 @@ import logging
 import os
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .base import Unscored, text_of
-from .programs import CODE_START, assemble, program_head
+from .code_problems import CODE_COLUMNS, Case, Check, Comparison, check_of
+from .programs import CODE_START, assemble, program_head, script
 from .reasoning import opened_reasoning
 
 if TYPE_CHECKING:
-    from sandboxes import Sandbox
+    from sandboxes import Job, Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -38,55 +39,77 @@ class Program(NamedTuple):
     entry_point: str
     test: str
     prelude: str
+    cases: tuple[Case, ...] = ()
+    comparison: Comparison = "tokens"
 
 
 def code_execution(
     *,
     prompts: list,
     completions: list,
-    test: list[str | None],
-    entry_point: list[str | None],
-    code_prompt: list[str | None] | None = None,
     rendered_prompt: list[str | None] | None = None,
     fraction: bool = False,
+    packages: Sequence[str] = (),
     log_metric: Callable[[str, float], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """1 if every test passes, else 0; with `fraction` the share of tests passed, in 0..1.
 
-    None where the problem has no test; Unscored where the sandbox failed (`code_execution/outages`: share of them).
+    Problems are told by their columns (code_problems.py); None where they describe none. packages: what programs may
+    import beside the standard library. Unscored where the sandbox failed (`code_execution/outages`: share of them).
     """
-    code_prompt = code_prompt or [None] * len(prompts)
-    opened = opened_reasoning(prompts, rendered_prompt)
-    jobs: dict[int, Program] = {}
-    for index, (completion, tests, name) in enumerate(zip(completions, test, entry_point, strict=True)):
-        if tests is not None and name is not None:
-            head = program_head(code_prompt[index], text_of(prompts[index]), name)
-            source = assemble(head, text_of(completion), name, reasoning_opened=opened[index])
-            jobs[index] = Program(source, name, tests, head if _is_code(head) else "")
+    programs = [
+        None if check is None else program(check, text_of(prompt), text_of(completion), opened)
+        for check, prompt, completion, opened in zip(
+            checks_of(columns, len(completions)),
+            prompts,
+            completions,
+            opened_reasoning(prompts, rendered_prompt),
+            strict=True,
+        )
+    ]
+    jobs = [job for job in programs if job is not None]
     if not jobs:
         return [None] * len(completions)
-    scores = run_programs(list(jobs.values()))
-    by_index = dict(zip(jobs, scores, strict=True))
+    scores = run_programs(jobs, tuple(packages), stop_at_failure=not fraction)
     _report_outages(scores, log_metric)
-    return [_score(by_index[index], fraction) if index in by_index else None for index in range(len(completions))]
+    remaining = iter(scores)
+    return [None if job is None else _score(next(remaining), fraction) for job in programs]
 
 
-def run_programs(jobs: list[Program]) -> list[Score | None]:
+def checks_of(columns: Mapping[str, Any], size: int) -> list[Check | None]:
+    """What judges each row of a batch, None for a row that is no code problem."""
+    known = {name: columns[name] for name in CODE_COLUMNS if isinstance(columns.get(name), list)}
+    return [check_of({name: values[index] for name, values in known.items()}) for index in range(size)]
+
+
+def program(check: Check, prompt: str, completion: str, reasoning_opened: bool = False) -> Program:
+    """The program that a completion stands for, with what judges it."""
+    if check.cases:
+        source = script(completion, reasoning_opened=reasoning_opened)
+        return Program(source, "", "", "", check.cases, check.comparison)
+    head = check.imports + program_head(check.head, prompt, check.entry_point)
+    source = assemble(head, completion, check.entry_point, reasoning_opened=reasoning_opened)
+    return Program(source, check.entry_point, check.test, head if _is_code(head) else "")
+
+
+def run_programs(
+    jobs: list[Program], packages: tuple[str, ...] = (), *, stop_at_failure: bool = False
+) -> list[Score | None]:
     """Scores of programs, equal ones run once; None where the sandbox itself failed."""
-    from sandboxes import Job, SandboxError
+    from sandboxes import SandboxError
 
     results: dict[bytes, Score | None] = {}
     missing: dict[bytes, Program] = {}
-    keys = [_key(job) for job in jobs]
+    keys = [_key(job, packages, stop_at_failure) for job in jobs]
     for key, job in zip(keys, jobs, strict=True):
         known = _memory.get(key)
         if known is not None:
             results[key] = known
         else:
             missing.setdefault(key, job)
-    batch = [Job(**job._asdict()) for job in missing.values()]
-    for key, verdict in zip(missing, sandbox().run_batch(batch) if batch else [], strict=True):
+    batch = [_job(job, stop_at_failure) for job in missing.values()]
+    for key, verdict in zip(missing, sandbox(packages).run_batch(batch) if batch else [], strict=True):
         if isinstance(verdict, SandboxError):
             logger.warning("a program could not be judged: %s", verdict)
             results[key] = None
@@ -97,17 +120,33 @@ def run_programs(jobs: list[Program]) -> list[Score | None]:
     return [results[key] for key in keys]
 
 
-@functools.cache
-def sandbox() -> "Sandbox":
-    """The one sandbox of this process, started when the first program comes.
+def _job(program: Program, stop_at_failure: bool) -> "Job":
+    from sandboxes import Job
 
-    A box waits on the kernel for most of its few milliseconds, so there are more slots than CPUs: on 2 busy CPUs, 6
+    if program.cases:
+        return Job(program.source, cases=program.cases, comparison=program.comparison, stop_at_failure=stop_at_failure)
+    return Job(
+        program.source,
+        program.entry_point,
+        test=program.test,
+        prelude=program.prelude,
+    )
+
+
+@functools.cache
+def sandbox(packages: tuple[str, ...] = ()) -> "Sandbox":
+    """The one sandbox of this process for programs that may import `packages`, started when the first program comes.
+
+    A worker waits on the kernel for most of its few milliseconds, so there are more slots than CPUs: on 2 busy CPUs, 6
     slots finished programs 2.5 times as fast as 2.
     """
     from sandboxes import Sandbox
 
     num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Sandbox(num_slots=min(16, 4 * num_cpus))
+    found = Sandbox(num_slots=min(16, 4 * num_cpus), packages=packages)
+    if packages:
+        print(f"[code_execution] programs may import {', '.join(packages)}: the sandbox is of tier {found.tier}")
+    return found
 
 
 class _Memory:
@@ -153,8 +192,15 @@ def _is_code(head: str) -> bool:
     return True
 
 
-def _key(job: Program) -> bytes:
-    return hashlib.sha256("\0".join(job).encode("utf-8", "surrogatepass")).digest()
+def _key(job: Program, packages: tuple[str, ...], stop_at_failure: bool) -> bytes:
+    parts = [
+        *job[:4],
+        job.comparison,
+        repr(packages),
+        str(stop_at_failure),
+        *(text for case in job.cases for text in case),
+    ]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
 
 def _verdict_score(verdict: Any) -> Score:

@@ -19,6 +19,7 @@ CODE_LINE = re.compile(
     r"|\"\"\"|'''"
 )
 CODE_START = re.compile(r"^(?:async def |def |class |import |from \S+ import |@)", re.MULTILINE)
+READS_INPUT = re.compile(r"\binput[ \t]*\(|\bstdin\b|\bopen[ \t]*\([ \t]*0\b|\bfileinput\b")
 CONTINUATION = re.compile(r"\s*?^(?:[ ]{2,}+|\t)(?![`~]{3})\S", re.MULTILINE)
 # Statements that Python wants before all others; a docstring and comments may stand before them.
 FUTURE = re.compile(r"(from[ \t]+__future__[ \t]+import[ \t]*+(?:\([^)]*+\)|[^\n;(#]*+))[ \t]*+;?[ \t]*+\n?")
@@ -39,10 +40,27 @@ def assemble(head: str, completion: str, entry_point: str, *, reasoning_opened: 
     if not defines(text, entry_point):
         body = text if fenced else _until_stop(text)
         return f"{head}{body.rstrip()}\n"
-    code = text if fenced else without_prose(text)
+    code = text if fenced else _without_prose(text)
     future, code = _without_future(code)
     head_future, helpers = _without_future(_helpers(head, entry_point))
     return f"{head_future}{future}{helpers}{code.rstrip()}\n"
+
+
+def script(completion: str, *, reasoning_opened: bool = False) -> str:
+    """The program that reads input and writes output: of several blocks the last that reads, with what it needs of the
+    others; else the last one; without a fence the whole text but its prose. Empty where reasoning never ends.
+    """
+    text = after_reasoning(completion, reasoning_opened) or ""
+    blocks = python_blocks(text)
+    if not blocks:
+        return _without_leading_prose(text)
+    codes = [block.code for block in blocks]
+    wanted = [number for number, block in enumerate(blocks) if block.labelled] or list(range(len(blocks)))
+    for number in reversed(wanted):
+        program = merged(codes, number, "")
+        if READS_INPUT.search(program):
+            return program
+    return codes[wanted[-1]]
 
 
 def program_head(code_prompt: str | None, prompt: str, entry_point: str) -> str:
@@ -77,8 +95,8 @@ def find_code(completion: str, entry_point: str, *, reasoning_opened: bool = Fal
 
 
 def defines(code: str, entry_point: str) -> bool:
-    """True if the code has a top-level function, class or assignment of that name."""
-    name = re.escape(entry_point)
+    """True if the code has a top-level function, class or assignment of that name; of `Solution().f` the class."""
+    name = root(entry_point)
     return (
         re.search(
             rf"^(?:(?:async[ \t]+)?def[ \t]+{name}[ \t]*[(\[]|class[ \t]+{name}[ \t]*[(:\[]"
@@ -90,6 +108,11 @@ def defines(code: str, entry_point: str) -> bool:
     )
 
 
+def root(entry_point: str) -> str:
+    """The name that a program must define: `Solution` for `Solution().two_sum`."""
+    return re.escape(re.split(r"[.(\[]", entry_point, maxsplit=1)[0])
+
+
 def _is_bare_code(text: str, blocks: list[Block], entry_point: str) -> bool:
     """True if the fences stand inside code that is in no fence itself, in a docstring for instance."""
     return CONTINUATION.match(text) is not None or defines(text[: blocks[0].start], entry_point)
@@ -97,10 +120,8 @@ def _is_bare_code(text: str, blocks: list[Block], entry_point: str) -> bool:
 
 def _helpers(head: str, entry_point: str) -> str:
     """What stands in the head before the function to write (imports, helper functions); nothing if it is chat."""
-    match = re.search(rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{re.escape(entry_point)}[ \t]*[(:\[]", head, re.MULTILINE)
-    if match is None:
-        return ""
-    before = head[: match.start()]
+    match = re.search(rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{root(entry_point)}[ \t]*[(:\[]", head, re.MULTILINE)
+    before = head if match is None else head[: match.start()]
     first = CODE_START.search(before)
     return before[first.start() :].rstrip() + "\n\n\n" if first else ""
 
@@ -124,10 +145,20 @@ def _until_stop(text: str) -> str:
     return text[: min(ends)] if ends else text
 
 
-def without_prose(text: str) -> str:
+def _without_leading_prose(text: str) -> str:
+    """A script without a fence: it may start with any statement."""
+    lines = text.splitlines()
+    first = next((n for n, line in enumerate(lines) if CODE_LINE.match(line) and line[:1] not in " \t"), 0)
+    return _until_prose(lines[first:])
+
+
+def _without_prose(text: str) -> str:
     """The lines from the first that starts code to the last before prose, for chat that forgot its fences."""
     start = CODE_START.search(text)
-    lines = text[start.start() if start else 0 :].splitlines()
+    return _until_prose(text[start.start() if start else 0 :].splitlines())
+
+
+def _until_prose(lines: list[str]) -> str:
     for number, line in enumerate(lines):
         if line.strip() and not CODE_LINE.match(line):
             return "\n".join(lines[:number])

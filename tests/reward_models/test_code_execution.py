@@ -181,7 +181,7 @@ class FakeSandbox:
 @pytest.fixture
 def fake(monkeypatch):
     sandbox = FakeSandbox()
-    monkeypatch.setattr(module, "sandbox", lambda: sandbox)
+    monkeypatch.setattr(module, "sandbox", lambda packages: sandbox)
     monkeypatch.setattr(module, "_memory", module._Memory(4))
     monkeypatch.setattr(module, "_totals", module.Counter())
     return sandbox
