@@ -6,15 +6,13 @@ Protocols: `chat`, and `base`, which opens a code block for the model to fill. L
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ..types import Problem
 from .base import Task, TaskError, TaskOptions
 from .data import Row, rows_of
-from .programs import EXTRACTION, code_columns, fenced, grade
+from .programs import EXTRACTION, code_columns, fenced, first_solution, grade
 
 READ = "Write a Python program that reads from standard input and writes to standard output."
 FILL = "Complete this Python code; answer with the whole class.\n\n```python\n{starter}\n```"
@@ -82,13 +80,6 @@ def problems(name: str, options: TaskOptions, protocol: str) -> list[Problem]:
         starter = row.get("starter_code") or ""
         wanted = FILL.format(starter=starter.rstrip()) if starter else READ
         prompt = (CHAT if protocol == "chat" else BASE).format(question=source.question(row).strip(), wanted=wanted)
-        solution = _first(row.get(source.solutions)) if source.solutions else ""
+        solution = first_solution(row.get(source.solutions)) if source.solutions else ""
         found.append(Problem(name, key, prompt, solution, code_columns(name, key, row)))
     return found
-
-
-def _first(solutions: Any) -> str:
-    """The first reference solution of a text, a list, or a list in JSON; empty where there is none."""
-    if isinstance(solutions, str) and solutions.lstrip().startswith("["):
-        solutions = json.loads(solutions)
-    return (solutions[0] if solutions else "") if isinstance(solutions, list) else solutions or ""

@@ -5,6 +5,7 @@ It may assume rows in the shapes of reward_models/code_problems.py. No text of a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,16 @@ def grade(problems: Sequence[Problem], texts: Sequence[str]) -> list[Graded]:
 
 def fenced(code: str) -> str:
     return f"```python\n{code.strip(chr(10))}\n```" if code else ""
+
+
+def first_solution(solutions: Any) -> str:
+    """The first reference solution of a text, a list, or a list in JSON; empty where there is none."""
+    if isinstance(solutions, str) and solutions.lstrip().startswith("["):
+        try:
+            solutions = json.loads(solutions)
+        except ValueError:  # a text that starts with a bracket
+            return solutions
+    return (solutions[0] if solutions else "") if isinstance(solutions, list) else solutions or ""
 
 
 def _program(problem: Problem, text: str) -> str:
