@@ -8,7 +8,6 @@ import ast
 import functools
 import hashlib
 import logging
-import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Outcomes that a second run would repeat; whether a time or memory limit is hit also depends on the machine.
 REPEATABLE_OUTCOMES = frozenset({"passed", "wrong_answer", "exception", "load_error"})
+UNSUPPORTED = "unsupported"  # an answer that cannot travel
 OUTAGE_ALARM = 0.01
 MEMORY_SIZE = 20_000
 
@@ -41,6 +41,7 @@ class Program(NamedTuple):
     prelude: str
     cases: tuple[Case, ...] = ()
     comparison: Comparison = "tokens"
+    float_tolerance: float | None = None
 
 
 def code_execution(
@@ -56,7 +57,8 @@ def code_execution(
     """1 if every test passes, else 0; with `fraction` the share of tests passed, in 0..1.
 
     Problems are told by their columns (code_problems.py); None where they describe none. packages: what programs may
-    import beside the standard library. Unscored where the sandbox failed (`code_execution/outages`: share of them).
+    import beside the standard library. Unscored: `outage` (the sandbox failed; `code_execution/outages` is the share of
+    them), `bad_test`, `unsupported` (an answer of a type that cannot be compared).
     """
     programs = [
         None if check is None else program(check, text_of(prompt), text_of(completion), opened)
@@ -87,7 +89,7 @@ def program(check: Check, prompt: str, completion: str, reasoning_opened: bool =
     """The program that a completion stands for, with what judges it."""
     if check.cases:
         source = script(completion, reasoning_opened=reasoning_opened)
-        return Program(source, "", "", "", check.cases, check.comparison)
+        return Program(source, "", "", "", check.cases, check.comparison, check.float_tolerance)
     head = check.imports + program_head(check.head, prompt, check.entry_point)
     source = assemble(head, completion, check.entry_point, reasoning_opened=reasoning_opened)
     return Program(source, check.entry_point, check.test, head if _is_code(head) else "")
@@ -95,11 +97,9 @@ def program(check: Check, prompt: str, completion: str, reasoning_opened: bool =
 
 def run_programs(
     jobs: list[Program], packages: tuple[str, ...] = (), *, stop_at_failure: bool = False
-) -> list[Score | None]:
-    """Scores of programs, equal ones run once; None where the sandbox itself failed."""
-    from sandboxes import SandboxError
-
-    results: dict[bytes, Score | None] = {}
+) -> list[Score | Unscored]:
+    """Scores of programs, equal ones run once."""
+    results: dict[bytes, Score | Unscored] = {}
     missing: dict[bytes, Program] = {}
     keys = [_key(job, packages, stop_at_failure) for job in jobs]
     for key, job in zip(keys, jobs, strict=True):
@@ -110,12 +110,8 @@ def run_programs(
             missing.setdefault(key, job)
     batch = [_job(job, stop_at_failure) for job in missing.values()]
     for key, verdict in zip(missing, sandbox(packages).run_batch(batch) if batch else [], strict=True):
-        if isinstance(verdict, SandboxError):
-            logger.warning("a program could not be judged: %s", verdict)
-            results[key] = None
-            continue
         results[key] = score = _verdict_score(verdict)
-        if verdict.outcome.value in REPEATABLE_OUTCOMES:
+        if not isinstance(score, Unscored) and verdict.outcome.value in REPEATABLE_OUTCOMES:
             _memory.put(key, score)
     return [results[key] for key in keys]
 
@@ -124,28 +120,33 @@ def _job(program: Program, stop_at_failure: bool) -> "Job":
     from sandboxes import Job
 
     if program.cases:
-        return Job(program.source, cases=program.cases, comparison=program.comparison, stop_at_failure=stop_at_failure)
+        return Job(
+            program.source,
+            cases=program.cases,
+            comparison=program.comparison,
+            float_tolerance=program.float_tolerance,
+            stop_at_failure=stop_at_failure,
+        )
     return Job(
         program.source,
         program.entry_point,
         test=program.test,
         prelude=program.prelude,
+        stop_at_failure=stop_at_failure,
     )
 
 
 @functools.cache
 def sandbox(packages: tuple[str, ...] = ()) -> "Sandbox":
-    """The one sandbox of this process for programs that may import `packages`, started when the first program comes.
+    """The one sandbox of this process for programs that may import `packages`, started when the first program comes."""
+    from sandboxes import Sandbox, shared_sandbox
 
-    A worker waits on the kernel for most of its few milliseconds, so there are more slots than CPUs: on 2 busy CPUs, 6
-    slots finished programs 2.5 times as fast as 2.
-    """
-    from sandboxes import Sandbox
-
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = Sandbox(num_slots=min(16, 4 * num_cpus), packages=packages)
-    if packages:
-        print(f"[code_execution] programs may import {', '.join(packages)}: the sandbox is of tier {found.tier}")
+    if not packages:
+        return shared_sandbox()
+    found = Sandbox(num_slots=shared_sandbox().num_slots, packages=packages)
+    print(
+        f"[code_execution] programs may import {', '.join(packages)}; the sandbox is of tier {found.tier}", flush=True
+    )
     return found
 
 
@@ -196,6 +197,7 @@ def _key(job: Program, packages: tuple[str, ...], stop_at_failure: bool) -> byte
     parts = [
         *job[:4],
         job.comparison,
+        repr(job.float_tolerance),
         repr(packages),
         str(stop_at_failure),
         *(text for case in job.cases for text in case),
@@ -203,19 +205,31 @@ def _key(job: Program, packages: tuple[str, ...], stop_at_failure: bool) -> byte
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
 
-def _verdict_score(verdict: Any) -> Score:
+def _verdict_score(verdict: Any) -> Score | Unscored:
+    """(passed, share of the tests passed): every assertion, round of a loop, call or case counts, reached or not.
+
+    Unscored where the sandbox failed, where the test itself is unusable, and where an answer cannot travel.
+    """
+    from sandboxes import JobError, SandboxError
+
+    if isinstance(verdict, SandboxError):
+        logger.warning("a program could not be judged: %s", verdict)
+        return Unscored("bad_test" if isinstance(verdict, JobError) else "outage")
+    if verdict.outcome.value == UNSUPPORTED:
+        logger.warning("a program's answer cannot be compared: %s", verdict.detail)
+        return Unscored(UNSUPPORTED)
     share = verdict.tests_passed / verdict.tests_total if verdict.tests_total else 0.0
     return bool(verdict.passed), share
 
 
-def _score(result: Score | None, fraction: bool) -> float:
-    if result is None:
-        return Unscored("outage")
+def _score(result: Score | Unscored, fraction: bool) -> float:
+    if isinstance(result, Unscored):
+        return result
     return result[1] if fraction else float(result[0])
 
 
-def _report_outages(scores: list[Score | None], log_metric: Callable[[str, float], None] | None) -> None:
-    outages = sum(score is None for score in scores)
+def _report_outages(scores: list[Score | Unscored], log_metric: Callable[[str, float], None] | None) -> None:
+    outages = scores.count(Unscored("outage"))
     _totals.update(programs=len(scores), outages=outages)
     if log_metric is not None:
         log_metric("code_execution/outages", outages / len(scores))

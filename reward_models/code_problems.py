@@ -11,8 +11,9 @@ import functools
 import io
 import json
 import pickle
+import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ CLASS_IMPORTS = (
     )
     + "import bisect, collections, copy, functools, heapq, itertools, math, operator, re, string, sys\n"
 )
+REAL = re.compile(r"(?<![\w.])[-+]?\d*\.\d+(?![\w.])")
 PLAIN = """from math import inf, nan
 
 
@@ -55,6 +57,7 @@ class Check:
     test: str = ""
     cases: tuple[Case, ...] = ()
     comparison: Comparison = "tokens"
+    float_tolerance: float | None = None
     head: str | None = None
     imports: str = ""
 
@@ -81,7 +84,18 @@ def check_of(row: Mapping[str, Any]) -> Check | None:
         cases += _cases("verification_info", info.get("test_cases") if isinstance(info, dict) else info)
     if isinstance(row.get("inputs"), list) and isinstance(row.get("outputs"), list):
         cases += _pairs("inputs", row["inputs"], row["outputs"])
-    return Check(cases=tuple(dict.fromkeys(cases))) if cases else None
+    return _input_output(cases) if cases else None
+
+
+def _input_output(
+    cases: list[Case], comparison: Comparison = "tokens", float_tolerance: float | None = None
+) -> Check | None:
+    """A check of each distinct case; real numbers may differ by 1e-6 where the expected outputs have any."""
+    if not cases:
+        return None
+    if float_tolerance is None and any(REAL.search(output) for _, output in cases):
+        float_tolerance = 1e-6
+    return Check(cases=tuple(dict.fromkeys(cases)), comparison=comparison, float_tolerance=float_tolerance)
 
 
 def _function(entry_point: str, test: str, head: str | None) -> Check:
@@ -91,22 +105,26 @@ def _function(entry_point: str, test: str, head: str | None) -> Check:
 
 def _assert_list(row: Mapping[str, Any], head: str | None) -> Check:
     """MBPP, and MBPP+ whose column `test` has the larger set of inputs for the function that the asserts name."""
-    from sandboxes import assert_list
+    from sandboxes import JobError, assert_list
 
     imports = row.get("test_imports") or []
     setup = "\n".join([*([imports] if isinstance(imports, str) else imports), row.get("test_setup_code") or ""])
-    test, entry_point = assert_list(list(row["test_list"]), setup.strip())
+    try:
+        test, entry_point = assert_list(list(row["test_list"]), setup.strip())
+    except JobError as error:
+        raise ValueError(f"column test_list: {error}") from error
     return Check(entry_point, row.get("test") or test, head=head)
 
 
-def _livecodebench(row: Mapping[str, Any], head: str | None) -> Check:
+def _livecodebench(row: Mapping[str, Any], head: str | None) -> Check | None:
     cases = [
         case
         for name in ("public_test_cases", "private_test_cases")
         for case in _items(name, _parsed(name, row.get(name) or "[]"))
     ]
     if all(case.get("testtype") != "functional" for case in cases):
-        return Check(cases=_distinct(_pair(case["input"], case["output"]) for case in cases), comparison="lines")
+        pairs = [_pair(case["input"], case["output"]) for case in cases]
+        return _input_output(pairs, comparison="lines", float_tolerance=0.0)  # as decimal numbers: 0.5 is 0.50
     metadata = _parsed("metadata", row.get("metadata") or "{}")
     if not metadata.get("func_name"):
         raise ValueError("column metadata: a functional problem of LiveCodeBench has its func_name there")
@@ -125,7 +143,7 @@ def _apps(problem: Any, head: str | None) -> Check | None:
     if not inputs:
         return None
     if not problem.get("fn_name"):
-        return Check(cases=_distinct(_pairs("input_output", inputs, outputs)))
+        return _input_output(_pairs("input_output", inputs, outputs))
     calls = [
         (arguments, [output, output[0]] if isinstance(output, list) and output else [output])
         for arguments, output in zip(inputs, outputs, strict=True)
@@ -173,10 +191,6 @@ def _pair(given: Any, wanted: Any) -> Case:
 
 def _text(value: Any) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _distinct(cases: Iterable[Case]) -> tuple[Case, ...]:
-    return tuple(dict.fromkeys(cases))
 
 
 def _value(text: str) -> Any:

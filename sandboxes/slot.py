@@ -13,9 +13,8 @@ import subprocess
 import tempfile
 from typing import Any
 
-from sandboxes import frames, host
+from sandboxes import framing, host
 from sandboxes.contract import Limits, SandboxError
-from sandboxes.program import PATIENCE
 from sandboxes.spawn import python_command
 
 _START_SECONDS = 150.0  # a plain slot takes 0.3 s, one in a container up to two minutes
@@ -23,6 +22,7 @@ _GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is rep
 
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """glibc: memory of large answers goes back to the system at once, instead of staying with the judge."""
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # of the packages that tests import
 # For bwrap, docker and podman to be found and to find their own, and for a service behind a proxy.
 _PASSED_ON = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "SSL_CERT_FILE", "HTTPS_PROXY")
 
@@ -46,7 +46,7 @@ class Slot:
             command,
             pass_fds=[theirs.fileno()],
             # TMPDIR: where both sides look for scratch directories
-            env={**passed_on, **_GIVE_BACK, "TMPDIR": tempfile.gettempdir()},
+            env={**passed_on, **_GIVE_BACK, **_ONE_THREAD, "TMPDIR": tempfile.gettempdir()},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -54,10 +54,10 @@ class Slot:
         )
         theirs.close()
         self.link = ours
-        frames.set_patience(self.link, _START_SECONDS)
+        framing.set_patience(self.link, _START_SECONDS)
         try:
-            hello = frames.receive(self.link)
-        except (frames.Closed, TimeoutError) as error:
+            hello = framing.receive(self.link)
+        except (framing.Closed, TimeoutError) as error:
             self.close()
             raise SandboxError(f"the judge did not start: {error!r}") from error
         if "failed" in hello:
@@ -65,18 +65,20 @@ class Slot:
             raise SandboxError(hello["failed"])
         self.lacks: tuple[str, ...] = tuple(hello["lacks"])
         self.limits: Limits | None = None  # those the judge was last told
+        self.patience: float = config["patience"]
 
     def execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         """The judge's reply. Raises SlotLost, or JudgeOverran."""
         try:
             if limits != self.limits:
                 self.limits = limits
-                frames.set_patience(self.link, PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
                 request = {**request, "limits": limits.as_dict()}
-            frames.send(self.link, request)
-            return frames.receive(self.link)
-        except (frames.Closed, OSError) as error:
-            if isinstance(error, frames.Closed) and self._ended_by(signal.SIGXCPU):
+            num_programs = len(request.get("cases", "1"))
+            framing.set_patience(self.link, self.patience * limits.wall_seconds * num_programs + _GRACE_SECONDS)
+            framing.send(self.link, request)
+            return framing.receive(self.link)
+        except (framing.Closed, OSError) as error:
+            if isinstance(error, framing.Closed) and self._ended_by(signal.SIGXCPU):
                 raise JudgeOverran from None
             raise SlotLost(f"the judge was lost: {error!r}") from error
 

@@ -41,7 +41,7 @@ class Box:
         self.names = syscalls.numbers(syscalls.ALLOWED + syscalls.CHECKED, machine)
         mark, pid = struct.pack("=I", seccomp.PID_MARK), struct.pack("=I", PID)
         self.outer = seccomp.zygote_filter(machine, own_files)
-        self.inner = seccomp.box_filter(machine, num_processes).replace(mark, pid)
+        self.inner = seccomp.worker_filter(machine, num_processes).replace(mark, pid)
 
     def allows(self, call: str | int, *arguments: int) -> bool:
         number = self.names[call] if isinstance(call, str) else call
@@ -53,8 +53,9 @@ def test_every_listed_call_is_allowed_and_every_other_number_is_not(machine):
     box = Box(machine)
     listed = syscalls.numbers(syscalls.ALLOWED, machine)
     checked = set(syscalls.numbers(syscalls.CHECKED, machine).values())
+    pretended = {listed[name] for name in (*seccomp.PAGE_CACHE, "flock")}
     for number in range(700):
-        if number not in checked:
+        if number not in checked | pretended:
             assert box.allows(number) == (number in listed.values()), number
 
 

@@ -1,6 +1,6 @@
-"""The walls a zygote raises around itself before it forks boxes: namespaces, a user, file rules, resource limits.
+"""The confinement a zygote puts itself under before it forks workers: namespaces, a user, file rules, resource limits.
 
-Runs in the zygote, trusted, once per slot. Every function raises OSError if a wall cannot be raised.
+Runs in the zygote, trusted, once per slot. Every function raises OSError if a layer cannot be had.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def enter_namespaces(control: socket, config: dict) -> None:
     """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in their process 1."""
     if config["real_root"]:  # real root may read what the mapped user may not (a Python below /root)
         kernel.unshare(kernel.CLONE_NEWNS)
-        rootfs.enter(config["packages"])
+        rootfs.enter(config["packages"], config["limits"]["num_processes"] > 0)
     kernel.unshare(NAMESPACES)
     control.send(b"map")
     if control.recv(16) != b"mapped":
@@ -35,7 +35,7 @@ def enter_namespaces(control: socket, config: dict) -> None:
     if config["real_root"]:
         switch_user(0)
     else:
-        rootfs.enter(config["packages"])
+        rootfs.enter(config["packages"], config["limits"]["num_processes"] > 0)
     mount_scratch(config["limits"])
     sethostname("sandbox")
     child = os.fork()
@@ -81,12 +81,13 @@ def landlock_ruleset(config: dict) -> int:
         rules = [(path, kernel.READ_ONLY if files else kernel.LIST_ONLY) for path, files in rootfs.reading_rules()]
         others = [*config["packages"].values(), "/etc/ld.so.cache", "/dev/urandom", "/dev/zero"]
         rules += [(path, kernel.READ_ONLY) for path in others if os.path.exists(path)]
+        rules += [(path, kernel.LIST_ONLY) for path in {os.path.dirname(path) for path in config["packages"].values()}]
         rules.append((config["scratch"], kernel.READ_WRITE))
     return kernel.landlock_ruleset([*rules, ("/dev/null", kernel.DEVICE)])
 
 
 def set_resource_limits(limits: dict, num_own_tasks: int | None) -> None:
-    """Limits that the boxes inherit. The one on CPU time is set in the box: it counts from the process's start.
+    """Limits that the workers inherit. The one on CPU time is set in the worker: it counts from the process's start.
 
     `num_own_tasks` of the zygote count as the user's; None where others do too, who would then keep it from forking.
     """
