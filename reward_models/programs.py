@@ -16,6 +16,7 @@ CODE_LINE = re.compile(
     r"[ \t)\]}#@]|(?:async |def |class |import |from |if |elif |else:|for |while |with |try:|except|finally:|return"
     r"|global |assert |raise |del |pass\b|lambda )|[A-Za-z_][\w.]*(?:\[[^\]]*\])*[ \t]*"
     r"(?:[-+*/|&^%@]?=|:[ \t]*\S+[ \t]*=|\()"
+    r"|\*?[A-Za-z_][\w.]*(?:\[[^\]]*\])*(?:[ \t]*,[ \t]*(?:\*?[A-Za-z_][\w.]*(?:\[[^\]]*\])*)?)+[ \t]*=(?!=)"
     r"|\"\"\"|'''"
 )
 CODE_START = re.compile(r"^(?:async def |def |class |import |from \S+ import |@)", re.MULTILINE)

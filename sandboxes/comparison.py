@@ -5,8 +5,8 @@
              LiveCodeBench)
     exact    character for character
 
-With a tolerance, words that are numbers on both sides, and not both whole, may differ by so much, absolutely or relatively.
-Pure functions.
+With a tolerance, words that are numbers on both sides may differ by so much, absolutely or relatively, unless both are
+whole. Pure functions.
 """
 
 from __future__ import annotations

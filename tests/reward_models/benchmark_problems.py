@@ -136,7 +136,12 @@ RULES = (
     Rule("numbers", "(min(xs) * {k}, max(xs) * {k})", ("(xs[0] * {k}, xs[-1] * {k})",), _smallest_and_largest),
     Rule("numbers", "dict(collections.Counter(x % {k} for x in xs))", ("{x % {k}: 1 for x in xs}",), _remainders),
     Rule("numbers", "sum(xs) / len(xs) / {k}", ("sum(xs) // len(xs) / {k}",), _mean),
-    Rule("numbers", "[xs[i : i + {k}] for i in range(0, len(xs), {k})]", ("[xs[:{k}], xs[{k}:]]",), _chunks),
+    Rule(
+        "numbers",
+        "[xs[i : i + {k}] for i in range(0, len(xs), {k})]",
+        ("[xs[i : i + {k}] for i in range(0, len(xs) - 1, {k})]",),
+        _chunks,
+    ),
     Rule("numbers", "{x for x in xs if x > {k}}", ("{x for x in xs if x >= {k}}",), _distinct_over),
     Rule("numbers", "any(a + b == 3 * {k} for a, b in itertools.combinations(xs, 2))", ("3 * {k} in xs",), _has_sum),
     Rule(
@@ -204,12 +209,12 @@ def show(value):
 """
 
 
-def shown(value: Any) -> str:
-    """The expected output, written independently of `SHOW`: real numbers with nine decimals."""
+def shown(value: Any, exact: bool = False) -> str:
+    """The expected output, written independently of `SHOW`: real numbers with nine decimals, or `exact` and a zero."""
     if value is True or value is False:
         return {True: "YES", False: "NO"}[value] + "\n"
     if isinstance(value, float):
-        return f"{value:.9f}\n"
+        return f"{value!r}0\n" if exact else f"{value:.9f}\n"
     if isinstance(value, dict):
         return "".join(f"{key} {value[key]}\n" for key in sorted(value))
     if isinstance(value, set):
@@ -229,7 +234,8 @@ def exercises(number: int = 100, seed: int = 0) -> Iterator[Exercise]:
         while True:
             calls = [(arguments := _arguments(rng, rule.kind, k), rule.oracle(*arguments, k)) for _ in range(6)]
             wrong = tuple(text.replace("{k}", str(k)) for text in rule.wrong)
-            if all(_differs(text, rule.kind, calls) for text in wrong):
+            distinct = {repr(expected) for _, expected in calls}
+            if len(distinct) > 1 and all(_differs(text, rule.kind, calls) for text in wrong):
                 break
         yield Exercise(f"solve_{index}", rule.kind, rule.right.replace("{k}", str(k)), wrong, calls)
 
@@ -274,7 +280,7 @@ def io_row(exercise: Exercise, shape: str) -> dict[str, Any]:
         first = arguments[0]
         numbers = f"{len(first)}\n{' '.join(map(str, first))}\n" if isinstance(first, list) else ""
         inputs.append(numbers or " ".join(map(str, arguments)) + "\n")
-        outputs.append(shown(expected))
+        outputs.append(shown(expected, exact=shape == "livecodebench"))  # compares decimal numbers, with no tolerance
     cases = [{"input": i, "output": o} for i, o in zip(inputs, outputs, strict=True)]
     typed = [case | {"testtype": "stdin"} for case in cases]
     return {
@@ -294,10 +300,9 @@ def class_row(exercise: Exercise, shape: str) -> dict[str, Any]:
     starter = exercise.method("...").rsplit("return", 1)[0]
     if shape == "leetcode":
         names = ARGUMENTS[exercise.kind]
-        lines = [
-            f"    assert candidate({', '.join(f'{n} = {a!r}' for n, a in zip(names, arguments, strict=True))}) == {want!r}\n"
-            for arguments, want in exercise.calls
-        ]
+        named = [", ".join(f"{n} = {a!r}" for n, a in zip(names, given, strict=True)) for given, _ in exercise.calls]
+        wanted = [want for _, want in exercise.calls]
+        lines = [f"    assert candidate({call}) == {want!r}\n" for call, want in zip(named, wanted, strict=True)]
         test = "def check(candidate):\n" + "".join(lines)
         return {"entry_point": f"Solution().{exercise.name}", "test": test, "starter_code": starter}
     calls = [(list(arguments), list(w) if isinstance(w, tuple) else w) for arguments, w in exercise.calls]
