@@ -21,6 +21,7 @@ CODE_LINE = re.compile(
 )
 CODE_START = re.compile(r"^(?:async def |def |class |import |from \S+ import |@)", re.MULTILINE)
 READS_INPUT = re.compile(r"\binput[ \t]*\(|\bstdin\b|\bopen[ \t]*\([ \t]*0\b|\bfileinput\b")
+LAST_BLOCKS = 5  # among which the program that reads is looked for; joining costs a scan of all blocks
 CONTINUATION = re.compile(r"\s*?^(?:[ ]{2,}+|\t)(?![`~]{3})\S", re.MULTILINE)
 # Statements that Python wants before all others; a docstring and comments may stand before them.
 FUTURE = re.compile(r"(from[ \t]+__future__[ \t]+import[ \t]*+(?:\([^)]*+\)|[^\n;(#]*+))[ \t]*+;?[ \t]*+\n?")
@@ -57,7 +58,7 @@ def script(completion: str, *, reasoning_opened: bool = False) -> str:
         return _without_leading_prose(text)
     codes = [block.code for block in blocks]
     wanted = [number for number, block in enumerate(blocks) if block.labelled] or list(range(len(blocks)))
-    for number in reversed(wanted):
+    for number in reversed(wanted[-LAST_BLOCKS:]):
         program = merged(codes, number, "")
         if READS_INPUT.search(program):
             return program

@@ -76,10 +76,10 @@ def test_an_unfinished_fence_lasts_until_the_end():
 
 
 def test_hostile_text_is_assembled_in_linear_time():
-    started = time.monotonic()
+    started = time.process_time()
     for text in ("```" * 300_000, "(" * 10**6, "```python\n" * 100_000, "\n" * 10**6, "def " * 250_000):
         assemble(HEAD, text, "double")
-    assert time.monotonic() - started < 5.0
+    assert time.process_time() - started < 5.0
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from reward_models.fences import python_blocks
-from reward_models.programs import assemble, defines, find_code, program_head
+from reward_models.programs import assemble, defines, find_code, program_head, script
 from reward_models.reasoning import after_reasoning, opens_reasoning
 
 HEAD = "from typing import List\n\n\ndef double(x):\n    '''Twice x.'''\n"
@@ -206,4 +206,5 @@ def test_hostile_text_is_read_in_linear_time():
     for text in texts:
         started = time.process_time()
         assemble(HEAD, text, "double")
+        script(text)
         assert time.process_time() - started < 3.0, text[:40]
