@@ -16,7 +16,7 @@ from typing import Any
 
 from .base import RewardError, RewardSpec, Unscored
 from .handover import copied, declared_forms, in_form
-from .registry import accepted_arguments, bind
+from .registry import SHORT_NAMES, accepted_arguments, bind
 
 Item = tuple[float | None, str | None]  # a score, and what was wrong with it
 SHOWN_CHARACTERS = 200
@@ -40,6 +40,7 @@ class BoundReward:
         self.spec = spec
         self.function, self.extra = bind(spec.fn, copied(dict(spec.kwargs)))
         self.takes, self.takes_all = accepted_arguments(self.function)
+        self.copies = spec.fn not in SHORT_NAMES  # functions of this package change nothing that they are given
         self.forms = declared_forms(self.function)
         self.is_async = inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
             getattr(self.function, "__call__", None)  # noqa: B004  an object with `async def __call__`
@@ -56,7 +57,8 @@ class BoundReward:
     def keywords(self, batch: dict[str, Any], result: CallResult) -> dict[str, Any]:
         """The keywords of one call: copies, so that no function can change what another one sees."""
         wanted = {key: value for key, value in batch.items() if self.takes_all or key in self.takes}
-        offered = {key: copied(value) if isinstance(value, list) else value for key, value in wanted.items()}
+        copies = {key: copied(value) for key, value in wanted.items() if self.copies and isinstance(value, list)}
+        offered = wanted | copies
         for name, role in (("prompts", "user"), ("completions", "assistant")):
             if name in offered:
                 rendered = batch.get("rendered_prompt") if name == "prompts" else None

@@ -99,6 +99,8 @@ def run_programs(
     jobs: list[Program], packages: tuple[str, ...] = (), *, stop_at_failure: bool = False
 ) -> list[Score | Unscored]:
     """Scores of programs, equal ones run once."""
+    from sandboxes import SandboxError
+
     results: dict[bytes, Score | Unscored] = {}
     missing: dict[bytes, Program] = {}
     keys = [_key(job, packages, stop_at_failure) for job in jobs]
@@ -111,7 +113,9 @@ def run_programs(
     batch = [_job(job, stop_at_failure) for job in missing.values()]
     for key, verdict in zip(missing, sandbox(packages).run_batch(batch) if batch else [], strict=True):
         results[key] = score = _verdict_score(verdict)
-        if not isinstance(score, Unscored) and verdict.outcome.value in REPEATABLE_OUTCOMES:
+        if isinstance(score, Unscored) or isinstance(verdict, SandboxError):
+            continue
+        if verdict.outcome.value in REPEATABLE_OUTCOMES:
             _memory.put(key, score)
     return [results[key] for key in keys]
 
