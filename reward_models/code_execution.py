@@ -98,7 +98,7 @@ def run_programs(jobs: list[Program]) -> list[Score | None]:
 def sandbox() -> "Sandbox":
     """The one sandbox of this process, started when the first program comes.
 
-    A box waits on the kernel for most of its few milliseconds, so there are more slots than CPUs: on 2 busy CPUs, 6
+    A worker waits on the kernel for most of its few milliseconds, so there are more slots than CPUs: on 2 busy CPUs, 6
     slots finished programs 2.5 times as fast as 2.
     """
     from sandboxes import Sandbox

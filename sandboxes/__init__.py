@@ -5,7 +5,6 @@ Exit status, printed text and anything the program claims never mean success.
 """
 
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
-from sandboxes.pool import Sandbox
-from sandboxes.probe import probe
+from sandboxes.pool import Sandbox, probe
 
 __all__ = ["Job", "JobError", "Limits", "Outcome", "Sandbox", "SandboxError", "Verdict", "probe"]

@@ -1,6 +1,6 @@
 """Keeps the processes of a slot on one CPU while its jobs are short, and lets them go when one is not.
 
-Judge, zygote and box take turns. Left to themselves they wake each other across CPUs and, with a slot for every CPU,
+Judge, zygote and worker take turns. Left to themselves they wake each other across CPUs and, with a slot for every CPU,
 get into each other's way: two slots did 1.7 times the work of one instead of 2.0. Where the system forbids it or the
 library lacks a call nothing is done; no result depends on it.
 """
@@ -43,11 +43,11 @@ class Affinity:
         if self.until and time.monotonic() > self.until:
             self.release()
 
-    def release(self, box: int = 0) -> None:
-        """The caller, and all threads of a box, may run everywhere at once."""
+    def release(self, worker: int = 0) -> None:
+        """The caller, and all threads of a worker, may run everywhere at once."""
         tasks = [0]
         with contextlib.suppress(OSError):
-            tasks += map(int, os.listdir(f"/proc/{box}/task")) if box and self.works else ()
+            tasks += map(int, os.listdir(f"/proc/{worker}/task")) if worker and self.works else ()
         for task in tasks:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(task, self.everywhere)

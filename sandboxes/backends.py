@@ -1,6 +1,6 @@
-"""The names of the backends behind `Sandbox(backend=...)`: who runs the boxes.
+"""The names of the backends behind `Sandbox(backend=...)`: who runs the workers.
 
-    local                     our own walls, tier A, B or C
+    local                     our own confinement, tier A, B or C
     bubblewrap                bwrap builds tier A's namespaces and root
     docker:IMAGE podman:IMAGE one container per slot; IMAGE must hold a python3
     http://... https://...    a service that speaks SandboxFusion's /run_code

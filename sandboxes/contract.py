@@ -83,8 +83,8 @@ class Job:
     `prelude` are trusted; `source` is not, and meets neither. `prelude` is trusted text whose definitions the test may
     use (for HumanEval: the prompt, which defines helpers such as `poly`).
 
-    `test_in_box` is a lower level of trust, for tests that hand objects or functions to the candidate: `test` then runs
-    beside the program, which can forge the result. The sandbox must allow it, and the verdict says `forgeable`.
+    `test_in_sandbox` is a lower level of trust, for tests that hand objects or functions to the candidate: `test` then
+    runs beside the program, which can forge the result. The sandbox must allow it, and the verdict says `forgeable`.
     """
 
     source: str
@@ -93,11 +93,11 @@ class Job:
     calls: Sequence[tuple[Sequence[Any], dict[str, Any], Any]] | None = None
     limits: Limits | None = None
     prelude: str = ""
-    test_in_box: bool = False
+    test_in_sandbox: bool = False
 
     def __post_init__(self) -> None:
-        if self.test_in_box and self.test is None:
-            raise ValueError("Job.test_in_box needs test=")
+        if self.test_in_sandbox and self.test is None:
+            raise ValueError("Job.test_in_sandbox needs test=")
         if (self.test is None) == (self.calls is None):
             raise ValueError("a Job needs exactly one of test= and calls=")
         if self.calls is not None and not self.calls:

@@ -1,7 +1,7 @@
 """The trusted half of a job: runs the test against a proxy of the candidate and counts what held.
 
 The test text is trusted and executed here; the program's text never is.
-Raises JobError if the test itself is unusable, BoxEnded if the program can answer no more.
+Raises JobError if the test itself is unusable, ProgramEnded if the program can answer no more.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sandboxes import box
-from sandboxes.candidate import Candidate, Gone, Program, encode_call, read_answer
+from sandboxes import worker
+from sandboxes.compiled_test import CompiledTest
 from sandboxes.contract import JobError, Outcome
-from sandboxes.prepared import PreparedTest
-from sandboxes.program import BoxEnded
+from sandboxes.program import ProgramEnded
+from sandboxes.proxy import Candidate, Gone, Program, encode_call, read_answer
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Score:
     detail: str = ""
 
 
-def run_test(prepared: PreparedTest, entry_point: str, candidate: Candidate) -> Score:
+def run_test(prepared: CompiledTest, entry_point: str, candidate: Candidate) -> Score:
     """Execute the test body against the proxy."""
     total = len(prepared.assert_lines)
     namespace: dict[str, Any] = {"__name__": "test"}
@@ -50,7 +50,7 @@ def run_test(prepared: PreparedTest, entry_point: str, candidate: Candidate) -> 
     return Score(Outcome.PASSED, total, total)
 
 
-def _failed_score(error: BaseException, candidate: Candidate, prepared: PreparedTest) -> Score:
+def _failed_score(error: BaseException, candidate: Candidate, prepared: CompiledTest) -> Score:
     line = _test_line(error)
     passed = sum(assert_line < line for assert_line in prepared.assert_lines)
     total = max(len(prepared.assert_lines), 1)
@@ -62,7 +62,7 @@ def _failed_score(error: BaseException, candidate: Candidate, prepared: Prepared
     return Score(outcome, passed, total, _describe(error))
 
 
-def _lacks_a_name(error: BaseException, prepared: PreparedTest) -> bool:
+def _lacks_a_name(error: BaseException, prepared: CompiledTest) -> bool:
     """Whether the test needs a definition or a module that is not there, whatever the candidate answers.
 
     Exceptions of the candidate bear no `name`; one that the test assigns may be missing because of an answer.
@@ -97,10 +97,10 @@ def run_calls(calls: list, program: Program, result_depth: int) -> Score:
         try:
             tag, body = program.receive()
             answer = read_answer(tag, body, result_depth)
-        except BoxEnded as end:
+        except ProgramEnded as end:
             end.tests_passed = index
             raise
-        if tag == box.RAISED:
+        if tag == worker.RAISED:
             return Score(Outcome.EXCEPTION, index, len(calls), _describe(answer))
         if not _equal(answer, expected):
             return Score(Outcome.WRONG_ANSWER, index, len(calls), "")

@@ -1,7 +1,7 @@
 """What the judge asks of the host on behalf of a slot: user ids, a cgroup, a scratch directory, facts from /proc.
 
 Everything a slot leaves on the host bears the judge's pid in its name, so that it can be swept after a kill.
-Used outside the walls only; raises OSError.
+Used outside the confinement only; raises OSError.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Cgroup:
 
 
 def slot_size(limits: dict[str, Any]) -> tuple[int, int]:
-    """(bytes of memory, tasks) that a slot may use in all: its box, its files and the zygote."""
+    """(bytes of memory, tasks) that a slot may use in all: its worker, its files and the zygote."""
     num_bytes = limits["memory_bytes"] * (1 + limits["num_processes"]) + limits["disk_bytes"] + _SLACK_BYTES
     return num_bytes, limits["num_threads"] + limits["num_processes"] + 8
 

@@ -1,4 +1,4 @@
-"""The judge of one slot: takes jobs from the trainer, asks the box, compares, and gives the verdict.
+"""The judge of one slot: takes jobs from the trainer, asks the worker, compares, and gives the verdict.
 
 It holds tests and expected answers and never executes the program's text. One process per slot; ends with the trainer.
 """
@@ -15,15 +15,15 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import backends, box, candidate, codec, frames, grading
-from sandboxes.cell import BoxEnd, Cell
+from sandboxes import backends, codec, framing, grading, proxy, worker
+from sandboxes.compiled_test import CompiledTest, compile_test
 from sandboxes.contract import JobError, Outcome
-from sandboxes.prepared import PreparedTest, prepare
-from sandboxes.program import PATIENCE, BoxEnded, Program
+from sandboxes.executor import LocalExecutor
+from sandboxes.program import PATIENCE, Program, ProgramEnded, WorkerExit
 from sandboxes.spawn import ZygoteLost
 
 if TYPE_CHECKING:
-    from sandboxes.remote import RemoteCell, RemoteProgram
+    from sandboxes.remote import RemoteExecutor, RemoteProgram
 
 _OWN_MEMORY_BYTES = 2 << 30  # for a test's own work on the program's answers
 
@@ -39,15 +39,15 @@ def main(descriptor: int, config_text: str) -> None:
     link = socket.socket(fileno=descriptor)
     judge = Judge(config)
     try:
-        frames.send(link, {"lacks": judge.start_cell(config["limits"]).lacks})
+        framing.send(link, {"lacks": judge.start_executor(config["limits"]).lacks})
         gc.collect()
         gc.freeze()
         while True:
-            frames.send(link, judge.handle(frames.receive(link)))
+            framing.send(link, judge.handle(framing.receive(link)))
             gc.collect()  # takes microseconds; failed jobs leave cycles that hold all their answers
     except ZygoteLost as error:  # at the start; later ones are replies
-        frames.send(link, {"failed": str(error)})
-    except frames.Closed:
+        framing.send(link, {"failed": str(error)})
+    except framing.Closed:
         judge.close()
 
 
@@ -56,35 +56,35 @@ def _on_alarm(_number: int, _frame: Any) -> None:
 
 
 class Judge:
-    """Judges one job at a time; owns the slot's cell and replaces it when it is lost."""
+    """Judges one job at a time; owns the slot's executor and replaces it when it is lost."""
 
     def __init__(self, config: dict[str, Any]):
         self.config = config
         self.limits: dict[str, Any] = config["limits"]
-        self.cell: Cell | RemoteCell | None = None
+        self.executor: LocalExecutor | RemoteExecutor | None = None
 
-    def start_cell(self, limits: dict[str, Any]) -> Cell | RemoteCell:
-        """Start the cell of the configured backend and tier. Raises ZygoteLost."""
+    def start_executor(self, limits: dict[str, Any]) -> LocalExecutor | RemoteExecutor:
+        """Start the executor of the configured backend and tier. Raises ZygoteLost."""
         backend = self.config["backend"]
         if backends.is_remote(backend):
-            from sandboxes.remote import RemoteCell  # its HTTP client is slow to import
+            from sandboxes.remote import RemoteExecutor  # its HTTP client is slow to import
 
-            self.cell = RemoteCell(backend)
+            self.executor = RemoteExecutor(backend)
         else:
-            self.cell = Cell(self.config["tier"], backend, self.config["packages"], limits)
-        return self.cell
+            self.executor = LocalExecutor(self.config["tier"], backend, self.config["packages"], limits)
+        return self.executor
 
-    def _provide_cell(self, limits: dict[str, Any]) -> Cell | RemoteCell:
+    def _provide_executor(self, limits: dict[str, Any]) -> LocalExecutor | RemoteExecutor:
         """A usable zygote for `limits`: those that the kernel keeps for the whole slot need a zygote of their own."""
-        if self.cell is not None and not (self.cell.usable and self.cell.serves(limits)):
+        if self.executor is not None and not (self.executor.usable and self.executor.serves(limits)):
             self.close()
-        return self.start_cell(limits) if self.cell is None else self.cell
+        return self.start_executor(limits) if self.executor is None else self.executor
 
     def close(self) -> None:
-        """End the cell."""
-        if self.cell is not None:
-            self.cell.close()
-            self.cell = None
+        """End the executor."""
+        if self.executor is not None:
+            self.executor.close()
+            self.executor = None
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply to one request: a verdict, or trouble (`retry` says whether another try makes sense)."""
@@ -98,26 +98,26 @@ class Judge:
             self.close()
             return {"trouble": f"{type(error).__name__}: {error}", "retry": True}
 
-    def _open_program(self) -> tuple[Cell | RemoteCell, Program | RemoteProgram]:
-        """A box in a living cell: one that has died since the last job is replaced, which is no fault of this one."""
+    def _open_program(self) -> tuple[LocalExecutor | RemoteExecutor, Program | RemoteProgram]:
+        """A worker of a living executor; one that has died since the last job is replaced."""
         try:
-            cell = self._provide_cell(self.limits)
-            return cell, cell.open_program(self.limits)
+            executor = self._provide_executor(self.limits)
+            return executor, executor.open_program(self.limits)
         except (ZygoteLost, OSError):
             self.close()
-            cell = self._provide_cell(self.limits)
-            return cell, cell.open_program(self.limits)
+            executor = self._provide_executor(self.limits)
+            return executor, executor.open_program(self.limits)
 
     def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
         if "calls" in request:
             work = codec.decode(request["calls"].encode(), codec.ARGUMENT_DEPTH)
             total = len(work)
         else:
-            work = prepare(request["test"], request["prelude"], request["entry_point"])
+            work = compile_test(request["test"], request["prelude"], request["entry_point"])
             total = max(len(work.assert_lines), 1)
-        cell, program = self._open_program()
+        executor, program = self._open_program()
         try:
-            signal.setitimer(signal.ITIMER_REAL, cell.test_seconds(self.limits), 0.5)
+            signal.setitimer(signal.ITIMER_REAL, executor.test_seconds(self.limits), 0.5)
             _limit_own_memory(_OWN_MEMORY_BYTES)
             score, end = self._score(request, work, program)
         finally:
@@ -125,7 +125,7 @@ class Judge:
             _limit_own_memory(None)
             remains = program.close()
         if end is not None:
-            outcome = self._outcome_of_end(end, remains.end, cell)
+            outcome = self._outcome_of_end(end, remains.end, executor)
             score = grading.Score(outcome, end.tests_passed, total, end.detail or _describe(remains.end.status))
         assert score is not None  # the program answered to the end, or it ended
         return {
@@ -141,23 +141,25 @@ class Judge:
         }
 
     def _score(
-        self, request: dict, work: list | PreparedTest, program: candidate.Program
-    ) -> tuple[grading.Score | None, BoxEnded | None]:
+        self, request: dict, work: list | CompiledTest, program: proxy.Program
+    ) -> tuple[grading.Score | None, ProgramEnded | None]:
         """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
         limits = self.limits
         ahead = () if isinstance(work, list) else work.ahead
-        program.send(box.load_frame(request["source"], request["entry_point"]), *ahead)
+        program.send(worker.load_frame(request["source"], request["entry_point"]), *ahead)
         try:
             if isinstance(work, list):
                 return grading.run_calls(work, program, limits["result_depth"]), None
-            proxy = candidate.Candidate(program, limits["result_depth"], len(ahead))
-            return grading.run_test(work, request["entry_point"], proxy), None
-        except BoxEnded as end:
+            candidate = proxy.Candidate(program, limits["result_depth"], len(ahead))
+            return grading.run_test(work, request["entry_point"], candidate), None
+        except ProgramEnded as end:
             return None, end
         except TestOverran:
-            return None, BoxEnded(Outcome.TIMEOUT_WALL, "the test overran on the program's answers")
+            return None, ProgramEnded(Outcome.TIMEOUT_WALL, "the test overran on the program's answers")
 
-    def _outcome_of_end(self, ended: BoxEnded, end: BoxEnd, cell: Cell | RemoteCell) -> Outcome:
+    def _outcome_of_end(
+        self, ended: ProgramEnded, end: WorkerExit, executor: LocalExecutor | RemoteExecutor
+    ) -> Outcome:
         """What the kernel's facts say about a program that stopped answering. Raises ZygoteLost if we were to blame."""
         over_cpu = end.cpu_seconds >= self.limits["cpu_seconds"] or end.status == signal.SIGXCPU
         if over_cpu and ended.outcome in (None, Outcome.TIMEOUT_WALL):
@@ -168,12 +170,12 @@ class Judge:
             return Outcome.EXITED
         if os.WTERMSIG(end.status) != signal.SIGKILL:
             return Outcome.CRASHED
-        if cell.ran_out_of_memory():
+        if executor.ran_out_of_memory():
             return Outcome.MEMORY
         if not end.ended_itself:  # it had closed its channel and gone on
             return Outcome.PROTOCOL
-        if cell.tier in ("A", "B"):  # where a program cannot do that to itself: see seccomp.box_filter
-            raise ZygoteLost("the box was killed from outside")
+        if executor.tier in ("A", "B"):  # where a program cannot do that to itself: see seccomp.worker_filter
+            raise ZygoteLost("the worker was killed from outside")
         return Outcome.CRASHED
 
 

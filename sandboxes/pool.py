@@ -21,9 +21,9 @@ from typing import Any
 
 from sandboxes import backends
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
-from sandboxes.probe import Report, survey
 from sandboxes.requests import request
 from sandboxes.slot import JudgeOverran, Slot, SlotLost
+from sandboxes.survey import Report, survey
 
 _STARTS = 3  # of a slot, before a job counts as tried
 _MOST_TRIES = 8  # of a job; the second always, more only within its wall clock limit
@@ -36,8 +36,8 @@ class Sandbox:
 
     `num_slots` (default: the CPUs this process may use, at most 16) programs run at a time. `tier` is "auto", "A", "B"
     or "C"; `backend` says who runs the programs (see backends.py). What does not deny everything it should (tier C,
-    most remote services) must be allowed by `allow_weak_sandbox`. `allow_tests_in_box` lets jobs ask for verdicts that
-    can be forged: not for rewards. Raises SandboxError if the machine offers no allowed tier.
+    most remote services) must be allowed by `allow_weak_sandbox`. `allow_tests_in_sandbox` lets jobs ask for verdicts
+    that can be forged: not for rewards. Raises SandboxError if the machine offers no allowed tier.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Sandbox:
         tier: str = "auto",
         backend: str = backends.LOCAL,
         allow_weak_sandbox: bool = False,
-        allow_tests_in_box: bool = False,
+        allow_tests_in_sandbox: bool = False,
         packages: Sequence[str] = (),
     ):
         if num_slots is not None and num_slots < 1:
@@ -58,7 +58,7 @@ class Sandbox:
         if packages and backend not in (backends.LOCAL, backends.BUBBLEWRAP):
             raise ValueError(f"packages= is for this machine's own; install them where {backend!r} runs programs")
         self.backend, self._tiers = backend, backends.tiers(backend, tier)
-        self._allow_weak, self._allow_tests_in_box = allow_weak_sandbox, allow_tests_in_box
+        self._allow_weak, self._allow_tests_in_sandbox = allow_weak_sandbox, allow_tests_in_sandbox
         self._packages = _locate(packages)
         self.num_jobs = self.num_unscored = 0  # judged so far; of these, not scored because of the sandbox
         self._lock = threading.RLock()  # the survey at start runs a job
@@ -150,7 +150,7 @@ class Sandbox:
 
     def _run(self, job: Job) -> Verdict | SandboxError:
         limits = job.limits or self.limits
-        wire = request(job, limits, self._allow_tests_in_box)
+        wire = request(job, limits, self._allow_tests_in_sandbox)
         if isinstance(wire, Verdict | SandboxError):
             return wire
         self.start()
@@ -169,7 +169,7 @@ class Sandbox:
             self.num_jobs += 1
             if "verdict" in reply:
                 verdict = {**reply["verdict"], "outcome": Outcome(reply["verdict"]["outcome"])}
-                return Verdict(**verdict, forgeable=job.test_in_box)
+                return Verdict(**verdict, forgeable=job.test_in_sandbox)
             trouble = reply["trouble"]
             if not reply["retry"]:
                 return JobError(trouble)
@@ -207,7 +207,7 @@ class Sandbox:
                 continue
             self._report = Report(tier, backend=self.backend)
             try:
-                missing = survey(self)
+                missing = survey(self.run, self.limits)
             except SandboxError as error:
                 refused[tier] = str(error)
                 self._drop_slots()
@@ -244,6 +244,15 @@ class Sandbox:
         )
         self._slots.add(slot)
         return slot
+
+
+def probe() -> Report:
+    """What this machine offers at best, weak tiers included."""
+    try:
+        with Sandbox(num_slots=1, allow_weak_sandbox=True) as sandbox:
+            return sandbox.report
+    except SandboxError as error:
+        return Report("none", (), {"all": str(error)})
 
 
 def _default_slots() -> int:

@@ -1,6 +1,6 @@
 """The judge's end of one running program: frames go in, frames come out, until a limit or the end.
 
-Bytes from the program are counted and bounded before they are looked at. `BoxEnded` says that it can answer no more.
+Bytes from the program are counted and bounded before they are looked at. `ProgramEnded`: it can answer no more.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import select
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sandboxes import host
+from sandboxes.affinity import Affinity
 from sandboxes.contract import Outcome
 from sandboxes.spawn import ZygoteLost
-
-if TYPE_CHECKING:
-    from sandboxes.cell import BoxEnd, Cell
 
 _HEADER = struct.Struct("<I")
 _REQUEST = struct.Struct("<III")
@@ -30,7 +28,7 @@ _REWRITES = 16  # how often a program may write its disk full where deleted file
 PATIENCE = 3  # on a loaded machine the wall limit stretches up to this factor
 
 
-class BoxEnded(Exception):
+class ProgramEnded(Exception):
     """The program can answer no more; `outcome` is None where the wait status must tell."""
 
     def __init__(self, outcome: Outcome | None, detail: str = "", tests_passed: int = 0):
@@ -39,25 +37,48 @@ class BoxEnded(Exception):
 
 
 @dataclass(frozen=True)
+class WorkerExit:
+    """The kernel's facts about a worker that is gone."""
+
+    status: int  # as wait(2) reports it
+    cpu_seconds: float
+    ended_itself: bool  # rather than being killed by its zygote
+
+
+@dataclass(frozen=True)
 class Remains:
     """What is left of a program: the kernel's facts and what it had printed."""
 
-    end: BoxEnd
+    end: WorkerExit
     wall_seconds: float
     stdout: str
     stderr: str
 
 
-class Program:
-    """One program in one box of `cell`, from fork to kill."""
+class Executor(Protocol):
+    """Who runs the worker: see `executor.LocalExecutor`."""
 
-    def __init__(self, cell: Cell, limits: dict[str, Any]):
-        self.cell, self.limits = cell, limits
+    tier: str
+    scratch: str | None
+    affinity: Affinity
+
+    def fork(self, request: bytes, descriptors: list[int]) -> None: ...
+
+    def find_worker(self) -> int: ...
+
+    def end_worker(self, is_ending: bool) -> WorkerExit: ...
+
+
+class Program:
+    """One program in one worker of `executor`, from fork to kill."""
+
+    def __init__(self, executor: Executor, limits: dict[str, Any]):
+        self.executor, self.limits = executor, limits
         self.started = time.monotonic()
         self.deadline = self.started + limits["wall_seconds"]
-        self.watch_seconds = _WATCH_SECONDS if cell.tier == "A" else _CLOSE_WATCH_SECONDS
+        self.watch_seconds = _WATCH_SECONDS if executor.tier == "A" else _CLOSE_WATCH_SECONDS
         self.next_watch = self.started + self.watch_seconds
-        cell.affinity.gather()
+        executor.affinity.gather()
         self.link, remote = _socket.socketpair()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
@@ -66,7 +87,7 @@ class Program:
         os.set_blocking(out_read, False)
         os.set_blocking(err_read, False)
         try:
-            cell.fork(_request(limits), [out_write, err_write, remote.fileno()])
+            executor.fork(_request(limits), [out_write, err_write, remote.fileno()])
         except ZygoteLost:
             self._close_descriptors()
             raise
@@ -81,7 +102,7 @@ class Program:
         self.pid, self.writing, self.is_free = 0, False, False
         self.idle_seconds = 0.0
         self.last_seen: tuple[float, float] | None = None  # when, and its CPU and waiting seconds then
-        self.ended: BoxEnded | None = None
+        self.ended: ProgramEnded | None = None
 
     def send(self, *bodies: bytes) -> None:
         """Queue frames; they are written as the program reads."""
@@ -90,13 +111,13 @@ class Program:
         self._write()
 
     def receive(self) -> tuple[bytes, bytes]:
-        """(tag, body) of the next frame. Raises BoxEnded, again and again once it has."""
+        """(tag, body) of the next frame. Raises ProgramEnded, again and again once it has."""
         if self.ended is not None:
             raise self.ended
         try:
             while (frame := self._take_frame()) is None:
                 self._pump()
-        except BoxEnded as end:
+        except ProgramEnded as end:
             self.ended = end
             raise
         return frame[:1], frame[1:]
@@ -104,12 +125,12 @@ class Program:
     def close(self) -> Remains:
         """End the program. What is left of it."""
         try:
-            end = self.cell.end_box(is_ending=self.ended is not None and self.ended.outcome is None)
+            end = self.executor.end_worker(is_ending=self.ended is not None and self.ended.outcome is None)
             wall_seconds = time.monotonic() - self.started
             texts = [self._drain(descriptor) for descriptor in self.output]
         finally:
             self._close_descriptors()
-            self.cell.affinity.release_in_time()
+            self.executor.affinity.release_in_time()
         return Remains(end, wall_seconds, *texts)
 
     def _close_descriptors(self) -> None:
@@ -122,7 +143,7 @@ class Program:
             return None
         (length,) = _HEADER.unpack_from(self.inbox)
         if not 1 <= length <= self.limits["result_bytes"] + 1024:
-            raise BoxEnded(Outcome.PROTOCOL, "malformed frame")
+            raise ProgramEnded(Outcome.PROTOCOL, "malformed frame")
         if len(self.inbox) < 4 + length:
             return None
         frame = bytes(self.inbox[4 : 4 + length])
@@ -160,18 +181,18 @@ class Program:
         A program that would have to wait longer had no fair trial. (None can lower its own priority to get there.)
         """
         if not self._find_pid():
-            raise ZygoteLost("no box appeared")
+            raise ZygoteLost("no worker appeared")
         _, waiting = host.cpu_and_waiting_seconds(self.pid)
         wall_seconds = self.limits["wall_seconds"]
         allowed = min(wall_seconds + waiting, PATIENCE * wall_seconds)
         if now >= self.started + allowed - _WATCH_SECONDS:
             if waiting > (PATIENCE - 1) * wall_seconds - _WATCH_SECONDS:
                 raise ZygoteLost(f"the program waited for a CPU for {waiting:.1f} of {now - self.started:.1f} s")
-            raise BoxEnded(Outcome.TIMEOUT_WALL, "wall clock")
+            raise ProgramEnded(Outcome.TIMEOUT_WALL, "wall clock")
         self.deadline = self.started + allowed
 
     def _find_pid(self) -> int:
-        self.pid = self.pid or self.cell.find_box()
+        self.pid = self.pid or self.executor.find_worker()
         return self.pid
 
     def _write(self) -> None:
@@ -197,7 +218,7 @@ class Program:
         except OSError:
             data = b""
         if not data:
-            raise BoxEnded(None)
+            raise ProgramEnded(None)
         self.inbox += data
 
     def _read_output(self, descriptor: int) -> None:
@@ -210,30 +231,30 @@ class Program:
             return
         self.output[descriptor] += data
         if sum(map(len, self.output.values())) > self.limits["output_bytes"]:
-            raise BoxEnded(Outcome.OUTPUT_LIMIT, "stdout and stderr")
+            raise ProgramEnded(Outcome.OUTPUT_LIMIT, "stdout and stderr")
 
     def _watch(self, now: float, quiet: bool) -> None:
         """End a program that is idle or over its CPU time, or over files and threads that the kernel does not count."""
         limits, pid = self.limits, self._find_pid()
         if not self.is_free:  # no short job, then
             self.is_free = True
-            self.cell.affinity.release(pid)
+            self.executor.affinity.release(pid)
         cpu, waiting = host.cpu_and_waiting_seconds(pid)
         if cpu > limits["cpu_seconds"]:
-            raise BoxEnded(Outcome.TIMEOUT_CPU, "CPU time")
+            raise ProgramEnded(Outcome.TIMEOUT_CPU, "CPU time")
         if quiet and self.last_seen is not None and not host.is_runnable(pid):
             seen_at, active_then = self.last_seen
             self.idle_seconds += max(0.0, now - seen_at - (cpu + waiting - active_then))
         self.last_seen = (now, cpu + waiting) if pid else None
         if self.idle_seconds > limits["idle_seconds"]:
-            raise BoxEnded(Outcome.TIMEOUT_WALL, "idle")
-        if self.cell.scratch is not None:
-            entries, num_bytes = host.disk_usage(self.cell.scratch, limits["num_inodes"])
+            raise ProgramEnded(Outcome.TIMEOUT_WALL, "idle")
+        if self.executor.scratch is not None:
+            entries, num_bytes = host.disk_usage(self.executor.scratch, limits["num_inodes"])
             num_written = host.bytes_written(self.pid)
             if entries > limits["num_inodes"] or max(num_bytes, num_written / _REWRITES) > limits["disk_bytes"]:
-                raise BoxEnded(Outcome.OUTPUT_LIMIT, "files")
+                raise ProgramEnded(Outcome.OUTPUT_LIMIT, "files")
             if host.num_threads(self.pid) > limits["num_threads"] + 1:
-                raise BoxEnded(Outcome.MEMORY, "threads")
+                raise ProgramEnded(Outcome.MEMORY, "threads")
         self.next_watch = time.monotonic() + self.watch_seconds
 
     def _drain(self, descriptor: int) -> str:

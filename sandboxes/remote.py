@@ -1,6 +1,6 @@
 """A backend on another machine: a service that speaks SandboxFusion's HTTP `/run_code`, behind the same judge.
 
-Every request sends the program, the box's code and all calls so far; the answers come back as data on stdout and are
+Every request sends the program, the worker's code and all calls so far; the answers come back as data on stdout and are
 compared here. Exit codes never mean success. An unreachable or failing service is ZygoteLost, never a verdict.
 """
 
@@ -16,9 +16,8 @@ import time
 import urllib.request
 from typing import Any
 
-from sandboxes.cell import BoxEnd
 from sandboxes.contract import Outcome
-from sandboxes.program import BoxEnded, Remains
+from sandboxes.program import ProgramEnded, Remains, WorkerExit
 from sandboxes.spawn import ZygoteLost
 
 _GRACE_SECONDS = 30.0  # for the service's own work, beyond the program's wall limit
@@ -40,13 +39,13 @@ def send(tag, body):
     while line:
         line = line[os.write(answers, line):]
 frames = [base64.b64decode(frame) for frame in {frames!r}]
-package.box.answer(iter(frames), send, {result_bytes}, {result_depth})
+package.worker.answer(iter(frames), send, {result_bytes}, {result_depth})
 sys.stdout.flush()
 os._exit(0)
 """
 
 
-class RemoteCell:
+class RemoteExecutor:
     """The service at `url`. It keeps nothing of ours between requests, so there is nothing to start or to end."""
 
     tier, usable = "remote", True
@@ -87,16 +86,16 @@ class RemoteProgram:
         self.frames: list[bytes] = []
         self.answers: list[tuple[bytes, bytes]] = []
         self.num_received = self.num_frames_run = 0
-        self.end = BoxEnd(0, 0.0, True)
+        self.end = WorkerExit(0, 0.0, True)
         self.printed, self.wall_seconds = "", 0.0
-        self.ended = BoxEnded(None)  # how the latest run ended after its last answer
+        self.ended = ProgramEnded(None)  # how the latest run ended after its last answer
 
     def send(self, *bodies: bytes) -> None:
         """Queue frames for the next request."""
         self.frames += bodies
 
     def receive(self) -> tuple[bytes, bytes]:
-        """(tag, body) of the next answer. Raises BoxEnded, or ZygoteLost if the service failed."""
+        """(tag, body) of the next answer. Raises ProgramEnded, or ZygoteLost if the service failed."""
         if self.num_received >= len(self.answers) and self.num_frames_run < len(self.frames):
             self._run()
         if self.num_received >= len(self.answers):
@@ -132,18 +131,18 @@ class RemoteProgram:
         lines = out.split("\n")[:-1]  # the last line is complete only if a line feed follows
         answers, malformed = _answers(lines)
         self.answers = answers
-        self.end = BoxEnd(_wait_status(result["return_code"]), 0.0, True)
+        self.end = WorkerExit(_wait_status(result["return_code"]), 0.0, True)
         if malformed:
-            self.ended = BoxEnded(Outcome.PROTOCOL, "malformed answer")
+            self.ended = ProgramEnded(Outcome.PROTOCOL, "malformed answer")
         elif len(self.printed.encode("utf-8", "replace")) > self.limits["output_bytes"]:
             self.printed = self.printed[: self.limits["output_bytes"]]
-            self.ended = BoxEnded(Outcome.OUTPUT_LIMIT, "stdout and stderr")
+            self.ended = ProgramEnded(Outcome.OUTPUT_LIMIT, "stdout and stderr")
         elif len(out) >= _OUTPUT_CUT_BYTES:
-            self.ended = BoxEnded(Outcome.PROTOCOL, "answer too large")
+            self.ended = ProgramEnded(Outcome.PROTOCOL, "answer too large")
         elif result["status"] == "TimeLimitExceeded":
-            self.ended = BoxEnded(Outcome.TIMEOUT_WALL, "wall clock")
+            self.ended = ProgramEnded(Outcome.TIMEOUT_WALL, "wall clock")
         else:
-            self.ended = BoxEnded(None)
+            self.ended = ProgramEnded(None)
 
     def _post(self, request: dict[str, Any]) -> dict[str, Any]:
         """The service's reply. Raises ZygoteLost if there is none, or if the service says that it failed."""
@@ -163,10 +162,10 @@ class RemoteProgram:
 
 
 def script(frames: list[bytes], result_bytes: int, result_depth: int) -> str:
-    """A program of its own that answers `frames`: the box's code, the untrusted text as data, and the calls."""
+    """A program of its own that answers `frames`: the worker's code, the untrusted text as data, and the calls."""
     here = os.path.dirname(os.path.abspath(__file__))
     sources = {}
-    for name in ("codec", "box"):
+    for name in ("codec", "worker"):
         with open(os.path.join(here, name + ".py")) as file:
             sources[name] = file.read()
     encoded = [base64.b64encode(frame).decode() for frame in frames]

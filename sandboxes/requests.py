@@ -17,7 +17,7 @@ _BESIDE = """{source}
 {test}
 
 
-def _check_in_box():
+def _check_in_sandbox():
     try:
         check({entry_point})
     except AssertionError:
@@ -26,7 +26,7 @@ def _check_in_box():
 """
 
 
-def request(job: Job, limits: Limits, allow_tests_in_box: bool) -> dict[str, Any] | Verdict | SandboxError:
+def request(job: Job, limits: Limits, allow_tests_in_sandbox: bool) -> dict[str, Any] | Verdict | SandboxError:
     """The wire form of `job`; a REJECTED verdict for a program that cannot even be sent, a JobError for a bad test."""
     try:
         num_bytes = len(job.source) if len(job.source) > limits.source_bytes else len(job.source.encode())
@@ -34,8 +34,12 @@ def request(job: Job, limits: Limits, allow_tests_in_box: bool) -> dict[str, Any
         return Verdict(Outcome.REJECTED, detail="the source is not valid Unicode")
     if num_bytes > limits.source_bytes:
         return Verdict(Outcome.REJECTED, detail=f"the source exceeds {limits.source_bytes} bytes")
-    if job.test_in_box:
-        return _in_box(job) if allow_tests_in_box else JobError("tests in the box need allow_tests_in_box=True")
+    if job.test_in_sandbox:
+        return (
+            _in_sandbox(job)
+            if allow_tests_in_sandbox
+            else JobError("test_in_sandbox needs allow_tests_in_sandbox=True")
+        )
     wire = {"source": job.source, "entry_point": job.entry_point}
     if job.calls is None:
         return {**wire, "test": job.test, "prelude": job.prelude}
@@ -45,8 +49,8 @@ def request(job: Job, limits: Limits, allow_tests_in_box: bool) -> dict[str, Any
         return JobError(f"a call or an expected value is not data: {error}")
 
 
-def _in_box(job: Job) -> dict[str, Any]:
+def _in_sandbox(job: Job) -> dict[str, Any]:
     """The program with its test appended, as one call that should return True. The test sees the program's names."""
     source = _BESIDE.format(source=job.source, test=job.test, entry_point=job.entry_point)
     calls = codec.encode([((), {}, True)], 4).decode()
-    return {"source": source, "entry_point": "_check_in_box", "calls": calls}
+    return {"source": source, "entry_point": "_check_in_sandbox", "calls": calls}

@@ -90,7 +90,7 @@ def enter(packages: dict[str, str]) -> None:
 
 
 def protect_devices() -> None:
-    """Devices that another program has bound: the box may be their owner, and must not change their mode for all."""
+    """Devices that another program has bound: the worker may be their owner, and must not change their mode for all."""
     for device in DEVICES:
         _set_attributes(device, _ATTR_RDONLY | _ATTR_NOSUID, recursive=False)
 

@@ -73,8 +73,8 @@ def zygote_filter(machine: str, own_files: bool) -> bytes:
     return _assemble(machine, rules, otherwise=EPERM)
 
 
-def box_filter(machine: str, num_processes: int) -> bytes:
-    """What a box gives up on top: processes (unless allowed some), signals to anything but itself, its CPU limit.
+def worker_filter(machine: str, num_processes: int) -> bytes:
+    """What a worker gives up on top: processes (unless allowed some), signals to anything but itself, its CPU limit.
 
     PID_MARK stands where the program's pid belongs. A program cannot end by SIGKILL of its own doing (it gets SIGSYS
     for trying), so one that did was killed from outside.
@@ -129,7 +129,7 @@ def _search(ranges: list[tuple[int, int, Code | int]], otherwise: int) -> Code:
 
 
 def _shared_rule(name: str) -> Code | int:
-    """What `name` may do in the zygote and, unless the box's own filter forbids it, in a box."""
+    """What `name` may do in the zygote and, unless the worker's own filter forbids it, in a worker."""
     if name in ("fork", "vfork", "kill", "tgkill"):
         return ALLOW
     if name == "clone":

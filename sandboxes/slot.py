@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from typing import Any
 
-from sandboxes import frames, host
+from sandboxes import framing, host
 from sandboxes.contract import Limits, SandboxError
 from sandboxes.program import PATIENCE
 from sandboxes.spawn import python_command
@@ -54,10 +54,10 @@ class Slot:
         )
         theirs.close()
         self.link = ours
-        frames.set_patience(self.link, _START_SECONDS)
+        framing.set_patience(self.link, _START_SECONDS)
         try:
-            hello = frames.receive(self.link)
-        except (frames.Closed, TimeoutError) as error:
+            hello = framing.receive(self.link)
+        except (framing.Closed, TimeoutError) as error:
             self.close()
             raise SandboxError(f"the judge did not start: {error!r}") from error
         if "failed" in hello:
@@ -71,12 +71,12 @@ class Slot:
         try:
             if limits != self.limits:
                 self.limits = limits
-                frames.set_patience(self.link, PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
+                framing.set_patience(self.link, PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
                 request = {**request, "limits": limits.as_dict()}
-            frames.send(self.link, request)
-            return frames.receive(self.link)
-        except (frames.Closed, OSError) as error:
-            if isinstance(error, frames.Closed) and self._ended_by(signal.SIGXCPU):
+            framing.send(self.link, request)
+            return framing.receive(self.link)
+        except (framing.Closed, OSError) as error:
+            if isinstance(error, framing.Closed) and self._ended_by(signal.SIGXCPU):
                 raise JudgeOverran from None
             raise SlotLost(f"the judge was lost: {error!r}") from error
 

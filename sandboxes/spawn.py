@@ -1,4 +1,4 @@
-"""Starts a zygote: plainly, or behind walls that another program builds (bubblewrap, docker, podman).
+"""Starts a zygote: plainly, or in confinement that another program builds (bubblewrap, docker, podman).
 
 Used by the judge. In every case the zygote is the same program and speaks over the same kind of socket.
 Raises OSError or ZygoteLost; what is started ends with the socket at the latest.
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sandboxes import frames, host, rootfs, walls
+from sandboxes import confinement, framing, host, rootfs
 
 PATIENCE_SECONDS = 20
 _CONTAINER_START_SECONDS = 120.0  # an image may have to be unpacked
@@ -28,7 +28,7 @@ _CREDENTIALS = struct.Struct("iII")
 
 
 class ZygoteLost(Exception):
-    """The zygote failed to start, to set up a box, or to answer."""
+    """The zygote failed to start, to set up a worker, or to answer."""
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Running:
     """A zygote that waits for b"go"."""
 
     control: socket.socket
-    pid: int  # a process above the boxes, in our own pid namespace
-    num_generations: int  # from `pid` down to a box
+    pid: int  # a process above the workers, in our own pid namespace
+    num_generations: int  # from `pid` down to a worker
     end: Callable[[], None]  # ends the zygote and everything below it
 
 
@@ -46,7 +46,7 @@ def python_command(home: str = _HERE) -> list[str]:
 
     `home` is where this package is seen.
     """
-    return [_python(), "-I", "-S", "-u", "-X", "utf8", home + "/boot.py"]
+    return [_python(), "-I", "-S", "-u", "-X", "utf8", home + "/helper_main.py"]
 
 
 def _python() -> str:
@@ -56,7 +56,7 @@ def _python() -> str:
 def plainly(config: dict[str, Any], prefix: list[str], join_cgroup: Callable[[int], None]) -> Running:
     """A zygote as a child process, its command line behind `prefix`; `join_cgroup` takes 0 for the calling process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = python_command(walls.HELPERS) if prefix else python_command()
+    command = python_command(confinement.HELPERS) if prefix else python_command()
     with theirs:
         process = subprocess.Popen(
             [*prefix, *command, "zygote", str(theirs.fileno()), json.dumps(config)],
@@ -94,7 +94,7 @@ def bubblewrap_prefix(packages: dict[str, str]) -> list[str]:
         words += ["--ro-bind", path, f"{rootfs.PACKAGES}/{name}"]
     for path in {python, _python()}:
         words += ["--ro-bind", path, path]
-    words += ["--ro-bind", _HERE, walls.HELPERS]  # the zygote covers it up again
+    words += ["--ro-bind", _HERE, confinement.HELPERS]  # the zygote covers it up again
     for link in rootfs.LIBRARY_DIRS:
         if os.path.islink(link):
             words += ["--symlink", os.readlink(link), link]
@@ -125,7 +125,7 @@ def in_container(config: dict[str, Any], engine: str, image: str, name: str) -> 
             *_container_options(engine, config["limits"], meeting),
             image,
         ]
-        command += ["python3", "-I", "-S", "-u", "-X", "utf8", "/sandboxes/boot.py", "zygote", "/meeting/door"]
+        command += ["python3", "-I", "-S", "-u", "-X", "utf8", "/sandboxes/helper_main.py", "zygote", "/meeting/door"]
         process = subprocess.Popen(
             [*command, json.dumps(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -178,5 +178,5 @@ def _first_visitor(door: socket.socket, process: subprocess.Popen) -> socket.soc
 def _patient(control: socket.socket) -> socket.socket:
     """`control` as a blocking socket that gives up after PATIENCE_SECONDS."""
     control.settimeout(None)
-    frames.set_patience(control, PATIENCE_SECONDS)
+    framing.set_patience(control, PATIENCE_SECONDS)
     return control

@@ -1,6 +1,6 @@
-"""The zygote of one slot: a slim process that walls itself in completely and then forks one box per job.
+"""The zygote of one slot: a slim process that confines itself completely and then forks one worker per job.
 
-It obeys the judge over a socket (file descriptors in, exit status and CPU time out) and reads nothing that a box wrote.
+It obeys the judge over a socket (file descriptors in, exit status and CPU time out) and reads nothing a worker wrote.
 All isolation but the last step is done once, here, and inherited. In tier A it is process 1 of its own pid namespace.
 """
 
@@ -17,21 +17,21 @@ from _signal import SIGKILL
 from _socket import socket
 from collections.abc import Callable
 
-from sandboxes import box, kernel, scratch, seccomp, walls, warm
+from sandboxes import confinement, kernel, preload, scratch, seccomp, worker
 
-REPLY = struct.Struct("<idd??")  # wait status, user seconds, system seconds, slot is clean, box had ended by itself
+REPLY = struct.Struct("<idd??")  # wait status, user seconds, system seconds, slot is clean, worker had ended by itself
 REQUEST = struct.Struct("<III")  # CPU limit in whole seconds, answer bytes, answer depth
-KILL, EXPECT_END = b"K", b"E"  # end the box now; or: it has closed its channel, so it is about to end by itself
+KILL, EXPECT_END = b"K", b"E"  # end the worker now; or: it has closed its channel, so it is about to end by itself
 REQUEST_SIZE = REQUEST.size
 SETUP_FAILED = 97
-OUTPUT, CHANNEL, CONTROL, SCRATCH = 1, 3, 4, 5  # descriptors; OUTPUT to CHANNEL are free while no box runs
+OUTPUT, CHANNEL, CONTROL, SCRATCH = 1, 3, 4, 5  # descriptors; OUTPUT to CHANNEL are free while no worker runs
 _BOX_DESCRIPTORS = struct.pack("3i", *range(OUTPUT, CHANNEL + 1))  # where stdout, stderr and the channel arrive
-_END_SECONDS = 1.0  # between the close of a dying box's channel and its end
+_END_SECONDS = 1.0  # between the close of a dying worker's channel and its end
 _fork = ctypes.PyDLL(None).fork  # os.fork without Python's at-fork work, which a single-threaded process does not need
 
 
 def main(descriptor: int, config_text: str) -> None:
-    """Wall this process in as `config` says and serve jobs until the judge goes away."""
+    """Confine this process as `config` says and serve jobs until the judge goes away."""
     config = json.loads(config_text)
     control = socket(fileno=_moved(descriptor, CONTROL))
     os.environ.clear()
@@ -53,16 +53,16 @@ def _moved(descriptor: int, place: int) -> int:
 
 
 def _start(control: socket, config: dict) -> Zygote:
-    """The zygote behind its walls; on failure tells the judge why and exits."""
+    """The confined zygote; on failure tells the judge why and exits."""
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)
         if control.recv(16) != b"go":  # now in its cgroup
             os._exit(0)
         if config["builder"] == "zygote":
-            walls.enter_namespaces(control, config)
+            confinement.enter_namespaces(control, config)
         else:
             if config["builder"] == "bubblewrap":
-                walls.finish_bubblewrap(config["limits"])
+                confinement.finish_bubblewrap(config["limits"])
             os.chdir(config["scratch"])
         zygote = Zygote(control, config)
     except OSError as error:
@@ -72,45 +72,45 @@ def _start(control: socket, config: dict) -> Zygote:
 
 
 class Zygote:
-    """Forks one box per request; keeps the scratch directory empty between jobs."""
+    """Forks one worker per request; keeps the scratch directory empty between jobs."""
 
     def __init__(self, control: socket, config: dict):
         self.control, self.tier, limits = control, config["tier"], config["limits"]
         self.is_init = os.getpid() == 1
         os.umask(0o077)
-        warm.import_packages(config["packages"])
-        warm.warm_up()
+        preload.import_packages(config["packages"])
+        preload.warm_up()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if self.tier == "C":
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         if os.geteuid() == 0:
             kernel.drop_bounding_set()
-        walls.set_resource_limits(limits, config["num_own_tasks"])
+        confinement.set_resource_limits(limits, config["num_own_tasks"])
         self.without_landlock = self.tier == "A" and kernel.landlock_abi() == 0  # A has its own root as well
-        ruleset = None if self.tier == "C" or self.without_landlock else walls.landlock_ruleset(config)
+        ruleset = None if self.tier == "C" or self.without_landlock else confinement.landlock_ruleset(config)
         if config["job_uid"] is not None:
-            walls.switch_user(config["job_uid"])
+            confinement.switch_user(config["job_uid"])
         kernel.drop_capabilities()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)  # again: a change of user clears it
-        self.box_filter = b""
+        self.worker_filter = b""
         if ruleset is not None:
             kernel.landlock_restrict(ruleset)
             os.close(ruleset)
         if self.tier != "C":
             kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE, own_files=self.tier == "A"))
-            self.box_filter = seccomp.box_filter(kernel.MACHINE, limits["num_processes"])
+            self.worker_filter = seccomp.worker_filter(kernel.MACHINE, limits["num_processes"])
         self.scratch = scratch.Scratch(".", SCRATCH) if self.tier == "A" else None  # elsewhere the judge cleans up
-        self.become_box = _box_entry(self.tier, self.box_filter)
+        self.become_worker = _worker_entry(self.tier, self.worker_filter)
         sys.argv[:] = sys.orig_argv[:] = [""]
         gc.collect()
-        warm.fill_pools()
+        preload.fill_pools()
         gc.freeze()
 
     def serve(self) -> None:
         """One iteration per job: fork, wait for the judge's word, kill, clean up, report."""
         control, closerange = self.control, os.closerange
-        become_box, fork = self.become_box, _fork
+        become_worker, fork = self.become_worker, _fork
         recvmsg, recv, send = control.recvmsg, control.recv, control.send
         closerange(OUTPUT, CHANNEL + 1)
         send(b"ready without landlock" if self.without_landlock else b"ready")
@@ -122,13 +122,13 @@ class Zygote:
                 raise OSError("descriptors are not where they should be")
             pid = fork()
             if pid == 0:
-                become_box(message)
+                become_worker(message)
             closerange(OUTPUT, CHANNEL + 1)
-            word = recv(1)  # the judge has what it needs, or sees the box end
+            word = recv(1)  # the judge has what it needs, or sees the worker end
             if not word:
                 os._exit(0)
             if pid < 0:
-                send(b"failed: the zygote could not fork a box")
+                send(b"failed: the zygote could not fork a worker")
                 continue
             had_ended = word == EXPECT_END and _ends_by_itself(pid)
             status, user, system = self._end(pid)
@@ -136,7 +136,7 @@ class Zygote:
             send(REPLY.pack(status, user, system, clean, had_ended))
 
     def _end(self, pid: int) -> tuple[int, float, float]:
-        """Kill the box and whatever else lives in the namespace; (wait status, user seconds, system seconds)."""
+        """Kill the worker and whatever else lives in the namespace; (wait status, user seconds, system seconds)."""
         os.kill(pid, SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         user, system = usage.ru_utime, usage.ru_stime
@@ -153,17 +153,17 @@ class Zygote:
         return status, user, system
 
 
-def _box_entry(tier: str, box_filter: bytes) -> Callable[[bytes], None]:
+def _worker_entry(tier: str, worker_filter: bytes) -> Callable[[bytes], None]:
     """What a forked child does: give up the last rights, then serve the program. Never returns.
 
     All that it uses is bound beforehand: every object that it touches costs the child a copy of a page.
     """
-    confine = kernel.prepared_seccomp(box_filter, seccomp.PID_MARK) if box_filter else None
-    limit_cpu, unpack, serve = kernel.prepared_cpu_limit(), REQUEST.unpack, box.serve
+    confine = kernel.prepared_seccomp(worker_filter, seccomp.PID_MARK) if worker_filter else None
+    limit_cpu, unpack, serve = kernel.prepared_cpu_limit(), REQUEST.unpack, worker.serve
     getpid, closerange, close, open_file = os.getpid, os.closerange, os.close, os.open
     die_with_zygote = tier != "A"
 
-    def become_box(request: bytes) -> None:
+    def become_worker(request: bytes) -> None:
         try:
             cpu_seconds, result_bytes, result_depth = unpack(request)
             limit_cpu(cpu_seconds)
@@ -172,21 +172,21 @@ def _box_entry(tier: str, box_filter: bytes) -> Callable[[bytes], None]:
             if confine is not None:
                 confine(getpid())
             close(0)
-            open_file("/dev/null", 0)  # stdin anew: an open file keeps flags and locks, which the next box would see
+            open_file("/dev/null", 0)  # stdin anew: an open file keeps flags and locks, which the next worker would see
             closerange(CONTROL, 64)  # the way to the judge's control socket closes here
         except BaseException as error:
-            os.write(CONTROL, b"failed: a box could not be set up: " + str(error).encode()[:200])
+            os.write(CONTROL, b"failed: a worker could not be set up: " + str(error).encode()[:200])
             os._exit(SETUP_FAILED)
         try:
             serve(CHANNEL, result_bytes, result_depth)
         finally:
             os._exit(0)
 
-    return become_box
+    return become_worker
 
 
 def _ends_by_itself(pid: int) -> bool:
-    """Whether the box ends without our doing. A program that has only closed its channel does not."""
+    """Whether the worker ends without our doing. A program that has only closed its channel does not."""
     deadline = time.monotonic() + _END_SECONDS
     while True:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:

@@ -32,16 +32,18 @@ def descendants(pid: int | None = None) -> list[int]:
 
 
 def helpers(role: str) -> list[int]:
-    """Our descendants that run as `role`: judge, zygote (with the boxes, which are its forks) or box."""
+    """Our descendants that run as `role`: judge, zygote (with the workers, which are its forks) or worker."""
     found = []
     for pid in descendants():
         try:
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if (b"zygote" if role == "box" else role.encode()) in words and any(w.endswith(b"boot.py") for w in words):
+        if (b"zygote" if role == "box" else role.encode()) in words and any(
+            w.endswith(b"helper_main.py") for w in words
+        ):
             found.append(pid)
-    if role == "box":  # in tier A below a zygote that is below another
+    if role == "worker":  # in tier A below a zygote that is below another
         parents = {pid: parent_of(pid) for pid in found}
         return [pid for pid, parent in parents.items() if parents.get(parent) in parents]
     return found

@@ -125,7 +125,7 @@ def test_a_service_answers_calls_that_depend_on_earlier_answers(remote):
     [
         "import os\nos.write(1, b'V' + b'Mg==\\n' * 9)\nos._exit(0)\n",
         "import os\nfor n in (1, 2, 3):\n    os.write(n, b'passed\\n')\nos._exit(0)\n",
-        "import sys\nsys.modules['sandboxes.box'].VALUE = b'passed'\ndef f(x):\n    return 7\n",
+        "import sys\nsys.modules['sandboxes.worker'].VALUE = b'passed'\ndef f(x):\n    return 7\n",
         "class E(int):\n    __eq__ = bool\ndef f(x):\n    return E(x)\n",
     ],
 )  # fmt: skip
@@ -166,13 +166,13 @@ def test_a_missing_engine_is_an_error_that_says_so(monkeypatch):
 
 def test_a_test_beside_the_program_must_be_allowed_and_its_verdict_says_that_it_can_be_forged():
     shares_objects = "def check(candidate):\n    seen = []\n    candidate(seen.append)\n    assert seen == [1]\n"
-    job = Job("def f(tell):\n    tell(1)\n", "f", shares_objects, test_in_box=True)
-    with Sandbox(num_slots=1) as sandbox, pytest.raises(SandboxError, match="allow_tests_in_box=True"):
+    job = Job("def f(tell):\n    tell(1)\n", "f", shares_objects, test_in_sandbox=True)
+    with Sandbox(num_slots=1) as sandbox, pytest.raises(SandboxError, match="allow_tests_in_sandbox=True"):
         sandbox.run(job)
-    with Sandbox(num_slots=1, allow_tests_in_box=True) as sandbox:
+    with Sandbox(num_slots=1, allow_tests_in_sandbox=True) as sandbox:
         verdict = sandbox.run(job)
         assert (verdict.passed, verdict.forgeable) == (True, True)
-        wrong = sandbox.run(Job("def f(tell):\n    tell(2)\n", "f", shares_objects, test_in_box=True))
+        wrong = sandbox.run(Job("def f(tell):\n    tell(2)\n", "f", shares_objects, test_in_sandbox=True))
         assert (wrong.outcome, wrong.forgeable) == (Outcome.WRONG_ANSWER, True)
-    with pytest.raises(ValueError, match="test_in_box needs test="):
-        Job("def f(): pass", "f", calls=[((), {}, None)], test_in_box=True)
+    with pytest.raises(ValueError, match="test_in_sandbox needs test="):
+        Job("def f(): pass", "f", calls=[((), {}, None)], test_in_sandbox=True)

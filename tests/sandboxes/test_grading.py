@@ -4,13 +4,13 @@ import ast
 
 import pytest
 
-from sandboxes import Job, JobError, Limits, Outcome, Sandbox, prepared
+from sandboxes import Job, JobError, Limits, Outcome, Sandbox, compiled_test
 
 
 def certain(body: str, entry_point: str = "f") -> int:
     """How many calls are sent ahead for a check with this body."""
     lines = "".join(f"    {line}\n" for line in body.split("\n"))
-    return len(prepared.certain_calls(ast.parse(f"def check(candidate):\n{lines}"), entry_point))
+    return len(compiled_test.certain_calls(ast.parse(f"def check(candidate):\n{lines}"), entry_point))
 
 
 def test_plain_literal_asserts_are_sent_ahead():

@@ -70,11 +70,11 @@ def test_ten_thousand_jobs_leave_nothing_behind():
 
 
 class Killer:
-    """Kills random judges, zygotes and boxes of the sandboxes started after it, until told to stop."""
+    """Kills random judges, zygotes and workers of the sandboxes started after it, until told to stop."""
 
     def __init__(self, seed: int):
         self.others, self.random = set(descendants()), random.Random(seed)
-        self.kills: dict[str, int] = {"judge": 0, "zygote": 0, "box": 0}
+        self.kills: dict[str, int] = {"judge": 0, "zygote": 0, "worker": 0}
         self.judges: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -84,7 +84,7 @@ class Killer:
             self.judges |= {pid for pid in helpers("judge") if pid not in self.others}
             role = self.random.choice([*self.kills])
             victims: list[int] = []
-            for _ in range(20 if role == "box" else 1):  # a box lives for a millisecond
+            for _ in range(20 if role == "worker" else 1):  # a worker lives for a millisecond
                 victims = victims or [pid for pid in helpers(role) if pid not in self.others]
             if victims:
                 try:

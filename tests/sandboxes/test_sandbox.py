@@ -208,9 +208,9 @@ def test_answers_of_failed_programs_do_not_stay_with_the_judge():
 
 def test_a_limit_on_the_tasks_of_a_user_is_not_set_where_others_count_as_well():
     script = (
-        "import resource as r\nfrom sandboxes import Limits, walls\nbefore = r.getrlimit(r.RLIMIT_NPROC)\n"
-        "walls.set_resource_limits(Limits().as_dict(), None)\nassert r.getrlimit(r.RLIMIT_NPROC) == before\n"
-        "walls.set_resource_limits(Limits().as_dict(), 3)\nassert r.getrlimit(r.RLIMIT_NPROC) == (35, 35)\n"
+        "import resource as r\nfrom sandboxes import Limits, confinement\nbefore = r.getrlimit(r.RLIMIT_NPROC)\n"
+        "confinement.set_resource_limits(Limits().as_dict(), None)\nassert r.getrlimit(r.RLIMIT_NPROC) == before\n"
+        "confinement.set_resource_limits(Limits().as_dict(), 3)\nassert r.getrlimit(r.RLIMIT_NPROC) == (35, 35)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -272,7 +272,7 @@ def test_a_slot_keeps_to_one_cpu_while_its_jobs_are_short_and_no_longer():
         slow = Job("import time\ndef f(x):\n    time.sleep(1.5)\n    return x + 1\n", "f", calls=[((1,), {}, 2)])
         thread = threading.Thread(target=box.run, args=(slow,))
         thread.start()
-        wait_until(lambda: affinities("box") == affinities("judge") == [everywhere])
+        wait_until(lambda: affinities("worker") == affinities("judge") == [everywhere])
         thread.join()
         for pid in set(helpers("zygote")) - others:
             os.kill(pid, signal.SIGKILL)

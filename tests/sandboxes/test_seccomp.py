@@ -41,7 +41,7 @@ class Box:
         self.names = syscalls.numbers(syscalls.ALLOWED + syscalls.CHECKED, machine)
         mark, pid = struct.pack("=I", seccomp.PID_MARK), struct.pack("=I", PID)
         self.outer = seccomp.zygote_filter(machine, own_files)
-        self.inner = seccomp.box_filter(machine, num_processes).replace(mark, pid)
+        self.inner = seccomp.worker_filter(machine, num_processes).replace(mark, pid)
 
     def allows(self, call: str | int, *arguments: int) -> bool:
         number = self.names[call] if isinstance(call, str) else call

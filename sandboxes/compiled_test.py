@@ -10,15 +10,15 @@ import functools
 import types
 from dataclasses import dataclass
 
-from sandboxes.candidate import encode_call
 from sandboxes.contract import JobError
+from sandboxes.proxy import encode_call
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _CONDITIONAL = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom, *_COMPREHENSIONS)
 
 
 @dataclass(frozen=True)
-class PreparedTest:
+class CompiledTest:
     """A compiled test: its code, the prelude's code, the lines of its asserts and the names that it assigns."""
 
     code: types.CodeType
@@ -29,7 +29,7 @@ class PreparedTest:
 
 
 @functools.lru_cache(maxsize=512)
-def prepare(test: str, prelude: str, entry_point: str) -> PreparedTest:
+def compile_test(test: str, prelude: str, entry_point: str) -> CompiledTest:
     """Compile a trusted test. Raises JobError if it does not compile or does not define `check`."""
     try:
         tree = ast.parse(test)
@@ -42,7 +42,7 @@ def prepare(test: str, prelude: str, entry_point: str) -> PreparedTest:
     lines = sorted(node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert))
     names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
     assigned = frozenset(node.id for node in names if isinstance(node.ctx, ast.Store))
-    return PreparedTest(code, prelude_code, tuple(lines), assigned, certain_calls(tree, entry_point))
+    return CompiledTest(code, prelude_code, tuple(lines), assigned, certain_calls(tree, entry_point))
 
 
 def certain_calls(tree: ast.Module, entry_point: str) -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""The judge's end of one slot: starts the zygote behind its walls, asks it for boxes, ends it with all it holds.
+"""The judge's end of one slot: starts the zygote in confinement, asks it for workers, ends it with all it holds.
 
 Trusted code on the outside. `ZygoteLost` means that the sandbox, not the program, is in trouble.
 """
@@ -10,12 +10,11 @@ import itertools
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 from sandboxes import backends, host, rootfs, spawn
 from sandboxes.affinity import Affinity
-from sandboxes.program import PATIENCE, Program
+from sandboxes.program import PATIENCE, Program, WorkerExit
 from sandboxes.scratch import Scratch
 from sandboxes.spawn import ZygoteLost
 
@@ -33,16 +32,7 @@ _TEST_SECONDS = 2.0  # for the test's own work, on top of the program's wall lim
 _generation = itertools.count()
 
 
-@dataclass(frozen=True)
-class BoxEnd:
-    """The kernel's facts about a box that is gone."""
-
-    status: int  # as wait(2) reports it
-    cpu_seconds: float
-    ended_itself: bool  # rather than being killed by its zygote
-
-
-class Cell:
+class LocalExecutor:
     """A running zygote. Not thread-safe; one program at a time."""
 
     def __init__(self, tier: str, backend: str, packages: dict[str, str], limits: dict[str, Any]):
@@ -69,7 +59,7 @@ class Cell:
             "real_root": self.mapping is not None,
             "job_uid": job_uid,
             "num_own_tasks": None if shares_user else 2 if self.mapping else 3,
-            **_walls(tier, backend, self.scratch),
+            **_confinement(tier, backend, self.scratch),
         }
         try:
             if engine:
@@ -85,27 +75,27 @@ class Cell:
             raise ZygoteLost(str(error)) from error
 
     def open_program(self, limits: dict[str, Any]) -> Program:
-        """A box for one program."""
+        """A worker for one program."""
         return Program(self, limits)
 
     def test_seconds(self, limits: dict[str, Any]) -> float:
         """How long a test may take in all, its own work included."""
         return PATIENCE * limits["wall_seconds"] + _TEST_SECONDS
 
-    def find_box(self) -> int:
-        """The process id of the box, or 0. Reads all of /proc."""
+    def find_worker(self) -> int:
+        """The process id of the worker, or 0. Reads all of /proc."""
         assert self.zygote is not None
         return host.descendant(self.zygote.pid, self.zygote.num_generations)
 
     def fork(self, request: bytes, descriptors: list[int]) -> None:
-        """Ask for a box that holds `descriptors`: its stdout, stderr and channel."""
+        """Ask for a worker that holds `descriptors`: its stdout, stderr and channel."""
         try:
             self.control.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("3i", *descriptors))])
         except OSError as error:
             raise ZygoteLost(str(error)) from error
 
-    def end_box(self, is_ending: bool) -> BoxEnd:
-        """Kill the box, or, if it `is_ending`, give it a moment to do so itself.
+    def end_worker(self, is_ending: bool) -> WorkerExit:
+        """Kill the worker, or, if it `is_ending`, give it a moment to do so itself.
 
         Afterwards `usable` says whether the slot is clean.
         """
@@ -119,7 +109,7 @@ class Cell:
         status, user, system, self.usable, ended_itself = _REPLY.unpack(message)
         if self.scratch_keeper is not None:
             self.usable = self.scratch_keeper.clean()
-        return BoxEnd(status, user + system, ended_itself)
+        return WorkerExit(status, user + system, ended_itself)
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel has killed something in the slot for lack of memory since the last call."""
@@ -166,7 +156,7 @@ class Cell:
         return message
 
 
-def _walls(tier: str, backend: str, scratch: str | None) -> dict[str, str | None]:
+def _confinement(tier: str, backend: str, scratch: str | None) -> dict[str, str | None]:
     """Who builds the namespaces, whether the file system is made for programs, and where their scratch directory is."""
     if backends.container(backend):
         return {"builder": "container", "root": "shared", "scratch": "/tmp"}

@@ -1,6 +1,6 @@
-"""What a test gets in the place of the candidate: a proxy that asks the box and returns decoded data only.
+"""What a test gets in the place of the candidate: a proxy that asks the worker and returns decoded data only.
 
-Used by the judge. Raises JobError if the test asks with what is not data, BoxEnded if the program can answer no more.
+Used by the judge. Raises JobError if a test asks with what is not data, ProgramEnded if the program can answer no more.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import builtins
 from typing import Any, Protocol
 
-from sandboxes import box, codec
+from sandboxes import codec, worker
 from sandboxes.contract import JobError, Outcome
-from sandboxes.program import BoxEnded
+from sandboxes.program import ProgramEnded
 from sandboxes.spawn import ZygoteLost
 
 _ENDS_LOOPS = ("StopIteration", "StopAsyncIteration")
@@ -33,7 +33,7 @@ class Gone(BaseException):
 
 
 class Candidate:
-    """What `check(candidate)` gets: a function that asks the box. Remembers how the program failed."""
+    """What `check(candidate)` gets: a function that asks the worker. Remembers how the program failed."""
 
     def __init__(self, program: Program, result_depth: int, num_sent_ahead: int):
         self._program, self._depth = program, result_depth
@@ -49,19 +49,23 @@ class Candidate:
             self._program.send(encode_call(args, kwargs))
         try:
             tag, body = self._program.receive()
-        except (BoxEnded, ZygoteLost, OSError) as end:  # the last two are the sandbox's trouble, never a wrong answer
+        except (
+            ProgramEnded,
+            ZygoteLost,
+            OSError,
+        ) as end:  # the last two: the sandbox's trouble
             self.ended = end
             raise Gone from None
         try:
             return self._answer(tag, body)
-        except BoxEnded as end:
+        except ProgramEnded as end:
             self.ended = end
             raise Gone from None
 
     def _answer(self, tag: bytes, body: bytes) -> Any:
         value = read_answer(tag, body, self._depth)
         self.num_answers += 1
-        if tag == box.RAISED:
+        if tag == worker.RAISED:
             self.failure = value
             raise value
         return value
@@ -70,7 +74,7 @@ class Candidate:
 def encode_call(args: Any, kwargs: dict[str, Any]) -> bytes:
     """One call as a frame. Raises JobError for arguments that are not data, TypeError if the program made them so."""
     try:
-        return box.call_frame(tuple(args), dict(kwargs))
+        return worker.call_frame(tuple(args), dict(kwargs))
     except ValueError as error:
         if codec.holds_opaque([args, kwargs]):
             raise TypeError("the test hands back an answer that is not data") from None
@@ -78,21 +82,21 @@ def encode_call(args: Any, kwargs: dict[str, Any]) -> bytes:
 
 
 def read_answer(tag: bytes, body: bytes, max_depth: int) -> Any:
-    """The value in an answer, or the exception the candidate raised. Raises BoxEnded for every other frame."""
+    """The value in an answer, or the exception the candidate raised. Raises ProgramEnded for every other frame."""
     try:
-        if tag == box.VALUE:
+        if tag == worker.VALUE:
             return codec.decode(body, max_depth)
-        if tag == box.RAISED:
+        if tag == worker.RAISED:
             return _exception(*codec.decode(body, 4))
-        if tag == box.LOAD_FAILED:
-            raise BoxEnded(Outcome.LOAD_ERROR, str(_exception(*codec.decode(body, 4)).__class__.__name__))
+        if tag == worker.LOAD_FAILED:
+            raise ProgramEnded(Outcome.LOAD_ERROR, str(_exception(*codec.decode(body, 4)).__class__.__name__))
     except (ValueError, TypeError, RecursionError, MemoryError):
-        raise BoxEnded(Outcome.PROTOCOL, "malformed answer") from None
-    if tag == box.EXITED:
-        raise BoxEnded(Outcome.EXITED, "SystemExit")
-    if tag == box.OUT_OF_MEMORY:
-        raise BoxEnded(Outcome.MEMORY, "MemoryError")
-    raise BoxEnded(Outcome.PROTOCOL, "answer too large or too deep" if tag == box.TOO_LARGE else "unknown frame")
+        raise ProgramEnded(Outcome.PROTOCOL, "malformed answer") from None
+    if tag == worker.EXITED:
+        raise ProgramEnded(Outcome.EXITED, "SystemExit")
+    if tag == worker.OUT_OF_MEMORY:
+        raise ProgramEnded(Outcome.MEMORY, "MemoryError")
+    raise ProgramEnded(Outcome.PROTOCOL, "answer too large or too deep" if tag == worker.TOO_LARGE else "unknown frame")
 
 
 def _exception(names: list[str], message: str) -> Exception:

@@ -1,6 +1,6 @@
-"""The walls a zygote raises around itself before it forks boxes: namespaces, a user, file rules, resource limits.
+"""The confinement a zygote puts itself under before it forks workers: namespaces, a user, file rules, resource limits.
 
-Runs in the zygote, trusted, once per slot. Every function raises OSError if a wall cannot be raised.
+Runs in the zygote, trusted, once per slot. Every function raises OSError if a layer cannot be had.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def landlock_ruleset(config: dict) -> int:
 
 
 def set_resource_limits(limits: dict, num_own_tasks: int | None) -> None:
-    """Limits that the boxes inherit. The one on CPU time is set in the box: it counts from the process's start.
+    """Limits that the workers inherit. The one on CPU time is set in the worker: it counts from the process's start.
 
     `num_own_tasks` of the zygote count as the user's; None where others do too, who would then keep it from forking.
     """

@@ -1,6 +1,6 @@
-"""What a zygote does once so that its boxes need not: import what honest programs import, and touch a box's memory.
+"""What a zygote does once for all its workers: import what honest programs import, and touch a worker's memory.
 
-Runs trusted code only, before the walls are complete. Nothing here is reached again once boxes are forked.
+Runs trusted code only, before the confinement is complete. Nothing here is reached again once workers are forked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import struct
 import sys
 
-from sandboxes import box, rootfs
+from sandboxes import rootfs, worker
 
 # What honest solutions import: paid for once per slot instead of once per job.
 _COMMON = (
@@ -46,23 +46,23 @@ assert A().g() and f([2])
 
 
 def warm_up() -> None:
-    """Go through a box's work with a trusted sample, so that boxes inherit its memory pages instead of faulting."""
+    """Go through a worker's work with a trusted sample, so that workers inherit memory pages instead of faulting."""
     for name in _COMMON:
         __import__(name)
     calls: list[tuple[tuple, dict]] = [(([1, 2, 3, 4],), {"n": 2}), (("abc",), {}), ((5,), {})]
     for _ in range(_NUM_ROUNDS):
         ours, theirs = _socket.socketpair()
-        for body in (box.load_frame(_SAMPLE, "f"), *(box.call_frame(*call) for call in calls)):
+        for body in (worker.load_frame(_SAMPLE, "f"), *(worker.call_frame(*call) for call in calls)):
             ours.send(struct.pack("<I", len(body)) + body)
         ours.shutdown(_socket.SHUT_WR)
-        box.serve(theirs.fileno(), 1 << 20, 60)
+        worker.serve(theirs.fileno(), 1 << 20, 60)
         ours.close()
         theirs.close()
-    del sys.modules[box.MODULE_NAME]
+    del sys.modules[worker.MODULE_NAME]
 
 
 def import_packages(packages: dict[str, str]) -> None:
-    """Make allowed third-party packages importable, and import them once for all boxes."""
+    """Make allowed third-party packages importable, and import them once for all workers."""
     if not packages:
         return
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
@@ -78,7 +78,7 @@ _fillers: list[object] = []
 
 
 def fill_pools() -> None:
-    """Use up the holes in the interpreter's memory, so that a box finds room for all its objects on few pages.
+    """Use up the holes in the interpreter's memory, so that a worker finds room for all its objects on few pages.
 
     Depends on CPython's allocator; elsewhere it does nothing useful and no harm.
     """

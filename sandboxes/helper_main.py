@@ -1,8 +1,8 @@
-"""Entry point of the helper processes: `python -I -S boot.py judge|zygote CONTROL CONFIG`.
+"""Entry point of the helper processes: `python -I -S helper_main.py judge|zygote CONTROL CONFIG`.
 
 CONTROL is a file descriptor or, in a container, the path of a Unix socket to connect to.
 Makes the package importable without running its __init__, which keeps the helpers slim.
-Runs trusted code only; the zygote it starts is what later forks the boxes.
+Runs trusted code only; the zygote it starts is what later forks the workers.
 """
 
 import os

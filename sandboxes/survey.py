@@ -1,4 +1,4 @@
-"""Finds out, by doing, what this machine's sandbox holds: tries the forbidden things from inside a box.
+"""Finds out, by doing, what this machine's sandbox holds: tries the forbidden things from inside a worker.
 
 A tier is claimed only if everything it promises was really denied. Used whenever a sandbox starts.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from sandboxes.contract import Job, Outcome, SandboxError
+from sandboxes.contract import Job, Limits, Outcome, SandboxError, Verdict
 
-if TYPE_CHECKING:
-    from sandboxes.pool import Sandbox
-
-# Runs in a box, as untrusted as anything else there: what it reports as possible is believed, which is the safe side.
+# Runs in a worker, as untrusted as anything else there: what it reports as possible is believed: the safe side.
 ATTEMPTS = """
 import ctypes, json, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -90,24 +87,12 @@ class Report:
         }
 
 
-def survey(sandbox: Sandbox) -> tuple[str, ...]:
-    """What a program in `sandbox` could do that tier A denies. Raises SandboxError if the survey itself fails."""
-    limits = sandbox.limits
+def survey(run: Callable[[Job], Verdict], limits: Limits) -> tuple[str, ...]:
+    """What a program that `run` judges could do that tier A denies. Raises SandboxError if the survey itself fails."""
     constants = f"WRITABLE, MEMORY, FILE = {_WRITABLE!r}, {limits.memory_bytes}, {limits.file_bytes}\n"
     roomy = dataclasses.replace(limits, cpu_seconds=10.0, wall_seconds=60.0, idle_seconds=30.0)
     source = constants + ATTEMPTS + "\nprint(survey())\n"
-    verdict = sandbox.run(Job(source, "survey", calls=[((), {}, None)], limits=roomy))
+    verdict = run(Job(source, "survey", calls=[((), {}, None)], limits=roomy))
     if verdict.outcome is not Outcome.WRONG_ANSWER:
         raise SandboxError(f"the survey ended as {verdict.outcome.value}: {verdict.detail} {verdict.stderr[-500:]}")
     return tuple(json.loads(verdict.stdout.splitlines()[-1]))
-
-
-def probe() -> Report:
-    """What this machine offers at best, weak tiers included."""
-    from sandboxes.pool import Sandbox
-
-    try:
-        with Sandbox(num_slots=1, allow_weak_sandbox=True) as sandbox:
-            return sandbox.report
-    except SandboxError as error:
-        return Report("none", (), {"all": str(error)})

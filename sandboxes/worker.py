@@ -1,4 +1,4 @@
-"""What runs inside the box around the model's text: load it, call its function, send back data.
+"""What runs inside the worker around the model's text: load it, call its function, send back data.
 
 Everything here shares a process with hostile code and may be corrupted by it: nothing it says is believed without the
 judge. It knows no expected answer. Standard library only; never returns to the zygote.
@@ -74,7 +74,7 @@ def _load(source: str, entry_point: str) -> tuple[object, tuple[bytes, bytes] | 
     module = ModuleType(MODULE_NAME)
     _modules[MODULE_NAME] = module
     try:
-        exec(compile(source, "<solution>", "exec", dont_inherit=True), module.__dict__)  # inside the box only
+        exec(compile(source, "<solution>", "exec", dont_inherit=True), module.__dict__)  # inside the worker only
         function = module.__dict__[entry_point]
         if not callable(function):
             raise TypeError(f"{entry_point} is not callable")
