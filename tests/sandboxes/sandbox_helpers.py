@@ -39,9 +39,8 @@ def helpers(role: str) -> list[int]:
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if (b"zygote" if role == "box" else role.encode()) in words and any(
-            w.endswith(b"helper_main.py") for w in words
-        ):
+        is_helper = any(word.endswith(b"helper_main.py") for word in words)
+        if is_helper and (b"zygote" if role == "worker" else role.encode()) in words:
             found.append(pid)
     if role == "worker":  # in tier A below a zygote that is below another
         parents = {pid: parent_of(pid) for pid in found}
