@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Outcomes that a second run would repeat; whether a time or memory limit is hit also depends on the machine.
 REPEATABLE_OUTCOMES = frozenset({"passed", "wrong_answer", "exception", "load_error"})
+UNSUPPORTED = "unsupported"  # an answer that cannot travel: unscored, counted, and named in the log
 OUTAGE_ALARM = 0.01
 MEMORY_SIZE = 20_000
 
@@ -88,6 +89,11 @@ def run_programs(jobs: list[Program]) -> list[Score | None]:
             logger.warning("a program could not be judged: %s", verdict)
             results[key] = None
             continue
+        if verdict.outcome.value == UNSUPPORTED:
+            _totals[UNSUPPORTED] += 1
+            logger.warning("a program could not be judged (%d so far): %s", _totals[UNSUPPORTED], verdict.detail)
+            results[key] = None
+            continue
         results[key] = score = _verdict_score(verdict)
         if verdict.outcome.value in REPEATABLE_OUTCOMES:
             _memory.put(key, score)
@@ -150,6 +156,7 @@ def _key(job: Program) -> bytes:
 
 
 def _verdict_score(verdict: Any) -> Score:
+    """(passed, share of the tests passed): every assertion, round of a loop, call or case counts, reached or not."""
     share = verdict.tests_passed / verdict.tests_total if verdict.tests_total else 0.0
     return bool(verdict.passed), share
 

@@ -5,6 +5,20 @@ Exit status, printed text and anything the program claims never mean success.
 """
 
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
+from sandboxes.grade import assert_list, grade, grade_io, shared_sandbox
 from sandboxes.pool import Sandbox, probe
 
-__all__ = ["Job", "JobError", "Limits", "Outcome", "Sandbox", "SandboxError", "Verdict", "probe"]
+__all__ = [
+    "Job",
+    "JobError",
+    "Limits",
+    "Outcome",
+    "Sandbox",
+    "SandboxError",
+    "Verdict",
+    "assert_list",
+    "grade",
+    "grade_io",
+    "probe",
+    "shared_sandbox",
+]

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 MEBIBYTE = 1 << 20
+COMPARISONS = ("tokens", "lines", "exact")
 
 
 class SandboxError(RuntimeError):
@@ -23,7 +24,7 @@ class JobError(SandboxError):
 
 
 class Outcome(Enum):
-    """How one job ended. Only `PASSED` is success; every other member is the program's own doing."""
+    """How one job ended. Only `PASSED` is success; all but `UNSUPPORTED` are the program's own doing."""
 
     PASSED = "passed"
     WRONG_ANSWER = "wrong_answer"
@@ -37,6 +38,7 @@ class Outcome(Enum):
     CRASHED = "crashed"  # killed by a signal it caused
     PROTOCOL = "protocol"  # answered with something that is not a well-formed answer
     REJECTED = "rejected"  # never run: too large or not encodable
+    UNSUPPORTED = "unsupported"  # the test wants of an object of some library what only data can give: unscored
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,15 @@ class Limits:
     idle_seconds: float = 5.0  # neither running nor waiting for a CPU
     memory_bytes: int = 1024 * MEBIBYTE  # address space of the program
     num_processes: int = 0  # child processes
-    num_threads: int = 32
+    num_threads: int = 64
     num_open_files: int = 64
     file_bytes: int = 8 * MEBIBYTE  # size of one file
     disk_bytes: int = 16 * MEBIBYTE  # all files together
     num_inodes: int = 256
-    output_bytes: int = 64 * 1024  # stdout and stderr together
+    output_bytes: int = MEBIBYTE  # stdout and stderr together
     source_bytes: int = 256 * 1024
-    result_bytes: int = MEBIBYTE  # one encoded answer
-    result_depth: int = 60  # nesting of one answer
+    result_bytes: int = 8 * MEBIBYTE  # one encoded answer
+    result_depth: int = 200  # nesting of one answer
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -78,38 +80,53 @@ class Limits:
 class Job:
     """One untrusted program and the trusted means to judge it.
 
-    Give either `test` (text that defines `check(candidate)`, executed on the judge's side against a proxy of the
-    function) or `calls` (data only: positional arguments, keyword arguments, expected result). The test text and
-    `prelude` are trusted; `source` is not, and meets neither. `prelude` is trusted text whose definitions the test may
-    use (for HumanEval: the prompt, which defines helpers such as `poly`).
+    Give one of `test` (text that defines `check(candidate)`, or that calls the function by its name; executed on the
+    judge's side against a proxy of the function), `calls` (data only: positional arguments, keyword arguments, expected
+    result) and `cases` (of a program that reads stdin and writes stdout: input and expected output, compared as
+    `comparison` and `float_tolerance` say, see comparison.py). The test text and `prelude` are trusted; `source` is
+    not, and meets neither. `prelude` is trusted text whose definitions the test may use (for HumanEval: the prompt,
+    which defines helpers such as `poly`).
+
+    `entry_point` names a function, a class, or a method as in `Solution().two_sum`. With `stop_at_failure` the first
+    test that fails is the last one made, which is cheaper where the share of tests passed is not wanted.
 
     `test_in_sandbox` is a lower level of trust, for tests that hand objects or functions to the candidate: `test` then
     runs beside the program, which can forge the result. The sandbox must allow it, and the verdict says `forgeable`.
     """
 
     source: str
-    entry_point: str
+    entry_point: str = ""
     test: str | None = None
     calls: Sequence[tuple[Sequence[Any], dict[str, Any], Any]] | None = None
     limits: Limits | None = None
     prelude: str = ""
     test_in_sandbox: bool = False
+    cases: Sequence[tuple[str, str]] | None = None
+    comparison: str = "tokens"
+    float_tolerance: float | None = None
+    stop_at_failure: bool = False
 
     def __post_init__(self) -> None:
         if self.test_in_sandbox and self.test is None:
             raise ValueError("Job.test_in_sandbox needs test=")
-        if (self.test is None) == (self.calls is None):
-            raise ValueError("a Job needs exactly one of test= and calls=")
-        if self.calls is not None and not self.calls:
-            raise ValueError("Job.calls is empty: nothing would be tested")
+        if sum(way is not None for way in (self.test, self.calls, self.cases)) != 1:
+            raise ValueError("a Job needs exactly one of test=, calls= and cases=")
+        if self.cases is None and not self.entry_point:
+            raise ValueError("a Job with test= or calls= needs entry_point=")
+        for name in ("calls", "cases"):
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise ValueError(f"Job.{name} is empty: nothing would be tested")
+        if self.comparison not in COMPARISONS:
+            raise ValueError(f"Job.comparison must be one of {', '.join(COMPARISONS)}, not {self.comparison!r}")
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the judge found. Times are seconds of the program alone; stdout and stderr are cut at the output limit.
 
-    `tests_passed` counts the asserts (or calls) before the first failure; `exit_status` is the program's exit code,
-    negative for a signal, None if it was still alive when it had answered everything.
+    `results` has one entry for each test: an assertion or a round of a loop with assertions in it, a call, a case. What
+    was not reached did not pass. `exit_status` is the program's exit code, negative for a signal, None if it was still
+    alive when it had answered everything.
     """
 
     outcome: Outcome
@@ -122,8 +139,14 @@ class Verdict:
     stderr: str = ""
     detail: str = field(default="", compare=False)
     forgeable: bool = False  # the test ran beside the program: not for rewards
+    results: tuple[bool, ...] = field(default=(), repr=False)
 
     @property
     def passed(self) -> bool:
         """True if every test passed."""
         return self.outcome is Outcome.PASSED
+
+    @property
+    def passed_fraction(self) -> float:
+        """The share of the tests that passed, in 0..1."""
+        return self.tests_passed / self.tests_total if self.tests_total else 0.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from sandboxes import backends, host, rootfs, spawn
 from sandboxes.affinity import Affinity
-from sandboxes.program import PATIENCE, Program, WorkerExit
+from sandboxes.program import Program, WorkerExit
 from sandboxes.scratch import Scratch
 from sandboxes.spawn import ZygoteLost
 
@@ -35,10 +35,11 @@ _generation = itertools.count()
 class LocalExecutor:
     """A running zygote. Not thread-safe; one program at a time."""
 
-    def __init__(self, tier: str, backend: str, packages: dict[str, str], limits: dict[str, Any]):
+    def __init__(self, tier: str, backend: str, packages: dict[str, str], limits: dict[str, Any], patience: float):
         if limits["num_processes"] and tier != "A":
             raise ZygoteLost("programs may have child processes in tier A only")
         self.tier, self.limits, self.usable, self.num_oom_kills = tier, limits, True, 0
+        self.patience = patience
         local_a, engine = tier == "A" and backend == backends.LOCAL, backends.container(backend)
         self.mapping = host.id_mapping() if local_a else None
         job_uid = host.spare_uid(rootfs.readable_dirs()) if tier != "A" else 1000 if self.mapping else None
@@ -80,7 +81,7 @@ class LocalExecutor:
 
     def test_seconds(self, limits: dict[str, Any]) -> float:
         """How long a test may take in all, its own work included."""
-        return PATIENCE * limits["wall_seconds"] + _TEST_SECONDS
+        return self.patience * limits["wall_seconds"] + _TEST_SECONDS
 
     def find_worker(self) -> int:
         """The process id of the worker, or 0. Reads all of /proc."""

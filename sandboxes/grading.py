@@ -1,7 +1,7 @@
 """The trusted half of a job: runs the test against a proxy of the candidate and counts what held.
 
 The test text is trusted and executed here; the program's text never is.
-Raises JobError if the test itself is unusable, ProgramEnded if the program can answer no more.
+Raises JobError if the test itself is unusable, ProgramEnded if a limit of the program ends it all.
 """
 
 from __future__ import annotations
@@ -9,106 +9,123 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sandboxes import worker
+from sandboxes import guards
 from sandboxes.compiled_test import CompiledTest
 from sandboxes.contract import JobError, Outcome
-from sandboxes.program import ProgramEnded
-from sandboxes.proxy import Candidate, Gone, Program, encode_call, read_answer
+from sandboxes.instrument import RECORDER
+from sandboxes.proxy import Candidate, Gone, Session
+from sandboxes.recorder import Overran, Recorder, Stop
 
 
 @dataclass(frozen=True)
 class Score:
-    """Outcome and counts of one judged program."""
+    """Outcome and results of one judged program; `end` is why it stopped answering, if it did."""
 
     outcome: Outcome
-    tests_passed: int
-    tests_total: int
+    results: tuple[bool, ...]
     detail: str = ""
+    end: Exception | None = None
 
 
-def run_test(prepared: CompiledTest, entry_point: str, candidate: Candidate) -> Score:
-    """Execute the test body against the proxy."""
-    total = len(prepared.assert_lines)
-    namespace: dict[str, Any] = {"__name__": "test"}
+def run_test(compiled: CompiledTest, entry_point: str, session: Session, stop_at_failure: bool) -> Score:
+    """Execute the test against the proxy."""
+    recorder = Recorder(session, stop_at_failure, lambda error: _blame_test(error, session, compiled))
+    candidate = Candidate(session, entry_point)
+    session.namespace = namespace = {"__name__": "test", RECORDER: recorder}
+    namespace["__builtins__"] = guards.builtins_for(session, compiled.own_text)
+    guards.begin(session, compiled.own_code)
+    error: BaseException | None = None
     try:
-        if prepared.prelude is not None:
-            exec(prepared.prelude, namespace)  # trusted text
-        namespace[entry_point] = candidate
-        exec(prepared.code, namespace)  # trusted text
-        namespace["check"](candidate)
-    except Gone:
-        pass
+        if compiled.prelude is not None:
+            exec(compiled.prelude, namespace)  # trusted text
+        namespace[candidate.__name__] = candidate
+        exec(compiled.code, namespace)  # trusted text
+        if compiled.has_check:
+            namespace["check"](candidate)
     except JobError:
         raise
-    except BaseException as error:
-        if candidate.ended is None:
-            return _failed_score(error, candidate, prepared)
-    if candidate.ended is not None:
-        raise candidate.ended
-    if candidate.num_answers == 0:
+    except Stop:
+        recorder.finish(compiled.tests)
+        error = recorder.first_failure
+    except Overran as overran:
+        error = overran
+    except BaseException as raised:
+        error = raised
+        recorder.blame(raised)
+        _count_unreached(recorder, compiled, raised)
+    finally:
+        guards.end()
+    return _score(recorder, session, error)
+
+
+def _count_unreached(recorder: Recorder, compiled: CompiledTest, error: BaseException) -> None:
+    try:
+        recorder.unmade(compiled.tests, error)
+    except Stop:
+        recorder.finish(compiled.tests)
+
+
+def _score(recorder: Recorder, session: Session, error: BaseException | None) -> Score:
+    results = tuple(recorder.results)
+    failed = recorder.first_failure or error
+    if isinstance(error, Overran):
+        return Score(Outcome.TIMEOUT_WALL, (*results, False), "the test overran on the program's answers")
+    if session.ended is not None:
+        return Score(Outcome.CRASHED, _earned(results or (False,), session), "", session.ended)
+    if session.num_answers == 0:
         raise JobError("the test never called the candidate")
-    return Score(Outcome.PASSED, total, total)
+    if failed is None:
+        return Score(Outcome.PASSED, results or (True,))
+    outcome = Outcome.EXCEPTION if recorder.first_was_raised else Outcome.WRONG_ANSWER
+    if recorder.only_unsupported:
+        outcome = Outcome.UNSUPPORTED
+    return Score(outcome, _earned(results, session), describe(failed))
 
 
-def _failed_score(error: BaseException, candidate: Candidate, prepared: CompiledTest) -> Score:
-    line = _test_line(error)
-    passed = sum(assert_line < line for assert_line in prepared.assert_lines)
-    total = max(len(prepared.assert_lines), 1)
-    if _lacks_a_name(error, prepared):
+def _earned(results: tuple[bool, ...], session: Session) -> tuple[bool, ...]:
+    """A program that never answered but with None or an exception has earned nothing."""
+    return results if session.num_told else (False,) * len(results)
+
+
+def _blame_test(error: BaseException, session: Session, compiled: CompiledTest) -> None:
+    """Raise JobError if `error` is the test's own fault, whatever the candidate answers."""
+    if isinstance(error, Gone | Stop | Overran | JobError) or error is session.failure or session.ended is not None:
+        return
+    is_unknown_name = isinstance(error, NameError) and not isinstance(error, UnboundLocalError)
+    if is_unknown_name and error.name is not None and error.name not in compiled.assigned:  # type: ignore[attr-defined]
         raise JobError(f"the test uses a name it does not define ({error}); pass its definition as Job.prelude")
-    if candidate.num_answers == 0 and isinstance(error, Exception):
-        raise JobError(f"the test failed before the candidate had answered ({_describe(error)})")
-    outcome = Outcome.EXCEPTION if error is candidate.failure else Outcome.WRONG_ANSWER
-    return Score(outcome, passed, total, _describe(error))
+    if isinstance(error, ImportError) and error.name is not None and error.name.partition(".")[0] in compiled.imported:
+        raise JobError(
+            f"the test needs a module that the judge lacks ({error}); allow it by Sandbox(test_packages=...)"
+        )
+    if session.num_answers == 0 and isinstance(error, Exception):
+        raise JobError(f"the test failed before the candidate had answered ({describe(error)})")
 
 
-def _lacks_a_name(error: BaseException, prepared: CompiledTest) -> bool:
-    """Whether the test needs a definition or a module that is not there, whatever the candidate answers.
-
-    Exceptions of the candidate bear no `name`; one that the test assigns may be missing because of an answer.
-    """
-    if not isinstance(error, NameError | ImportError) or isinstance(error, UnboundLocalError):
-        return False
-    return error.name is not None and error.name not in prepared.assigned
-
-
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """The error in words."""
     try:
         return f"{type(error).__name__}: {error}"[:300]
-    except Exception:  # its words fail (a number of too many digits), and are all that is wanted
+    except (Exception, Gone):  # its words fail (a number of too many digits), and are all that is wanted
         return type(error).__name__
 
 
-def _test_line(error: BaseException) -> int:
-    """Line of the test's own code where `error` passed."""
-    line, trace = 0, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<test>":
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
-def run_calls(calls: list, program: Program, result_depth: int) -> Score:
-    """Send all calls at once and compare the answers as they come. `calls` holds (args, kwargs, expected)."""
-    for args, kwargs, _ in calls:
-        program.send(encode_call(args, kwargs))
-    for index, (_, _, expected) in enumerate(calls):
-        try:
-            tag, body = program.receive()
-            answer = read_answer(tag, body, result_depth)
-        except ProgramEnded as end:
-            end.tests_passed = index
-            raise
-        if tag == worker.RAISED:
-            return Score(Outcome.EXCEPTION, index, len(calls), _describe(answer))
-        if not _equal(answer, expected):
-            return Score(Outcome.WRONG_ANSWER, index, len(calls), "")
-    return Score(Outcome.PASSED, len(calls), len(calls))
+def run_calls(calls: list[Any], session: Session, stop_at_failure: bool) -> Score:
+    """Compare the answers to calls that have been sent ahead. `calls` holds (args, kwargs, expected)."""
+    recorder = Recorder(session, stop_at_failure, lambda error: None)
+    try:
+        for args, kwargs, expected in calls:
+            with recorder.test(0):
+                assert _equal(session.call(tuple(args), dict(kwargs)), expected)
+    except Stop:
+        pass
+    recorder.results += [False] * (len(calls) - len(recorder.results))
+    score = _score(recorder, session, None)
+    return Score(score.outcome, tuple(recorder.results), score.detail.removeprefix("AssertionError: "), score.end)
 
 
 def _equal(answer: Any, expected: Any) -> bool:
     try:
         return bool(answer == expected)
-    except (TypeError, RecursionError):  # an Opaque somewhere inside
+    except RecursionError:
         return False

@@ -12,24 +12,27 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import backends, codec, framing, grading, proxy, worker
+from sandboxes import backends, codec, framing, grading, guards, proxy, replies, worker
+from sandboxes.comparison import matches
 from sandboxes.compiled_test import CompiledTest, compile_test
 from sandboxes.contract import JobError, Outcome
 from sandboxes.executor import LocalExecutor
-from sandboxes.program import PATIENCE, Program, ProgramEnded, WorkerExit
+from sandboxes.program import Program, ProgramEnded, Remains, WorkerExit
+from sandboxes.recorder import Overran
 from sandboxes.spawn import ZygoteLost
 
 if TYPE_CHECKING:
     from sandboxes.remote import RemoteExecutor, RemoteProgram
 
+_MOST_DIGITS = 20_000  # of an integer in a test, or in what it makes of an answer: the work grows with the square
+_MOST_SLOW_CASES = 3  # of one program that reach a time limit
+_SLOW = (Outcome.TIMEOUT_CPU.value, Outcome.TIMEOUT_WALL.value)
 _OWN_MEMORY_BYTES = 2 << 30  # for a test's own work on the program's answers
-
-
-class TestOverran(BaseException):
-    """The trusted test itself took too long."""
 
 
 def main(descriptor: int, config_text: str) -> None:
@@ -37,6 +40,8 @@ def main(descriptor: int, config_text: str) -> None:
     config = json.loads(config_text)
     signal.signal(signal.SIGALRM, _on_alarm)
     link = socket.socket(fileno=descriptor)
+    guards.install()
+    sys.set_int_max_str_digits(_MOST_DIGITS)
     judge = Judge(config)
     try:
         framing.send(link, {"lacks": judge.start_executor(config["limits"]).lacks})
@@ -52,7 +57,7 @@ def main(descriptor: int, config_text: str) -> None:
 
 
 def _on_alarm(_number: int, _frame: Any) -> None:
-    raise TestOverran
+    raise Overran
 
 
 class Judge:
@@ -71,7 +76,9 @@ class Judge:
 
             self.executor = RemoteExecutor(backend)
         else:
-            self.executor = LocalExecutor(self.config["tier"], backend, self.config["packages"], limits)
+            self.executor = LocalExecutor(
+                self.config["tier"], backend, self.config["packages"], limits, self.config["patience"]
+            )
         return self.executor
 
     def _provide_executor(self, limits: dict[str, Any]) -> LocalExecutor | RemoteExecutor:
@@ -90,7 +97,7 @@ class Judge:
         """The reply to one request: a verdict, or trouble (`retry` says whether another try makes sense)."""
         try:
             self.limits = request.get("limits") or self.limits
-            _guard_own_cpu(PATIENCE * self.limits["wall_seconds"])
+            _guard_own_cpu(self.config["patience"] * self.limits["wall_seconds"] * len(request.get("cases", "1")))
             return {"verdict": self._judge(request)}
         except JobError as error:
             return {"trouble": str(error), "retry": False}
@@ -109,53 +116,91 @@ class Judge:
             return executor, executor.open_program(self.limits)
 
     def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "cases" in request:
+            return self._judge_cases(request)
         if "calls" in request:
             work = codec.decode(request["calls"].encode(), codec.ARGUMENT_DEPTH)
-            total = len(work)
         else:
             work = compile_test(request["test"], request["prelude"], request["entry_point"])
-            total = max(len(work.assert_lines), 1)
         executor, program = self._open_program()
         try:
             signal.setitimer(signal.ITIMER_REAL, executor.test_seconds(self.limits), 0.5)
             _limit_own_memory(_OWN_MEMORY_BYTES)
-            score, end = self._score(request, work, program)
+            score = self._score(request, work, program)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             _limit_own_memory(None)
             remains = program.close()
-        if end is not None:
-            outcome = self._outcome_of_end(end, remains.end, executor)
-            score = grading.Score(outcome, end.tests_passed, total, end.detail or _describe(remains.end.status))
-        assert score is not None  # the program answered to the end, or it ended
-        return {
-            "outcome": score.outcome.value,
-            "tests_passed": score.tests_passed,
-            "tests_total": score.tests_total,
-            "cpu_seconds": remains.end.cpu_seconds,
-            "wall_seconds": remains.wall_seconds,
-            "exit_status": None if end is None else _exit_status(remains.end.status),
-            "stdout": remains.stdout,
-            "stderr": remains.stderr,
-            "detail": score.detail.encode("utf-8", "replace").decode(),  # the program's words may not be valid Unicode
-        }
+        return self._verdict(score, remains, executor)
 
     def _score(
-        self, request: dict, work: list | CompiledTest, program: proxy.Program
-    ) -> tuple[grading.Score | None, ProgramEnded | None]:
-        """(score, None) if the program answered to the end of the test, (None, how it ended) otherwise."""
-        limits = self.limits
-        ahead = () if isinstance(work, list) else work.ahead
-        program.send(worker.load_frame(request["source"], request["entry_point"]), *ahead)
-        try:
-            if isinstance(work, list):
-                return grading.run_calls(work, program, limits["result_depth"]), None
-            candidate = proxy.Candidate(program, limits["result_depth"], len(ahead))
-            return grading.run_test(work, request["entry_point"], candidate), None
-        except ProgramEnded as end:
-            return None, end
-        except TestOverran:
-            return None, ProgramEnded(Outcome.TIMEOUT_WALL, "the test overran on the program's answers")
+        self, request: dict[str, Any], work: list[Any] | CompiledTest, program: Program | RemoteProgram
+    ) -> grading.Score:
+        depth, stop = self.limits["result_depth"], request["stop_at_failure"]
+        load = worker.load_frame(request["source"], request["entry_point"])
+        if isinstance(work, list):
+            ahead = [proxy.encode_call(tuple(args), dict(kwargs)) for args, kwargs, _ in work]
+            program.send(load, *ahead)
+            return grading.run_calls(work, proxy.Session(program, depth, len(ahead)), stop)
+        program.send(load, *work.ahead)
+        session = proxy.Session(program, depth, len(work.ahead), work.class_under_test, work.watches_arguments)
+        return grading.run_test(work, request["entry_point"], session, stop)
+
+    def _judge_cases(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Each case is a run of its own, in a fresh worker. After too many that reached a time limit none are tried."""
+        verdicts: list[dict[str, Any]] = []
+        results: list[bool] = []
+        num_slow = 0
+        for stdin, expected in request["cases"]:
+            executor, program = self._open_program()
+            try:
+                program.send(worker.script_frame(request["source"], stdin))
+                end = _end_of_script(program)
+            finally:
+                remains = program.close()
+            score = self._case_score(request, expected, end, remains)
+            verdicts.append(self._verdict(score, remains, executor))
+            results.append(verdicts[-1]["outcome"] == Outcome.PASSED.value)
+            num_slow += verdicts[-1]["outcome"] in _SLOW
+            if num_slow >= _MOST_SLOW_CASES or (request["stop_at_failure"] and not results[-1]):
+                break
+        results += [False] * (len(request["cases"]) - len(results))
+        decisive = next((verdict for verdict in verdicts if verdict["outcome"] != Outcome.PASSED.value), verdicts[-1])
+        times = {name: sum(verdict[name] for verdict in verdicts) for name in ("cpu_seconds", "wall_seconds")}
+        return {**decisive, **times, **_counted(results)}
+
+    def _case_score(
+        self, request: dict[str, Any], expected: str, end: ProgramEnded | None, remains: Remains
+    ) -> grading.Score:
+        left = end is not None and end.outcome is None and remains.end.status == 0  # by os._exit(0), say
+        if end is not None and not left:
+            return grading.Score(end.outcome or Outcome.CRASHED, (False,), end.detail, end)
+        if len(remains.stdout) >= self.limits["output_bytes"]:
+            return grading.Score(Outcome.OUTPUT_LIMIT, (False,), "stdout")
+        if matches(remains.stdout, expected, request["comparison"], request["float_tolerance"]):
+            return grading.Score(Outcome.PASSED, (True,))
+        return grading.Score(Outcome.WRONG_ANSWER, (False,))
+
+    def _verdict(
+        self, score: grading.Score, remains: Remains, executor: LocalExecutor | RemoteExecutor
+    ) -> dict[str, Any]:
+        """The score as a verdict; the kernel's facts say why a program stopped answering. Raises ZygoteLost."""
+        outcome, detail = score.outcome, score.detail
+        if score.end is not None:
+            if not isinstance(score.end, ProgramEnded):
+                raise score.end
+            outcome = self._outcome_of_end(score.end, remains.end, executor)
+            detail = score.end.detail or _describe(remains.end.status)
+        return {
+            "outcome": outcome.value,
+            **_counted(score.results),
+            "cpu_seconds": remains.end.cpu_seconds,
+            "wall_seconds": remains.wall_seconds,
+            "exit_status": None if score.end is None else _exit_status(remains.end.status),
+            "stdout": remains.stdout,
+            "stderr": remains.stderr,
+            "detail": detail.encode("utf-8", "replace").decode(),  # the program's words may not be valid Unicode
+        }
 
     def _outcome_of_end(
         self, ended: ProgramEnded, end: WorkerExit, executor: LocalExecutor | RemoteExecutor
@@ -177,6 +222,24 @@ class Judge:
         if executor.tier in ("A", "B"):  # where a program cannot do that to itself: see seccomp.worker_filter
             raise ZygoteLost("the worker was killed from outside")
         return Outcome.CRASHED
+
+
+def _end_of_script(program: Program | RemoteProgram) -> ProgramEnded | None:
+    """How a script ended, None if it ran to its end."""
+    try:
+        tag, body = program.receive()
+    except ProgramEnded as end:
+        return end
+    if tag == replies.FINISHED:
+        return None
+    if tag != replies.RAISED:
+        return proxy.how_it_failed(tag, body)
+    return ProgramEnded(Outcome.EXCEPTION, proxy.message_in(body))
+
+
+def _counted(results: Sequence[bool]) -> dict[str, Any]:
+    marks = "".join("01"[passed] for passed in results)
+    return {"tests_passed": sum(results), "tests_total": len(results), "results": marks}
 
 
 def _guard_own_cpu(seconds: float) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from sandboxes import backends
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
+from sandboxes.program import PATIENCE
 from sandboxes.requests import request
 from sandboxes.slot import JudgeOverran, Slot, SlotLost
 from sandboxes.survey import Report, survey
@@ -53,7 +54,7 @@ class Sandbox:
     ):
         if num_slots is not None and num_slots < 1:
             raise ValueError("num_slots must be at least 1")
-        self.num_slots = num_slots or _default_slots()
+        self.num_slots = num_slots or min(_num_cpus(), 16)
         self.limits = limits or Limits()
         if packages and backend not in (backends.LOCAL, backends.BUBBLEWRAP):
             raise ValueError(f"packages= is for this machine's own; install them where {backend!r} runs programs")
@@ -168,8 +169,7 @@ class Sandbox:
                 continue
             self.num_jobs += 1
             if "verdict" in reply:
-                verdict = {**reply["verdict"], "outcome": Outcome(reply["verdict"]["outcome"])}
-                return Verdict(**verdict, forgeable=job.test_in_sandbox)
+                return _verdict(reply["verdict"], forgeable=job.test_in_sandbox)
             trouble = reply["trouble"]
             if not reply["retry"]:
                 return JobError(trouble)
@@ -239,11 +239,16 @@ class Sandbox:
         return self._new_slot(self._report.tier)
 
     def _new_slot(self, tier: str) -> Slot:
-        slot = Slot(
-            {"tier": tier, "backend": self.backend, "packages": self._packages, "limits": self.limits.as_dict()}
-        )
+        patience = PATIENCE * max(1.0, self.num_slots / _num_cpus())
+        config = {"tier": tier, "backend": self.backend, "packages": self._packages, "limits": self.limits.as_dict()}
+        slot = Slot({**config, "patience": patience})
         self._slots.add(slot)
         return slot
+
+
+def _verdict(reply: dict[str, Any], forgeable: bool) -> Verdict:
+    results = tuple(mark == "1" for mark in reply["results"])
+    return Verdict(**{**reply, "outcome": Outcome(reply["outcome"]), "results": results}, forgeable=forgeable)
 
 
 def probe() -> Report:
@@ -255,9 +260,9 @@ def probe() -> Report:
         return Report("none", (), {"all": str(error)})
 
 
-def _default_slots() -> int:
+def _num_cpus() -> int:
     try:
-        return min(len(os.sched_getaffinity(0)), 16)
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux: refused at start
         return 1
 

@@ -25,15 +25,15 @@ _CHUNK = 1 << 16
 _WATCH_SECONDS = 0.25
 _CLOSE_WATCH_SECONDS = 0.02  # where the kernel does not count files and threads for us
 _REWRITES = 16  # how often a program may write its disk full where deleted files that it still holds are not counted
-PATIENCE = 3  # on a loaded machine the wall limit stretches up to this factor
+PATIENCE = 3  # on a machine loaded by others the wall limit stretches up to this factor
 
 
 class ProgramEnded(Exception):
     """The program can answer no more; `outcome` is None where the wait status must tell."""
 
-    def __init__(self, outcome: Outcome | None, detail: str = "", tests_passed: int = 0):
+    def __init__(self, outcome: Outcome | None, detail: str = ""):
         super().__init__(detail)
-        self.outcome, self.detail, self.tests_passed = outcome, detail, tests_passed
+        self.outcome, self.detail = outcome, detail
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Executor(Protocol):
     """Who runs the worker: see `executor.LocalExecutor`."""
 
     tier: str
+    patience: float
     scratch: str | None
     affinity: Affinity
 
@@ -176,17 +177,20 @@ class Program:
         return len(self.inbox) >= 4 and len(self.inbox) >= 4 + _HEADER.unpack_from(self.inbox)[0]
 
     def _check_deadline(self, now: float) -> None:
-        """Time spent waiting for a CPU is not the program's: it moves the deadline, up to PATIENCE times the limit.
+        """Time spent waiting for a CPU is not the program's: it moves the deadline, up to `patience` times the limit.
 
-        A program that would have to wait longer had no fair trial. (None can lower its own priority to get there.)
+        Patience grows with the number of slots for each CPU, so that programs of one's own that wait for each other end
+        at their limits. One that would have to wait longer had no fair trial: others took the CPUs. (None can lower its
+        own priority to get there.)
         """
         if not self._find_pid():
             raise ZygoteLost("no worker appeared")
         _, waiting = host.cpu_and_waiting_seconds(self.pid)
         wall_seconds = self.limits["wall_seconds"]
-        allowed = min(wall_seconds + waiting, PATIENCE * wall_seconds)
+        patience = self.executor.patience
+        allowed = min(wall_seconds + waiting, patience * wall_seconds)
         if now >= self.started + allowed - _WATCH_SECONDS:
-            if waiting > (PATIENCE - 1) * wall_seconds - _WATCH_SECONDS:
+            if waiting > (patience - 1) * wall_seconds - _WATCH_SECONDS:
                 raise ZygoteLost(f"the program waited for a CPU for {waiting:.1f} of {now - self.started:.1f} s")
             raise ProgramEnded(Outcome.TIMEOUT_WALL, "wall clock")
         self.deadline = self.started + allowed

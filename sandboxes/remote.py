@@ -165,7 +165,7 @@ def script(frames: list[bytes], result_bytes: int, result_depth: int) -> str:
     """A program of its own that answers `frames`: the worker's code, the untrusted text as data, and the calls."""
     here = os.path.dirname(os.path.abspath(__file__))
     sources = {}
-    for name in ("codec", "worker"):
+    for name in ("values", "codec", "replies", "script", "operations", "worker"):
         with open(os.path.join(here, name + ".py")) as file:
             sources[name] = file.read()
     encoded = [base64.b64encode(frame).decode() for frame in frames]

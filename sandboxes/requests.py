@@ -40,7 +40,10 @@ def request(job: Job, limits: Limits, allow_tests_in_sandbox: bool) -> dict[str,
             if allow_tests_in_sandbox
             else JobError("test_in_sandbox needs allow_tests_in_sandbox=True")
         )
-    wire = {"source": job.source, "entry_point": job.entry_point}
+    wire = {"source": job.source, "entry_point": job.entry_point, "stop_at_failure": job.stop_at_failure}
+    if job.cases is not None:
+        cases = [[stdin, expected] for stdin, expected in job.cases]
+        return {**wire, "cases": cases, "comparison": job.comparison, "float_tolerance": job.float_tolerance}
     if job.calls is None:
         return {**wire, "test": job.test, "prelude": job.prelude}
     try:
@@ -53,4 +56,4 @@ def _in_sandbox(job: Job) -> dict[str, Any]:
     """The program with its test appended, as one call that should return True. The test sees the program's names."""
     source = _BESIDE.format(source=job.source, test=job.test, entry_point=job.entry_point)
     calls = codec.encode([((), {}, True)], 4).decode()
-    return {"source": source, "entry_point": "_check_in_sandbox", "calls": calls}
+    return {"source": source, "entry_point": "_check_in_sandbox", "calls": calls, "stop_at_failure": True}

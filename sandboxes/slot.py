@@ -15,7 +15,6 @@ from typing import Any
 
 from sandboxes import framing, host
 from sandboxes.contract import Limits, SandboxError
-from sandboxes.program import PATIENCE
 from sandboxes.spawn import python_command
 
 _START_SECONDS = 150.0  # a plain slot takes 0.3 s, one in a container up to two minutes
@@ -65,14 +64,16 @@ class Slot:
             raise SandboxError(hello["failed"])
         self.lacks: tuple[str, ...] = tuple(hello["lacks"])
         self.limits: Limits | None = None  # those the judge was last told
+        self.patience: float = config["patience"]
 
     def execute(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         """The judge's reply. Raises SlotLost, or JudgeOverran."""
         try:
             if limits != self.limits:
                 self.limits = limits
-                framing.set_patience(self.link, PATIENCE * limits.wall_seconds + _GRACE_SECONDS)
                 request = {**request, "limits": limits.as_dict()}
+            num_programs = len(request.get("cases", "1"))
+            framing.set_patience(self.link, self.patience * limits.wall_seconds * num_programs + _GRACE_SECONDS)
             framing.send(self.link, request)
             return framing.receive(self.link)
         except (framing.Closed, OSError) as error:

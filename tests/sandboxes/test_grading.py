@@ -56,14 +56,15 @@ def test_a_prelude_lends_its_names_to_the_test_and_the_program_cannot_replace_th
     assert sandbox.run(Job(cheat, "f", test, prelude=prelude)).outcome is Outcome.WRONG_ANSWER
 
 
-def test_asserts_before_the_first_failure_are_counted(sandbox):
+def test_every_assert_and_every_call_is_counted_also_after_a_failure(sandbox):
     asserts = ("candidate(1) == 1", "candidate(2) == 2", "candidate(3) == 4")
     test = "def check(candidate):\n" + "".join(f"    assert {line}\n" for line in asserts)
     verdict = sandbox.run(Job("def f(x):\n    return x\n", "f", test))
     assert (verdict.outcome, verdict.tests_passed, verdict.tests_total) == (Outcome.WRONG_ANSWER, 2, 3)
     calls = [((1,), {}, 1), ((2,), {}, 2), ((3,), {}, 4), ((4,), {}, 4)]
     verdict = sandbox.run(Job("def f(x):\n    return x\n", "f", calls=calls))
-    assert (verdict.outcome, verdict.tests_passed, verdict.tests_total) == (Outcome.WRONG_ANSWER, 2, 4)
+    assert (verdict.outcome, verdict.tests_passed, verdict.tests_total) == (Outcome.WRONG_ANSWER, 3, 4)
+    assert verdict.results == (True, True, False, True)
 
 
 def test_a_call_that_hangs_keeps_the_calls_before_it(sandbox):
@@ -94,7 +95,7 @@ def test_a_broken_test_is_an_error_and_never_a_verdict(sandbox, test, reason):
 @pytest.mark.parametrize(
     ("test", "outcome"),
     [
-        ("assert candidate(candidate(1)) == 3", Outcome.WRONG_ANSWER),  # hands back what is not data
+        ("assert candidate(candidate(1)) == 3", Outcome.EXCEPTION),  # hands back what is not data
         ("for y in candidate(0):\n        z = y\n    assert z == 1", Outcome.WRONG_ANSWER),  # z stays undefined
         ("assert {1: 2}[candidate(2) ** 2]", Outcome.WRONG_ANSWER),  # its error has too many digits to be printed
         ("assert 'a' * candidate(3) == 'aaa'", Outcome.WRONG_ANSWER),  # ten gigabytes

@@ -210,7 +210,7 @@ def test_a_limit_on_the_tasks_of_a_user_is_not_set_where_others_count_as_well():
     script = (
         "import resource as r\nfrom sandboxes import Limits, confinement\nbefore = r.getrlimit(r.RLIMIT_NPROC)\n"
         "confinement.set_resource_limits(Limits().as_dict(), None)\nassert r.getrlimit(r.RLIMIT_NPROC) == before\n"
-        "confinement.set_resource_limits(Limits().as_dict(), 3)\nassert r.getrlimit(r.RLIMIT_NPROC) == (35, 35)\n"
+        "confinement.set_resource_limits(Limits().as_dict(), 3)\nassert r.getrlimit(r.RLIMIT_NPROC) == (67, 67)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
