@@ -27,7 +27,7 @@ def enter_namespaces(control: socket, config: dict) -> None:
     """New user, mount, net, ipc, uts and pid namespaces and a private root. Returns in their process 1."""
     if config["real_root"]:  # real root may read what the mapped user may not (a Python below /root)
         kernel.unshare(kernel.CLONE_NEWNS)
-        rootfs.enter(config["packages"])
+        rootfs.enter(config["packages"], config["limits"]["num_processes"] > 0)
     kernel.unshare(NAMESPACES)
     control.send(b"map")
     if control.recv(16) != b"mapped":
@@ -35,7 +35,7 @@ def enter_namespaces(control: socket, config: dict) -> None:
     if config["real_root"]:
         switch_user(0)
     else:
-        rootfs.enter(config["packages"])
+        rootfs.enter(config["packages"], config["limits"]["num_processes"] > 0)
     mount_scratch(config["limits"])
     sethostname("sandbox")
     child = os.fork()
@@ -81,6 +81,7 @@ def landlock_ruleset(config: dict) -> int:
         rules = [(path, kernel.READ_ONLY if files else kernel.LIST_ONLY) for path, files in rootfs.reading_rules()]
         others = [*config["packages"].values(), "/etc/ld.so.cache", "/dev/urandom", "/dev/zero"]
         rules += [(path, kernel.READ_ONLY) for path in others if os.path.exists(path)]
+        rules += [(path, kernel.LIST_ONLY) for path in {os.path.dirname(path) for path in config["packages"].values()}]
         rules.append((config["scratch"], kernel.READ_WRITE))
     return kernel.landlock_ruleset([*rules, ("/dev/null", kernel.DEVICE)])
 

@@ -35,11 +35,13 @@ _generation = itertools.count()
 class LocalExecutor:
     """A running zygote. Not thread-safe; one program at a time."""
 
-    def __init__(self, tier: str, backend: str, packages: dict[str, str], limits: dict[str, Any], patience: float):
+    def __init__(self, shared: dict[str, Any], limits: dict[str, Any]):
+        """`shared`: tier, backend, packages and patience of all slots."""
+        tier, backend, packages = shared["tier"], shared["backend"], shared["packages"]
         if limits["num_processes"] and tier != "A":
             raise ZygoteLost("programs may have child processes in tier A only")
         self.tier, self.limits, self.usable, self.num_oom_kills = tier, limits, True, 0
-        self.patience = patience
+        self.patience: float = shared["patience"]
         local_a, engine = tier == "A" and backend == backends.LOCAL, backends.container(backend)
         self.mapping = host.id_mapping() if local_a else None
         job_uid = host.spare_uid(rootfs.readable_dirs()) if tier != "A" else 1000 if self.mapping else None
@@ -56,6 +58,7 @@ class LocalExecutor:
         config = {
             "tier": tier,
             "packages": packages,
+            "imports": shared["imports"],
             "limits": limits,
             "real_root": self.mapping is not None,
             "job_uid": job_uid,
@@ -66,7 +69,11 @@ class LocalExecutor:
             if engine:
                 self.zygote = spawn.in_container(config, *engine, name)
             else:
-                prefix = spawn.bubblewrap_prefix(packages) if backend == backends.BUBBLEWRAP else []
+                prefix = (
+                    spawn.bubblewrap_prefix(packages, limits["num_processes"] > 0)
+                    if backend == backends.BUBBLEWRAP
+                    else []
+                )
                 self.zygote = spawn.plainly(config, prefix, self.cgroup.add if self.cgroup else lambda pid: None)
             self.control = self.zygote.control
             self._greet()

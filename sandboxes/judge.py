@@ -22,6 +22,7 @@ from sandboxes.comparison import matches
 from sandboxes.compiled_test import CompiledTest, compile_test
 from sandboxes.contract import JobError, Outcome
 from sandboxes.executor import LocalExecutor
+from sandboxes.finder import Finder
 from sandboxes.program import Program, ProgramEnded, Remains, WorkerExit
 from sandboxes.recorder import Overran
 from sandboxes.spawn import ZygoteLost
@@ -41,6 +42,7 @@ def main(descriptor: int, config_text: str) -> None:
     signal.signal(signal.SIGALRM, _on_alarm)
     link = socket.socket(fileno=descriptor)
     guards.install()
+    sys.meta_path.append(Finder(config["test_packages"]))
     sys.set_int_max_str_digits(_MOST_DIGITS)
     judge = Judge(config)
     try:
@@ -76,9 +78,7 @@ class Judge:
 
             self.executor = RemoteExecutor(backend)
         else:
-            self.executor = LocalExecutor(
-                self.config["tier"], backend, self.config["packages"], limits, self.config["patience"]
-            )
+            self.executor = LocalExecutor(self.config, limits)
         return self.executor
 
     def _provide_executor(self, limits: dict[str, Any]) -> LocalExecutor | RemoteExecutor:

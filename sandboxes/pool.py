@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import importlib.util
 import logging
 import os
 import queue
@@ -21,6 +20,7 @@ from typing import Any
 
 from sandboxes import backends
 from sandboxes.contract import Job, JobError, Limits, Outcome, SandboxError, Verdict
+from sandboxes.packages import locate
 from sandboxes.program import PATIENCE
 from sandboxes.requests import request
 from sandboxes.slot import JudgeOverran, Slot, SlotLost
@@ -38,7 +38,8 @@ class Sandbox:
     `num_slots` (default: the CPUs this process may use, at most 16) programs run at a time. `tier` is "auto", "A", "B"
     or "C"; `backend` says who runs the programs (see backends.py). What does not deny everything it should (tier C,
     most remote services) must be allowed by `allow_weak_sandbox`. `allow_tests_in_sandbox` lets jobs ask for verdicts
-    that can be forged: not for rewards. Raises SandboxError if the machine offers no allowed tier.
+    that can be forged: not for rewards. Programs may import the standard library and `packages`, tests these and
+    `test_packages` (default: numpy, if installed). Raises SandboxError if the machine offers no allowed tier.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Sandbox:
         allow_weak_sandbox: bool = False,
         allow_tests_in_sandbox: bool = False,
         packages: Sequence[str] = (),
+        test_packages: Sequence[str] | None = None,
     ):
         if num_slots is not None and num_slots < 1:
             raise ValueError("num_slots must be at least 1")
@@ -60,7 +62,9 @@ class Sandbox:
             raise ValueError(f"packages= is for this machine's own; install them where {backend!r} runs programs")
         self.backend, self._tiers = backend, backends.tiers(backend, tier)
         self._allow_weak, self._allow_tests_in_sandbox = allow_weak_sandbox, allow_tests_in_sandbox
-        self._packages = _locate(packages)
+        self._packages, self._imports = locate(packages), list(packages)
+        for_tests = ("numpy", *packages) if test_packages is None else test_packages
+        self._test_packages = locate(for_tests, optional=test_packages is None)
         self.num_jobs = self.num_unscored = 0  # judged so far; of these, not scored because of the sandbox
         self._lock = threading.RLock()  # the survey at start runs a job
         self._owner_pid = self._ready_pid = 0
@@ -214,10 +218,18 @@ class Sandbox:
                 continue
             if not missing or (self._allow_weak and tier in ("C", "remote")):
                 lacks = {item for slot in self._slots for item in slot.lacks}
+                self._announce(tier, refused)
                 return Report(tier, missing, refused, tuple(sorted(lacks)), self.backend)
             refused[tier] = "could " + ", ".join(missing)
             self._drop_slots()
         raise SandboxError("no tier of isolation works here: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
+
+    def _announce(self, tier: str, refused: dict[str, str]) -> None:
+        """Say which tier is in use; loudly, if it is not the best."""
+        allowed = f"; programs may import {', '.join(self._imports)}" if self._imports else ""
+        reasons = "".join(f"; tier {worse} was refused: {reason}" for worse, reason in refused.items())
+        level = logging.WARNING if refused else logging.INFO
+        logger.log(level, "programs run in tier %s (%s)%s%s", tier, self.backend, allowed, reasons)
 
     def _drop_slots(self) -> None:
         """End all slots; their places stay."""
@@ -240,8 +252,9 @@ class Sandbox:
 
     def _new_slot(self, tier: str) -> Slot:
         patience = PATIENCE * max(1.0, self.num_slots / _num_cpus())
-        config = {"tier": tier, "backend": self.backend, "packages": self._packages, "limits": self.limits.as_dict()}
-        slot = Slot({**config, "patience": patience})
+        config = {"tier": tier, "backend": self.backend, "limits": self.limits.as_dict(), "patience": patience}
+        packages = {"packages": self._packages, "imports": self._imports, "test_packages": self._test_packages}
+        slot = Slot({**config, **packages})
         self._slots.add(slot)
         return slot
 
@@ -265,17 +278,3 @@ def _num_cpus() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux: refused at start
         return 1
-
-
-def _locate(packages: Sequence[str]) -> dict[str, str]:
-    """{name below /packages: directory} of allowed third-party packages and the libraries beside them."""
-    found: dict[str, str] = {}
-    for name in packages:
-        spec = importlib.util.find_spec(name)
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f"packages: {name!r} is not an installed package")
-        path = os.path.realpath(spec.submodule_search_locations[0])
-        found[name] = path
-        if os.path.isdir(path + ".libs"):
-            found[name + ".libs"] = path + ".libs"
-    return found

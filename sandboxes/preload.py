@@ -11,6 +11,7 @@ import struct
 import sys
 
 from sandboxes import rootfs, worker
+from sandboxes.finder import Finder
 
 # What honest solutions import: paid for once per slot instead of once per job.
 _COMMON = (
@@ -61,16 +62,21 @@ def warm_up() -> None:
     del sys.modules[worker.MODULE_NAME]
 
 
-def import_packages(packages: dict[str, str]) -> None:
-    """Make allowed third-party packages importable, and import them once for all workers."""
+def import_packages(packages: dict[str, str], imports: list[str]) -> None:
+    """Make allowed third-party packages importable, and import those named once for all workers. Raises OSError."""
     if not packages:
         return
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
     in_root = os.path.isdir(rootfs.PACKAGES)
-    sys.path += [rootfs.PACKAGES] if in_root else sorted({os.path.dirname(path) for path in packages.values()})
-    for name in packages:
-        if name.isidentifier():
+    if in_root:
+        sys.path.append(rootfs.PACKAGES)
+    else:
+        sys.meta_path.append(Finder(packages))
+    for name in imports:
+        try:
             __import__(name)
+        except Exception as error:
+            raise OSError(f"{name} cannot be imported in the sandbox: {type(error).__name__}: {error}") from error
 
 
 _POOL_BYTES, _POOL_HEADER_BYTES, _LARGEST_BLOCK = 1 << 14, 48, 512  # of CPython's allocator for small objects

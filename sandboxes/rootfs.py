@@ -27,7 +27,7 @@ def readable_dirs() -> list[str]:
     wanted = [os.path.dirname(os.path.realpath(os.__file__))]
     if prefix not in ("/usr", "/"):
         wanted.append(os.path.join(prefix, "lib"))
-    wanted += LIBRARY_DIRS
+    wanted += [*LIBRARY_DIRS, "/usr/share/zoneinfo"]
     real = sorted({os.path.realpath(path) for path in wanted if os.path.isdir(path)})
     return [path for path in real if not any(path.startswith(other + "/") for other in real)]
 
@@ -61,8 +61,11 @@ def reading_rules() -> list[tuple[str, bool]]:
     return [rule for path in shown for rule in rules(path)]
 
 
-def enter(packages: dict[str, str]) -> None:
-    """Build the private root and make it this process's root. `packages` maps names below /packages to host paths."""
+def enter(packages: dict[str, str], shares_memory: bool) -> None:
+    """Build the private root and make it this process's root. `packages` maps names below /packages to host paths.
+
+    `shares_memory`: /dev/shm, where semaphores and shared memory of processes live, is the scratch directory.
+    """
     shown = readable_dirs()
     stage = _staging_dir([*shown, *packages.values()])
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
@@ -72,7 +75,10 @@ def enter(packages: dict[str, str]) -> None:
     for path in hidden_dirs(shown):
         kernel.mount("tmpfs", stage + path, "tmpfs", kernel.MS_RDONLY, "size=4k,nr_inodes=2,mode=0")
     for name, path in packages.items():
-        _bind(path, f"{stage}{PACKAGES}/{name}")
+        if os.path.isdir(path):
+            _bind(path, f"{stage}{PACKAGES}/{name}")
+        else:
+            _bind_file(path, f"{stage}{PACKAGES}/{name}", _ATTR_RDONLY)
     for link in LIBRARY_DIRS:
         if os.path.islink(link):
             os.symlink(os.readlink(link), stage + link)
@@ -82,6 +88,8 @@ def enter(packages: dict[str, str]) -> None:
         _bind_file("/etc/ld.so.cache", stage + "/etc/ld.so.cache", _ATTR_RDONLY)
     os.makedirs(stage + SCRATCH)
     os.symlink(SCRATCH, stage + "/tmp")
+    if shares_memory:
+        os.symlink(SCRATCH, stage + "/dev/shm")
     os.chdir(stage)
     kernel.pivot_root(".", ".")
     kernel.umount(".")

@@ -11,7 +11,7 @@ import struct
 from sandboxes import syscalls
 
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-EPERM, ENOSYS = ERRNO | 1, ERRNO | 38
+EPERM, ENOSYS, ENOTSUP, DONE = ERRNO | 1, ERRNO | 38, ERRNO | 95, ERRNO  # done: success without doing anything
 
 LD_ABS, JEQ, JGE, JSET, JA, RET, AND = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06, 0x54
 OFFSET_NUMBER, OFFSET_ARCH, OFFSET_ARGS = 0, 4, 16
@@ -34,20 +34,15 @@ PRCTL_OPTIONS = (
 IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)  # isatty, window size, FIO*
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG, leases, notify
 
-# Beyond Landlock and RLIMIT_FSIZE: modes and times of any file, disk space behind the end of a file and, before Linux
-# 6.2, cutting files short by name (or while opening them, see _open_rule; the flags of openat2 lie behind a pointer).
-UNGUARDED = (
-    "chmod",
-    "fchmod",
-    "fchmodat",
-    "utime",
-    "utimes",
-    "utimensat",
-    "futimesat",
-    "fallocate",
-    "truncate",
-    "openat2",
-)
+# Beyond Landlock and RLIMIT_FSIZE: modes and times of any file (said to be done, which is what copying a file wants to
+# hear), disk space behind the end of a file and, before Linux 6.2, cutting files short by name (or while opening them:
+# see _open_rule; the flags of openat2 lie behind a pointer).
+MODES_AND_TIMES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
+UNGUARDED = ("fallocate", "truncate", "openat2", *MODES_AND_TIMES)
+# Locks on files that other programs see as well, and orders to the page cache that they could measure: said to be done.
+# A program of one process has nobody to lock out.
+PAGE_CACHE = ("fadvise64", "readahead")
+LOCKS = (6, 7, 37, 38)  # F_SETLK, F_SETLKW and the same for open file descriptions
 O_ACCMODE, O_WRONLY, O_RDWR, O_TRUNC = 3, 1, 2, 0x200
 
 PID_MARK = 0x7FABCDEF  # replaced by the program's own pid when the filter is installed
@@ -56,19 +51,26 @@ Code = list[tuple[int, int, int, int]]  # (operation, jump if true, jump if fals
 Rules = dict[int, Code | int]  # system call number -> action, or code that ends in one
 
 
-def zygote_filter(machine: str, own_files: bool) -> bytes:
+def zygote_filter(machine: str, own_files: bool, num_processes: int = 0) -> bytes:
     """What the zygote and everything below it may do: the allow-list, process creation and signals included.
 
     `own_files`: whether they live in a file system of their own. Elsewhere what neither Landlock nor a limit guards is
     out of reach.
     """
     rules: Rules = {CLONE3: ENOSYS}
+    if own_files and num_processes:  # semaphores between processes are made by linking a file to its name
+        rules.update(dict.fromkeys(syscalls.numbers(syscalls.LINKS, machine).values(), ALLOW))
+    first, last = syscalls.EXTENDED_ATTRIBUTES[machine]
+    rules.update(
+        dict.fromkeys(range(first, last + 1), ENOTSUP)
+    )  # there are none, which those who copy files understand
     rules.update(dict.fromkeys(syscalls.numbers(syscalls.ALLOWED, machine).values(), ALLOW))
     for name, number in syscalls.numbers(syscalls.CHECKED, machine).items():
         rules[number] = _shared_rule(name)
     if not own_files:
         allowed = syscalls.numbers(syscalls.ALLOWED, machine)
         rules.update({allowed[name]: EPERM for name in UNGUARDED if name in allowed})
+        rules.update({allowed[name]: DONE for name in MODES_AND_TIMES if name in allowed})
         rules.update({allowed[name]: _open_rule(at) for name, at in (("open", 1), ("openat", 2)) if name in allowed})
     return _assemble(machine, rules, otherwise=EPERM)
 
@@ -79,12 +81,15 @@ def worker_filter(machine: str, num_processes: int) -> bytes:
     PID_MARK stands where the program's pid belongs. A program cannot end by SIGKILL of its own doing (it gets SIGSYS
     for trying), so one that did was killed from outside.
     """
-    numbers = syscalls.numbers(syscalls.CHECKED, machine)
-    rules: Rules = {}
+    numbers, allowed = syscalls.numbers(syscalls.CHECKED, machine), syscalls.numbers(syscalls.ALLOWED, machine)
+    rules: Rules = {allowed[name]: DONE for name in PAGE_CACHE}
     if not num_processes:
         rules[numbers["clone"]] = _flags_rule(forbidden=0, required=CLONE_THREAD)
         rules.update({numbers[name]: EPERM for name in ("fork", "vfork") if name in numbers})
-    rules.update({numbers["kill"]: _signal_rule(1), numbers["tgkill"]: _signal_rule(2)})
+        rules[allowed["flock"]] = DONE
+        rules[numbers["fcntl"]] = _done_for(1, LOCKS)
+    others = num_processes > 0
+    rules.update({numbers["kill"]: _signal_rule(1, others), numbers["tgkill"]: _signal_rule(2, others)})
     rules.update(
         {numbers["prlimit64"]: _prlimit_rule((RLIMIT_STACK,)), numbers["setrlimit"]: _one_of(0, (RLIMIT_STACK,))}
     )
@@ -207,17 +212,31 @@ def _prlimit_rule(lowerable: tuple[int, ...]) -> Code:
     ]
 
 
-def _signal_rule(signal_argument: int) -> Code:
-    """Signals to the program itself; for SIGKILL it dies of SIGSYS instead."""
+def _signal_rule(signal_argument: int, others: bool) -> Code:
+    """Signals to the program itself; for SIGKILL it dies of SIGSYS instead.
+
+    `others`: to other processes of its namespace as well, one by one, which are its own but for process 1.
+    """
+    elsewhere: Code = [(RET, 0, 0, EPERM)]
+    if others:
+        elsewhere = [(JGE, 0, 1, 2), (JGE, 0, 1, 1 << 31), (RET, 0, 0, EPERM), (RET, 0, 0, ALLOW)]
     return [
         _low(0),
-        (JEQ, 1, 0, PID_MARK),
-        (RET, 0, 0, EPERM),
+        (JEQ, len(elsewhere), 0, PID_MARK),
+        *elsewhere,
         _low(signal_argument),
         (JEQ, 0, 1, SIGKILL),
         (RET, 0, 0, KILL),
         (RET, 0, 0, ALLOW),
     ]
+
+
+def _done_for(argument: int, values: tuple[int, ...]) -> Code:
+    """Pretend to have done it where the low 32 bits of `argument` equal one of `values`."""
+    code: Code = [_low(argument)]
+    for value in values:
+        code += [(JEQ, 0, 1, value), (RET, 0, 0, DONE)]
+    return [*code, (RET, 0, 0, ALLOW)]
 
 
 def _low(argument: int) -> tuple[int, int, int, int]:

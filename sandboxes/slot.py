@@ -22,6 +22,7 @@ _GRACE_SECONDS = 30.0  # beyond a job's own limits, before a silent judge is rep
 
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """glibc: memory of large answers goes back to the system at once, instead of staying with the judge."""
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # of the packages that tests import
 # For bwrap, docker and podman to be found and to find their own, and for a service behind a proxy.
 _PASSED_ON = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "CONTAINER_HOST", "SSL_CERT_FILE", "HTTPS_PROXY")
 
@@ -45,7 +46,7 @@ class Slot:
             command,
             pass_fds=[theirs.fileno()],
             # TMPDIR: where both sides look for scratch directories
-            env={**passed_on, **_GIVE_BACK, "TMPDIR": tempfile.gettempdir()},
+            env={**passed_on, **_GIVE_BACK, **_ONE_THREAD, "TMPDIR": tempfile.gettempdir()},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

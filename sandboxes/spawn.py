@@ -77,7 +77,7 @@ def plainly(config: dict[str, Any], prefix: list[str], join_cgroup: Callable[[in
     return Running(_patient(ours), process.pid, 2 if config["tier"] == "A" else 1, end)
 
 
-def bubblewrap_prefix(packages: dict[str, str]) -> list[str]:
+def bubblewrap_prefix(packages: dict[str, str], shares_memory: bool) -> list[str]:
     """The bwrap command that builds tier A's namespaces and private root; the zygote adds the rest. Raises OSError."""
     program = shutil.which("bwrap")
     if program is None:
@@ -100,6 +100,8 @@ def bubblewrap_prefix(packages: dict[str, str]) -> list[str]:
             words += ["--symlink", os.readlink(link), link]
     for device in rootfs.DEVICES:
         words += ["--dev-bind", device, device]
+    if shares_memory:
+        words += ["--symlink", rootfs.SCRATCH, "/dev/shm"]
     words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--dir", rootfs.SCRATCH]
     return [*words, "--symlink", rootfs.SCRATCH, "/tmp", "--remount-ro", "/", "--chdir", "/", "--"]
 

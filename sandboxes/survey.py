@@ -39,6 +39,13 @@ def big_file():
     os.lseek(file, FILE, 0)
     os.write(file, b"x")
 
+def change_mode():
+    mode = os.stat(os.__file__).st_mode & 0o777
+    os.chmod(os.__file__, mode ^ 1)
+    changed = os.stat(os.__file__).st_mode & 0o777 != mode
+    os.chmod(os.__file__, mode)
+    return changed
+
 def datagram():
     a, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
@@ -59,7 +66,7 @@ def survey():
         "raise its limits": lambda: __import__("resource").setrlimit(7, (4096, 4096)),
         "exceed its memory": lambda: bytearray(MEMORY),
         "exceed its file size": big_file,
-        "change modes of the library": lambda: os.chmod(os.__file__, 0o644),
+        "change modes of the library": change_mode,
     }
     return json.dumps([name for name, act in attempts.items() if succeeds(act)])
 """
@@ -89,10 +96,12 @@ class Report:
 
 def survey(run: Callable[[Job], Verdict], limits: Limits) -> tuple[str, ...]:
     """What a program that `run` judges could do that tier A denies. Raises SandboxError if the survey itself fails."""
-    constants = f"WRITABLE, MEMORY, FILE = {_WRITABLE!r}, {limits.memory_bytes}, {limits.file_bytes}\n"
+    writable = tuple(path for path in _WRITABLE if not (limits.num_processes and path == "/dev/shm"))
+    constants = f"WRITABLE, MEMORY, FILE = {writable!r}, {limits.memory_bytes}, {limits.file_bytes}\n"
     roomy = dataclasses.replace(limits, cpu_seconds=10.0, wall_seconds=60.0, idle_seconds=30.0)
     source = constants + ATTEMPTS + "\nprint(survey())\n"
     verdict = run(Job(source, "survey", calls=[((), {}, None)], limits=roomy))
     if verdict.outcome is not Outcome.WRONG_ANSWER:
         raise SandboxError(f"the survey ended as {verdict.outcome.value}: {verdict.detail} {verdict.stderr[-500:]}")
-    return tuple(json.loads(verdict.stdout.splitlines()[-1]))
+    allowed = {"start a process"} if limits.num_processes else set()
+    return tuple(item for item in json.loads(verdict.stdout.splitlines()[-1]) if item not in allowed)

@@ -8,6 +8,7 @@ may send SIGKILL.
 from __future__ import annotations
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+EXTENDED_ATTRIBUTES = {"x86_64": (188, 199), "aarch64": (5, 16)}  # first and last of the calls about them
 HIGHEST_KNOWN = 462  # newer calls get ENOSYS, so that a newer C library falls back
 
 ALLOWED = """
@@ -37,7 +38,6 @@ select 23 -
 sched_yield 24 124
 mremap 25 216
 msync 26 227
-mincore 27 232
 madvise 28 233
 dup 32 23
 dup2 33 -
@@ -191,6 +191,12 @@ prctl 157 167
 setrlimit 160 164
 tgkill 234 131
 prlimit64 302 261
+"""
+
+
+LINKS = """
+link 86 -
+linkat 265 37
 """
 
 

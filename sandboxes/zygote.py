@@ -78,7 +78,7 @@ class Zygote:
         self.control, self.tier, limits = control, config["tier"], config["limits"]
         self.is_init = os.getpid() == 1
         os.umask(0o077)
-        preload.import_packages(config["packages"])
+        preload.import_packages(config["packages"], config["imports"])
         preload.warm_up()
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if self.tier == "C":
@@ -98,7 +98,7 @@ class Zygote:
             kernel.landlock_restrict(ruleset)
             os.close(ruleset)
         if self.tier != "C":
-            kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE, own_files=self.tier == "A"))
+            kernel.install_seccomp(seccomp.zygote_filter(kernel.MACHINE, self.tier == "A", limits["num_processes"]))
             self.worker_filter = seccomp.worker_filter(kernel.MACHINE, limits["num_processes"])
         self.scratch = scratch.Scratch(".", SCRATCH) if self.tier == "A" else None  # elsewhere the judge cleans up
         self.become_worker = _worker_entry(self.tier, self.worker_filter)

@@ -143,7 +143,7 @@ def test_a_default_dict_keeps_its_factory_and_a_queue_its_bound():
     [
      '{"v":["date",2024,13,1]}', '{"v":["fraction",1,0]}', '{"v":["zoneinfo","../../etc/passwd"]}',
      '{"v":["type","eval"]}',
-     '{"v":["namedtuple","a b",{"t":["import os"]},{"t":[1]}]}', 
+     '{"v":["namedtuple","a b",{"t":["import os"]},{"t":[1]}]}',
      '{"v":["nothing"]}', '{"v":[]}', '{"r":[0]}', '{"r":[-1]}',
      '{"k":[1,"object","A","solution"]}', '{"v":["decimal",5]}', '{"v":["timezone",{"v":["timedelta",99,0,0]},"x"]}'],
 )  # fmt: skip

@@ -53,8 +53,9 @@ def test_every_listed_call_is_allowed_and_every_other_number_is_not(machine):
     box = Box(machine)
     listed = syscalls.numbers(syscalls.ALLOWED, machine)
     checked = set(syscalls.numbers(syscalls.CHECKED, machine).values())
+    pretended = {listed[name] for name in (*seccomp.PAGE_CACHE, "flock")}
     for number in range(700):
-        if number not in checked:
+        if number not in checked | pretended:
             assert box.allows(number) == (number in listed.values()), number
 
 
