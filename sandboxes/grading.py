@@ -6,6 +6,7 @@ Raises JobError if the test itself is unusable, ProgramEnded if a limit of the p
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ def run_test(compiled: CompiledTest, entry_point: str, session: Session, stop_at
     namespace["__builtins__"] = guards.builtins_for(session, compiled.own_text)
     guards.begin(session, compiled.own_code)
     error: BaseException | None = None
+    recorder.callers.append(sys._getframe())
     try:
         if compiled.prelude is not None:
             exec(compiled.prelude, namespace)  # trusted text
@@ -113,6 +115,7 @@ def describe(error: BaseException) -> str:
 def run_calls(calls: list[Any], session: Session, stop_at_failure: bool) -> Score:
     """Compare the answers to calls that have been sent ahead. `calls` holds (args, kwargs, expected)."""
     recorder = Recorder(session, stop_at_failure, lambda error: None)
+    recorder.callers.append(sys._getframe(1))
     try:
         for args, kwargs, expected in calls:
             with recorder.test(0):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import backends, codec, framing, grading, guards, proxy, replies, worker
+from sandboxes import backends, codec, framing, grading, guards, kernel, proxy, replies, worker
 from sandboxes.comparison import matches
 from sandboxes.compiled_test import CompiledTest, compile_test
 from sandboxes.contract import JobError, Outcome
@@ -41,6 +41,7 @@ def main(descriptor: int, config_text: str) -> None:
     config = json.loads(config_text)
     signal.signal(signal.SIGALRM, _on_alarm)
     link = socket.socket(fileno=descriptor)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # the zygote's own children are to be collected here
     guards.install()
     sys.meta_path.append(Finder(config["test_packages"]))
     sys.set_int_max_str_digits(_MOST_DIGITS)
