@@ -84,6 +84,7 @@ def recursive_functions(tree: ast.AST) -> set[str]:
     return {name for name, found in reached.items() if name in found}
 
 
+_LENGTHENING = ("extend", "update", "insert")
 _AS_LONG = ("enumerate", "list", "tuple", "sorted", "reversed", "iter", "set", "len")
 
 
@@ -138,10 +139,9 @@ def _bindings(
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
         for argument, parameter in bound_arguments(node, functions[node.func.id]):
             yield argument, {parameter}
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-        if node.func.attr in ("extend", "update", "insert"):
-            for argument in node.args:
-                yield argument, {node.func.value.id}
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LENGTHENING:
+        for argument in node.args if isinstance(node.func.value, ast.Name) else ():
+            yield argument, names_in(node.func.value)
 
 
 def _receivers(node: ast.AST) -> set[str]:

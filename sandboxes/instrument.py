@@ -92,7 +92,7 @@ def _statement(node: ast.stmt, state: _State) -> tuple[ast.stmt, list[int]]:
 
 
 def _asks_the_program(node: ast.For | ast.While, state: _State) -> bool:
-    """Whether the program decides how often a loop goes round: then it counts as one test, or it could earn by length."""
+    """Whether the program decides how often a loop goes round: then it is one test, or length would pay."""
     if isinstance(node, ast.While):
         return True
     endless = any(word in ast.unparse(node.iter) for word in ("count(", "cycle(", "repeat("))

@@ -33,8 +33,8 @@ class Recorder:
     """The results of one run of a test; `first_failure` is the error of the first test that failed.
 
     Tests count one by one in the body of the test, and in functions of the test that a statement of it calls directly.
-    Elsewhere (in a function that the program calls, for each item of an answer, in a test within a test) they are parts of
-    what they are made in: no program decides how many tests there are.
+    Elsewhere (in a function that the program calls, for each item of an answer, in a test within a test) they are parts
+    of what they are made in: no program decides how many tests there are.
     """
 
     def __init__(self, session: Session, stop_at_failure: bool, blame: Callable[[BaseException], None]):
