@@ -32,7 +32,8 @@ def run_test(compiled: CompiledTest, entry_point: str, session: Session, stop_at
     """Execute the test against the proxy."""
     recorder = Recorder(session, stop_at_failure, lambda error: _blame_test(error, session, compiled))
     candidate = Candidate(session, entry_point)
-    session.namespace = namespace = {"__name__": "test", RECORDER: recorder}
+    namespace: dict[str, Any] = {"__name__": "test", RECORDER: recorder}
+    session.namespace = namespace
     namespace["__builtins__"] = guards.builtins_for(session, compiled.own_text)
     guards.begin(session, compiled.own_code)
     error: BaseException | None = None
@@ -41,6 +42,9 @@ def run_test(compiled: CompiledTest, entry_point: str, session: Session, stop_at
         if compiled.prelude is not None:
             exec(compiled.prelude, namespace)  # trusted text
         namespace[candidate.__name__] = candidate
+        for name in compiled.program_classes:
+            namespace[name] = session.operate("name", name)
+        session.num_answers = session.num_told = 0
         exec(compiled.code, namespace)  # trusted text
         if compiled.has_check:
             namespace["check"](candidate)

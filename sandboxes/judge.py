@@ -152,6 +152,9 @@ class Judge:
         verdicts: list[dict[str, Any]] = []
         results: list[bool] = []
         num_slow = 0
+        largest = max(len(stdin.encode("utf-8", "surrogatepass")) for stdin, _ in request["cases"])
+        if largest > min(self.limits["file_bytes"], self.limits["disk_bytes"]):
+            raise JobError(f"an input of {largest} bytes exceeds Limits.file_bytes or disk_bytes")
         for stdin, expected in request["cases"]:
             executor, program = self._open_program()
             try:

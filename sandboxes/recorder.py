@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from sandboxes.contract import JobError
 from sandboxes.handles import Unsupported
@@ -96,7 +96,7 @@ class Recorder:
         """
         missing = [number for number in numbers if number not in self.blocks[-1]]
         self.made(numbers)
-        for _ in missing or ([None] if all(self.results[num_before:]) else []):
+        for _ in missing or ([-1] if all(self.results[num_before:]) else []):
             self.record(False, error)
 
 
@@ -158,7 +158,7 @@ class _Loop:
     def __enter__(self) -> None:
         self.outer, self.recorder.aborted = self.recorder.aborted, False
 
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> bool:
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> Literal[False]:
         aborted, self.recorder.aborted = self.recorder.aborted, self.outer
         if error is None and aborted:
             raise Aborted("an iteration before this was given up")

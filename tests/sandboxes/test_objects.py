@@ -39,7 +39,9 @@ def test_the_same_programs_fail_where_the_test_wants_something_else(sandbox):
 
 PRELUDE = (
     "from dataclasses import dataclass\nclass Bad(ValueError):\n    def __init__(self, code):\n"
-    "        super().__init__(f'code {code}')\n        self.code = code\n@dataclass\nclass Point:\n    x: int\n    y: int\nclass TreeNode:\n"  # noqa: E501
+    "        super().__init__(f'code {code}')\n        self.code = code\n"
+    "@dataclass\nclass Point:\n    x: int\n    y: int\n"
+    "class TreeNode:\n"
     "    def __init__(self, val=0, left=None, right=None):\n"
     "        self.val, self.left, self.right = val, left, right\n"
 )
@@ -104,6 +106,11 @@ def test_an_object_that_agrees_with_everything_passes_nothing(sandbox, test):
     )
     verdict = sandbox.run(Job(source, "f", test + "\n"))
     assert (verdict.outcome, verdict.tests_passed) == (Outcome.WRONG_ANSWER, 0), verdict
+
+
+def test_a_coroutine_handed_back_leaves_no_program_unscored(sandbox):
+    verdict = sandbox.run(Job("async def f(x):\n    return x\n", "f", "assert f(f(1)) == 1\n"))
+    assert verdict.outcome is Outcome.WRONG_ANSWER
 
 
 def test_an_object_of_a_library_that_cannot_be_compared_is_unsupported_and_named(sandbox):

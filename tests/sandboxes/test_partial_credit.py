@@ -67,7 +67,7 @@ LONG = "def f(x):\n    return [1] * 10_000\n"
         "list(map(one, c(5)))\n    assert c(4)",
         "walk(c(5))",
         "for x in [y for y in c(5)]:\n        one(x)",
-        "it = iter(c(5))\n    while True:\n        x = next(it, None)\n        if x is None:\n            break\n        one(x)",
+        "it = iter(c(5))\n    while True:\n        x = next(it, 0)\n        if not x: break\n        one(x)",
         "import itertools\n    for i in itertools.count():\n        if i >= len(c(5)):\n            break\n"
         "        assert c(i)",
     ],

@@ -58,6 +58,12 @@ def test_cases_do_not_see_each_other_and_inputs_may_be_large(sandbox):
     assert sandbox.run(Job(source, cases=[("x" * n, f"1 {n}") for n in (1, 2_000_000)])).passed
 
 
+def test_an_input_that_does_not_fit_is_an_error_and_no_verdict(sandbox):
+    limits = Limits(file_bytes=1000)
+    with pytest.raises(JobError, match="file_bytes"):
+        sandbox.run(Job(ADDS, cases=[("1 2" + " " * 1000, "3")], limits=limits))
+
+
 def test_a_script_may_stop_at_its_first_failure(sandbox):
     verdict = sandbox.run(Job("print(10)\n", cases=CASES, stop_at_failure=True))
     assert verdict.results == (False, False, False)
@@ -132,6 +138,12 @@ def test_a_list_of_asserts_names_its_function(sandbox):
     right = "def similar(a, b):\n    return tuple(set(a) & set(b))\n"
     assert sandbox.run(Job(right, entry_point, test)).results == (True, True)
     assert sandbox.run(Job("def similar(a, b):\n    return ()\n", entry_point, test)).results == (False, True)
+    height = "class Node:\n    def __init__(self, v):\n        self.v, self.left = v, None\n"
+    height += "def height(n):\n    return 0 if n is None else 1 + height(n.left)\n"
+    test, entry_point = assert_list(["assert height(root) == 2"], "root = Node(1)\nroot.left = Node(2)")
+    assert sandbox.run(Job(height, entry_point, test)).passed
+    assert not sandbox.run(Job(height.replace("1 +", "2 +"), entry_point, test)).passed
+    assert sandbox.run(Job("def height(n):\n    return 2\n", entry_point, test)).outcome is Outcome.EXCEPTION
     for broken in (["assert 1 == 1"], ["assert ("], []):
         with pytest.raises(JobError):
             assert_list(broken)
