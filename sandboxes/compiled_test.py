@@ -6,6 +6,7 @@ Pure functions of the test's text. Raises JobError if it is unusable.
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import types
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class CompiledTest:
     ahead: tuple[bytes, ...]  # frames of the calls the test is certain to make, in order
     class_under_test: bool
     watches_arguments: bool
+    program_classes: tuple[str, ...]  # of a list of asserts that builds its inputs from classes of the program
 
 
 @functools.lru_cache(maxsize=512)
@@ -52,7 +54,8 @@ def compile_test(test: str, prelude: str, entry_point: str) -> CompiledTest:
         raise JobError(f"the test does not define check(candidate), nor does it call {name}")
     roots = {name, *[check.args.args[0].arg for check in checks if check.args.args]}
     classes = {node.name for node in before.body if isinstance(node, ast.ClassDef)}
-    ahead, watches = certain_calls(tree, name), dataflow.looks_for_changes(tree, roots)
+    ahead = () if not checks and _program_classes(tree, before, name) else certain_calls(tree, name)
+    watches = dataflow.looks_for_changes(tree, roots)
     assigned, imported = frozenset(dataflow.stored_in(tree)), frozenset(_imported(tree))
     tests = instrument.instrument(tree, roots)
     code = compile(tree, "<test>", "exec", dont_inherit=True)
@@ -60,8 +63,21 @@ def compile_test(test: str, prelude: str, entry_point: str) -> CompiledTest:
     own_code = frozenset({code} | ({prelude_code} if prelude_code is not None else set()))
     about_class = is_class_under_test(name, classes) and "." not in entry_point
     return CompiledTest(
-        code, prelude_code, bool(checks), tests, assigned, imported, literals, own_code, ahead, about_class, watches
-    )
+        code, prelude_code, bool(checks), tests, assigned, imported, literals, own_code, ahead, about_class, watches,
+        () if checks else _program_classes(tree, before, name),
+    )  # fmt: skip
+
+
+def _program_classes(tree: ast.Module, prelude: ast.Module, entry_point: str) -> tuple[str, ...]:
+    """Names written like classes that a list of asserts uses and nobody but the program can define."""
+    known = {entry_point, instrument.RECORDER, *vars(builtins)}
+    for node in (*ast.walk(tree), *ast.walk(prelude)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            known.add(node.name)
+        elif isinstance(node, ast.alias):
+            known.add((node.asname or node.name).partition(".")[0])
+    used = dataflow.names_in(tree) - dataflow.stored_in(tree) - dataflow.stored_in(prelude) - known
+    return tuple(sorted(name for name in used if is_class_under_test(name, ())))
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

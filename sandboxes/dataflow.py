@@ -37,26 +37,111 @@ def dependent_names(tree: ast.AST, roots: set[str]) -> set[str]:
 
 def _flows(tree: ast.AST) -> Iterator[tuple[set[str], set[str]]]:
     """(names read, names that come to depend on them) of every construct that moves values."""
-    parameters = {
-        node.name: {argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+    functions = functions_in(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
             yield names_in(node), stored_in(node) | _receivers(node)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield names_in(node), {node.name}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
+            for argument, parameter in bound_arguments(node, functions[node.func.id]):
+                yield names_in(argument), {parameter}
+                if isinstance(argument, ast.Name):
+                    yield {parameter}, {argument.id}
         elif isinstance(node, ast.Call):
-            handed = names_in(node)
-            yield handed, _changed_by_call(node)
-            if isinstance(node.func, ast.Name) and node.func.id in parameters:
-                inside = [*node.args, *[word.value for word in node.keywords]]
-                yield set().union(*map(names_in, inside)), parameters[node.func.id]
+            yield names_in(node), _changed_by_call(node)
         elif isinstance(node, ast.comprehension):
             yield names_in(node.iter), stored_in(node.target)
         elif isinstance(node, _BRANCHING):
             yield _deciding(node), stored_in(node) | _handler_names(node)
+
+
+def functions_in(tree: ast.AST) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions that a test defines, by name."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {node.name: node for node in nodes}
+
+
+def bound_arguments(call: ast.Call, function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[ast.expr, str]]:
+    """(argument, parameter) of a call of a function of the test; all parameters where it cannot be told which."""
+    parameters = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    every = [*parameters, *[argument.arg for argument in function.args.kwonlyargs]]
+    every += [extra.arg for extra in (function.args.vararg, function.args.kwarg) if extra is not None]
+    certain = not any(isinstance(argument, ast.Starred) for argument in call.args)
+    for place, argument in enumerate(call.args):
+        names = parameters[place : place + 1] if certain and place < len(parameters) else every
+        yield from ((argument, name) for name in names)
+    for word in call.keywords:
+        yield from ((word.value, name) for name in ([word.arg] if word.arg in every and word.arg else every))
+
+
+def recursive_functions(tree: ast.AST) -> set[str]:
+    """The functions of a test that may call themselves, be it by way of others."""
+    functions = functions_in(tree)
+    reached = {name: names_in(node) & functions.keys() for name, node in functions.items()}
+    for _ in functions:
+        reached = {name: found.union(*[reached[other] for other in found]) for name, found in reached.items()}
+    return {name for name, found in reached.items() if name in found}
+
+
+_LENGTHENING = ("extend", "update", "insert")
+_AS_LONG = ("enumerate", "list", "tuple", "sorted", "reversed", "iter", "set", "len")
+
+
+class Sizes:
+    """How often a loop of the test goes round: whether a program decides it by what it answers."""
+
+    def __init__(self, tree: ast.AST, dependent: set[str]):
+        self.dependent, self.names = dependent, set[str]()  # names whose length the program decides
+        functions = functions_in(tree)
+        while True:
+            before = len(self.names)
+            for node in ast.walk(tree):
+                for value, targets in _bindings(node, functions):
+                    if self.decided_by_program(value):
+                        self.names |= targets & dependent
+            if len(self.names) == before:
+                return
+
+    def decided_by_program(self, node: ast.expr) -> bool:
+        """Whether the number of items of an expression depends on the answers."""
+        if isinstance(node, ast.Name):
+            return node.id in self.names
+        if isinstance(node, ast.List | ast.Tuple | ast.Constant):
+            return any(isinstance(item, ast.Starred) and names_in(item) & self.dependent for item in _items(node))
+        if isinstance(node, ast.ListComp | ast.GeneratorExp):
+            return any(
+                self.decided_by_program(part.iter) or any(names_in(test) & self.dependent for test in part.ifs)
+                for part in node.generators
+            )
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id == "zip":
+                return all(map(self.decided_by_program, node.args))
+            if node.func.id in _AS_LONG and len(node.args) >= 1:
+                return self.decided_by_program(node.args[0])
+            if node.func.id == "range":
+                return any(map(self.decided_by_program, node.args))
+        return bool(names_in(node) & self.dependent)
+
+
+def _items(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.List | ast.Tuple) else []
+
+
+def _bindings(
+    node: ast.AST, functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef]
+) -> Iterator[tuple[ast.expr, set[str]]]:
+    """(value, names bound to it or lengthened by it)."""
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
+        yield node.value, stored_in(node)
+    elif isinstance(node, ast.For | ast.comprehension):
+        yield node.iter, stored_in(node.target)  # an item of an answer is an answer
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
+        for argument, parameter in bound_arguments(node, functions[node.func.id]):
+            yield argument, {parameter}
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LENGTHENING:
+        for argument in node.args if isinstance(node.func.value, ast.Name) else ():
+            yield argument, names_in(node.func.value)
 
 
 def _receivers(node: ast.AST) -> set[str]:
@@ -95,8 +180,8 @@ def looks_for_changes(tree: ast.AST, roots: set[str]) -> bool:
     otherwise let a program choose what is expected.
     """
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and names_in(node.func) & roots]
-    handed = {found.id for call in calls for found in map(_handed, call.args) if isinstance(found, ast.Name)}
-    handed |= {word.value.id for call in calls for word in call.keywords if isinstance(word.value, ast.Name)}
+    values = [argument for call in calls for argument in (*call.args, *[word.value for word in call.keywords])]
+    handed = set().union(*[_handed(value) for value in values])
     answers = roots | {
         name
         for node in ast.walk(tree)
@@ -115,8 +200,11 @@ def _is_about(node: ast.AST, handed: set[str], answers: set[str]) -> bool:
     return is_call and bool(names_in(node) & handed) and not names_in(node) & answers
 
 
-def _handed(argument: ast.expr) -> ast.expr:
-    return argument.value if isinstance(argument, ast.Starred) else argument
+def _handed(argument: ast.expr) -> set[str]:
+    """The variable that is handed over, or of which a part is. What a call makes is new, and seen by nobody else."""
+    while isinstance(argument, ast.Starred | ast.Subscript | ast.Attribute):
+        argument = argument.value
+    return {argument.id} if isinstance(argument, ast.Name) else set()
 
 
 def _compares_a_part(node: ast.Compare, handed: set[str], answers: set[str]) -> bool:

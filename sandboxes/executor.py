@@ -47,6 +47,8 @@ class LocalExecutor:
         job_uid = host.spare_uid(rootfs.readable_dirs()) if tier != "A" else 1000 if self.mapping else None
         self.scratch = None if tier == "A" else host.make_scratch(job_uid)
         self.scratch_keeper = None if self.scratch is None else Scratch(self.scratch)
+        if self.scratch_keeper is not None:
+            self.scratch_keeper.lock()
         name = f"{host.slot_name(os.getpid())}{next(_generation)}"
         self.cgroup = None if engine else host.Cgroup.create(name, limits)
         self.lacks = [] if self.cgroup or engine else ["cgroup"]
@@ -136,6 +138,7 @@ class LocalExecutor:
         if self.zygote is not None:
             self.zygote.control.close()
             self.zygote.end()
+            host.reap_orphans()
         if self.cgroup is not None:
             self.cgroup.remove()
         if self.scratch_keeper is not None:

@@ -66,8 +66,9 @@ _BUILTINS = frozenset(dir(__import__("builtins")))
 
 def _called_names(tree: ast.AST) -> list[str]:
     """Names of the functions that are called, in the order of the text."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    return [node.func.id for node in sorted(calls, key=lambda call: (call.lineno, call.col_offset))]
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = [function for function in functions if isinstance(function, ast.Name)]
+    return [name.id for name in sorted(names, key=lambda name: (name.lineno, name.col_offset))]
 
 
 def _defined_names(setup: str) -> set[str]:

@@ -6,6 +6,7 @@ Raises JobError if the test itself is unusable, ProgramEnded if a limit of the p
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +32,19 @@ def run_test(compiled: CompiledTest, entry_point: str, session: Session, stop_at
     """Execute the test against the proxy."""
     recorder = Recorder(session, stop_at_failure, lambda error: _blame_test(error, session, compiled))
     candidate = Candidate(session, entry_point)
-    session.namespace = namespace = {"__name__": "test", RECORDER: recorder}
+    namespace: dict[str, Any] = {"__name__": "test", RECORDER: recorder}
+    session.namespace = namespace
     namespace["__builtins__"] = guards.builtins_for(session, compiled.own_text)
     guards.begin(session, compiled.own_code)
     error: BaseException | None = None
+    recorder.callers.append(sys._getframe())
     try:
         if compiled.prelude is not None:
             exec(compiled.prelude, namespace)  # trusted text
         namespace[candidate.__name__] = candidate
+        for name in compiled.program_classes:
+            namespace[name] = session.operate("name", name)
+        session.num_answers = session.num_told = 0
         exec(compiled.code, namespace)  # trusted text
         if compiled.has_check:
             namespace["check"](candidate)
@@ -113,6 +119,7 @@ def describe(error: BaseException) -> str:
 def run_calls(calls: list[Any], session: Session, stop_at_failure: bool) -> Score:
     """Compare the answers to calls that have been sent ahead. `calls` holds (args, kwargs, expected)."""
     recorder = Recorder(session, stop_at_failure, lambda error: None)
+    recorder.callers.append(sys._getframe(1))
     try:
         for args, kwargs, expected in calls:
             with recorder.test(0):

@@ -107,14 +107,14 @@ def builtins_for(session: Session, own_text: frozenset[str]) -> dict[str, Any]:
         """`eval`; of an answer: its value in the program's process, with the names handed over and no others."""
         if not isinstance(source, Text) and (is_own(source) or not isinstance(source, str)):
             return run_own(_allowing(session, builtins.eval), source, names, local_names)
-        return session.operate("eval", _text_of(source), _visible(names, local_names))
+        return session.operate("eval", _text_of(source), _visible(names, local_names, session))
 
     def guarded_exec(source: Any, names: Any = None, local_names: Any = None, /) -> None:
         """`exec`; of an answer: done by the program, what it defines is handed back."""
         if not isinstance(source, Text) and (is_own(source) or not isinstance(source, str)):
             run_own(_allowing(session, builtins.exec), source, names, local_names)
             return
-        defined = session.operate("exec", _text_of(source), _visible(names, local_names))
+        defined = session.operate("exec", _text_of(source), _visible(names, local_names, session))
         target = local_names if local_names is not None else names if names is not None else sys._getframe(1).f_globals
         if isinstance(defined, dict):
             target.update((key, value) for key, value in defined.items() if _may_define(key, target, session))
@@ -124,7 +124,13 @@ def builtins_for(session: Session, own_text: frozenset[str]) -> dict[str, Any]:
             return builtins.compile(source, filename, mode, *args, **kwargs)
         return Text(source, mode)
 
-    replaced = {"eval": guarded_eval, "exec": guarded_exec, "compile": guarded_compile, "input": _no_input}
+    replaced = {
+        "eval": guarded_eval,
+        "exec": guarded_exec,
+        "compile": guarded_compile,
+        "input": _no_input,
+        "locals": _locals,
+    }
     return {**vars(builtins), **replaced}
 
 
@@ -144,10 +150,22 @@ def _text_of(source: str | Text) -> str:
     return source.text if isinstance(source, Text) else source
 
 
-def _visible(names: Any, local_names: Any) -> dict[str, Any]:
+class _Scope(dict[str, Any]):
+    """What `locals()` gives a test."""
+
+
+def _visible(names: Any, local_names: Any, session: Session) -> dict[str, Any]:
     """The names that the test hands over explicitly. Its variables stay unseen: among them is what it expects."""
-    found = {**(names or {}), **(local_names or {})}
-    return {key: value for key, value in found.items() if isinstance(key, str) and key != "__builtins__"}
+    given = [scope for scope in (names, local_names) if scope and not _is_scope(scope, session)]
+    return {key: value for scope in given for key, value in scope.items() if isinstance(key, str) and key[:2] != "__"}
+
+
+def _is_scope(names: Any, session: Session) -> bool:
+    return isinstance(names, _Scope) or names is session.namespace
+
+
+def _locals() -> _Scope:
+    return _Scope(sys._getframe(1).f_locals)
 
 
 def _may_define(name: Any, target: dict[str, Any], session: Session) -> bool:

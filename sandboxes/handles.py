@@ -7,8 +7,8 @@ class itself is under test. Runs in the judge; no code of the program does.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Protocol, cast
 
 _EXACT_ITEMS = 64  # drawn one by one, so that the program is asked for nothing that the test does not want
 _MOST_AHEAD = 4096
@@ -32,7 +32,7 @@ class Session(Protocol):
 
     class_under_test: bool
 
-    def operate(self, name: str, *args: Any, **kwargs: Any) -> Any: ...
+    def operate(self, name: str, /, *args: Any, **kwargs: Any) -> Any: ...
 
     def class_named(self, name: str) -> type | None: ...
 
@@ -56,8 +56,12 @@ class Handle:
     def __delattr__(self, name: str) -> None:
         self._session.operate("delattr", self, name)
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return self._stands_for()
+
+    def _stands_for(self) -> type:
+        """What `isinstance` and `__class__` say: the test's own class of that name, if it has one."""
         known = self._session.class_named(self._class_name) if self._module == "solution" else None
         return known or type(self)
 
@@ -67,7 +71,7 @@ class Handle:
     def __contains__(self, item: Any) -> bool:
         if self._session.class_under_test:
             return self._session.operate("contains", self, item) is True
-        return any(item is each or item == each for each in self)
+        return any(item is each or item == each for each in cast(Iterable[Any], self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise self._refusal()
@@ -102,10 +106,9 @@ class IteratorHandle(Handle):
         super().__init__(session, number, class_name, module)
         self.__dict__.update(_items=drawn(session, self))
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    def _stands_for(self) -> type:
         known = getattr(builtins, self._class_name, None) if self._module == "builtins" else None
-        return known if isinstance(known, type) else super().__class__
+        return known if isinstance(known, type) else super()._stands_for()
 
     def _compare(self, name: str, other: Any) -> Any:
         return NotImplemented  # an iterator equals itself only
@@ -209,7 +212,7 @@ def _complete() -> None:
     for name in ("and", "or", "xor"):
         setattr(Handle, f"__{name}__", _arithmetic(f"{name}_"))
         setattr(Handle, f"__r{name}__", _arithmetic(f"{name}_", swapped=True))
-    Handle.__exit__ = lambda self, kind, error, trace: self._session.operate("leave", self, None) is True  # type: ignore[attr-defined]
+    setattr(Handle, "__exit__", lambda self, *_: self._session.operate("leave", self, None) is True)  # noqa: B010
 
 
 _complete()

@@ -82,6 +82,50 @@ def sweep(judge_pid: int) -> None:
                 Scratch(path).remove()  # not rmtree, which recurses as deep as a program has nested directories
 
 
+def sweep_stale() -> None:
+    """Delete scratch directories whose judge is gone, left by a kill of judge and trainer together."""
+    for name in os.listdir(tempfile.gettempdir()):
+        words = name.split("-")
+        if words[0] != "sandbox" or len(words) < 3 or not words[1].isdigit() or os.path.exists(f"/proc/{words[1]}"):
+            continue
+        with contextlib.suppress(OSError):
+            keeper = Scratch(os.path.join(tempfile.gettempdir(), name))
+            if keeper.lock():  # not that of a judge in another container, whose process we cannot see
+                keeper.remove()
+            else:
+                keeper.close()
+
+
+def reap_session(session: int, seconds: float = 2.0) -> None:
+    """Collect what a killed judge has left to this process, if it is the one to which orphans fall: process 1."""
+    deadline = time.monotonic() + seconds
+    while (orphans := _children_of_session(session)) and time.monotonic() < deadline:
+        for pid in orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+
+
+def reap_orphans(seconds: float = 2.0) -> None:
+    """Collect all children of this process, which has none that it still needs."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.002)
+
+
+def _children_of_session(session: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+                if int(fields[1]) == os.getpid() and int(fields[3]) == session:
+                    found.append(int(name))
+    return found
+
+
 def slot_name(judge_pid: int) -> str:
     """Prefix of everything that a judge's slot leaves on the host."""
     return f"sandbox-{judge_pid}-"
@@ -89,6 +133,7 @@ def slot_name(judge_pid: int) -> str:
 
 def make_scratch(uid: int | None) -> str:
     """An empty directory for the programs of a slot that has no file system of its own."""
+    sweep_stale()
     path = tempfile.mkdtemp(prefix=slot_name(os.getpid()))
     if uid is not None:
         os.chown(path, uid, uid)

@@ -7,7 +7,8 @@ told apart (a try statement, an `if` that raises) counts as one. Pure functions 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sandboxes import dataflow
 
@@ -17,12 +18,13 @@ _ASSERTING = ("assert", "check", "expect", "verify")
 
 
 @dataclass
-class Instrumented:
-    """The changed tree, in place, and the numbers of the assertions in the body that is run."""
+class _State:
+    """What is known of the test that is being changed."""
 
     dependent: set[str]
+    sizes: dataflow.Sizes
+    checking: set[str]  # functions of the test with assertions in them, or in what they call
     num_tests: int = 0
-    inside: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def instrument(tree: ast.Module, roots: set[str]) -> tuple[int, ...]:
@@ -30,20 +32,29 @@ def instrument(tree: ast.Module, roots: set[str]) -> tuple[int, ...]:
 
     `roots`: the names under which the program is called.
     """
-    state = Instrumented(dataflow.dependent_names(tree, roots))
-    for node in [found for found in ast.walk(tree) if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef)]:
-        if node.name != "check":
-            node.body, _ = _block(node.body, state)
+    dependent = dataflow.dependent_names(tree, roots)
+    functions = dataflow.functions_in(tree)
+    helpers = set(functions) - dataflow.recursive_functions(tree) - {"check"}
+    state = _State(dependent, dataflow.Sizes(tree, dependent), _checking(functions))
+    for name in helpers:
+        functions[name].body, _ = _block(functions[name].body, state)
     checks = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
-    top_level, numbers = _block(tree.body, state)
-    tree.body = top_level
+    tree.body, numbers = _block(tree.body, state)
     for node in checks:
         node.body, numbers = _block(node.body, state)
     ast.fix_missing_locations(tree)
     return tuple(numbers)
 
 
-def _block(statements: list[ast.stmt], state: Instrumented) -> tuple[list[ast.stmt], list[int]]:
+def _checking(functions: Mapping[str, ast.AST]) -> set[str]:
+    """The functions with assertions in them, or in what they call."""
+    found = {name for name, node in functions.items() if _asserts(node) or _raises(node)}
+    for _ in functions:
+        found |= {name for name, node in functions.items() if dataflow.names_in(node) & found}
+    return found
+
+
+def _block(statements: list[ast.stmt], state: _State) -> tuple[list[ast.stmt], list[int]]:
     """The statements, instrumented, and the numbers of the tests among and below them."""
     changed: list[ast.stmt] = []
     numbers: list[int] = []
@@ -54,15 +65,17 @@ def _block(statements: list[ast.stmt], state: Instrumented) -> tuple[list[ast.st
     return changed, numbers
 
 
-def _statement(node: ast.stmt, state: Instrumented) -> tuple[ast.stmt, list[int]]:
+def _statement(node: ast.stmt, state: _State) -> tuple[ast.stmt, list[int]]:
     if isinstance(node, _DEFINITIONS) or not dataflow.names_in(node) & state.dependent:
         return node, []
     if isinstance(node, ast.Assert):
         return _recorded("test", node, state)
+    if isinstance(node, ast.For | ast.While) and _asks_the_program(node, state):
+        return _recorded("test", node, state) if _can_fail(node, state) else (node, [])
     if isinstance(node, ast.For):
         return _loop(node, state)
     if isinstance(node, ast.Try):
-        return _recorded("test", node, state) if _can_fail(node) else (node, [])
+        return _recorded("test", node, state) if _can_fail(node, state) else (node, [])
     if isinstance(node, ast.If):
         if _raises(node) and not _asserts(node):
             return _recorded("test", node, state)
@@ -73,12 +86,20 @@ def _statement(node: ast.stmt, state: Instrumented) -> tuple[ast.stmt, list[int]
         if _asserts(node) or _raises(node):
             return _parts(node, state, ("body",))
         return _recorded("test", node, state) if _expects_an_error(node) else (node, [])
-    if isinstance(node, ast.Expr) and _is_assertion_call(node.value):
+    if isinstance(node, ast.Expr) and _is_assertion_call(node.value, state.checking):
         return _recorded("calls", node, state)
     return node, []
 
 
-def _parts(node: ast.stmt, state: Instrumented, fields: tuple[str, ...]) -> tuple[ast.stmt, list[int]]:
+def _asks_the_program(node: ast.For | ast.While, state: _State) -> bool:
+    """Whether the program decides how often a loop goes round: then it is one test, or length would pay."""
+    if isinstance(node, ast.While):
+        return True
+    endless = any(word in ast.unparse(node.iter) for word in ("count(", "cycle(", "repeat("))
+    return endless or state.sizes.decided_by_program(node.iter)
+
+
+def _parts(node: ast.stmt, state: _State, fields: tuple[str, ...]) -> tuple[ast.stmt, list[int]]:
     numbers: list[int] = []
     for name in fields:
         body, inside = _block(getattr(node, name), state)
@@ -87,14 +108,14 @@ def _parts(node: ast.stmt, state: Instrumented, fields: tuple[str, ...]) -> tupl
     return node, numbers
 
 
-def _recorded(method: str, node: ast.stmt, state: Instrumented) -> tuple[ast.stmt, list[int]]:
+def _recorded(method: str, node: ast.stmt, state: _State) -> tuple[ast.stmt, list[int]]:
     """`with __recorder__.METHOD(NUMBER): node`."""
     number = state.num_tests
     state.num_tests += 1
     return _with(f"{RECORDER}.{method}({number})", [node], node), [number]
 
 
-def _loop(node: ast.For, state: Instrumented) -> tuple[ast.stmt, list[int]]:
+def _loop(node: ast.For, state: _State) -> tuple[ast.stmt, list[int]]:
     """A loop with tests in it: each iteration is tried, whatever becomes of the others."""
     node.orelse, after = _block(node.orelse, state)
     node.body, numbers = _block(node.body, state)
@@ -138,17 +159,19 @@ def _raises(node: ast.AST) -> bool:
     )
 
 
-def _can_fail(node: ast.Try) -> bool:
-    return _asserts(node) or _raises(node)
+def _can_fail(node: ast.AST, state: _State) -> bool:
+    calls = (each for each in _inside(node) if isinstance(each, ast.Call))
+    return _asserts(node) or _raises(node) or any(_is_assertion_call(call, state.checking) for call in calls)
 
 
 def _expects_an_error(node: ast.With | ast.AsyncWith) -> bool:
     return any("raises" in ast.unparse(item.context_expr).lower() for item in node.items)
 
 
-def _is_assertion_call(node: ast.expr) -> bool:
-    """A call of what is named like an assertion: `assertion(...)`, `np.testing.assert_allclose(...)`."""
+def _is_assertion_call(node: ast.expr, checking: set[str]) -> bool:
+    """A call of the test's own function, or of what is named like an assertion: `np.testing.assert_allclose(...)`."""
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return any(word in name.lower() for word in _ASSERTING)
+    own = isinstance(node.func, ast.Name) and name in checking
+    return own or any(word in name.lower() for word in _ASSERTING)

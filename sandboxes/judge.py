@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sandboxes import backends, codec, framing, grading, guards, proxy, replies, worker
+from sandboxes import backends, codec, framing, grading, guards, kernel, proxy, replies, worker
 from sandboxes.comparison import matches
 from sandboxes.compiled_test import CompiledTest, compile_test
 from sandboxes.contract import JobError, Outcome
@@ -41,6 +41,7 @@ def main(descriptor: int, config_text: str) -> None:
     config = json.loads(config_text)
     signal.signal(signal.SIGALRM, _on_alarm)
     link = socket.socket(fileno=descriptor)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # the zygote's own children are to be collected here
     guards.install()
     sys.meta_path.append(Finder(config["test_packages"]))
     sys.set_int_max_str_digits(_MOST_DIGITS)
@@ -151,6 +152,9 @@ class Judge:
         verdicts: list[dict[str, Any]] = []
         results: list[bool] = []
         num_slow = 0
+        largest = max(len(stdin.encode("utf-8", "surrogatepass")) for stdin, _ in request["cases"])
+        if largest > min(self.limits["file_bytes"], self.limits["disk_bytes"]):
+            raise JobError(f"an input of {largest} bytes exceeds Limits.file_bytes or disk_bytes")
         for stdin, expected in request["cases"]:
             executor, program = self._open_program()
             try:

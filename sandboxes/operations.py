@@ -113,7 +113,7 @@ class Objects:
             return iter(body[1])
         if body[0] == "instance":
             kind = self.names.get(body[1])
-            made = object.__new__(kind if isinstance(kind, type) else type(body[1], (), {}))
+            made: Any = object.__new__(kind if isinstance(kind, type) else type(body[1], (), {}))
             made.__dict__.update(body[2])
             return made
         return self.numbered[body[0]]
@@ -136,8 +136,8 @@ class Objects:
 
     def _draw(self, iterator: Any, most: int) -> tuple[list[Any], bool]:
         """Up to `most` items, and whether the iterator has ended. An error is raised after the items before it."""
-        if (error := self.errors.pop(id(iterator), None)) is not None:
-            raise error
+        if (earlier := self.errors.pop(id(iterator), None)) is not None:
+            raise earlier
         items: list[Any] = []
         while len(items) < most:
             try:

@@ -28,10 +28,19 @@ def locate(packages: Sequence[str], optional: bool = False) -> dict[str, str]:
                 continue
             raise ValueError(f"packages: {name!r} is not an installed package")
         found.update(_entry(spec))
-        owners = metadata.packages_distributions().get(name, [])
+        owners = [name] if _is_distribution(name) else metadata.packages_distributions().get(name, [])
         for distribution in _with_requirements(owners):
             found.update(_entries(distribution))
     return found
+
+
+def _is_distribution(name: str) -> bool:
+    """Whether a distribution bears the name of its package: the usual case, and far quicker to find than others."""
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _entry(spec: ModuleSpec) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ import builtins
 import re
 import sys
 import threading
+import types
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
@@ -206,6 +207,8 @@ class Session:
         if callable(value):
             self._functions.append(value)
             return ["function", len(self._functions) - 1]
+        if kind is types.CoroutineType:  # an answer: no reason to leave the program unscored
+            raise TypeError("a coroutine that was not awaited cannot be handed back")
         if hasattr(kind, "__next__"):
             return ["items", encoder.wrap(list(islice(value, _MOST_ITEMS)), depth - 1)]
         return None
@@ -232,8 +235,9 @@ class Session:
             found = self.namespace.get(name)
         else:
             found = getattr(builtins if module == "builtins" else sys.modules.get(module), name, None)
-        known = issubclass(type(found), type) and issubclass(found, Exception) and found is not Exception
-        return found if known else None
+        if found is None or not issubclass(type(found), type):  # not isinstance, as above
+            return None
+        return found if issubclass(found, Exception) and found is not Exception else None
 
 
 def _instance(kind: type[Exception], message: str, args: tuple[Any, ...], details: dict[str, Any]) -> Exception:

@@ -6,6 +6,7 @@ A directory that cannot be emptied is reported, and the slot is then replaced as
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
@@ -38,6 +39,14 @@ class Scratch:
             return False
         self.pristine = self._state()
         return empty
+
+    def lock(self) -> bool:
+        """Whether nobody else has locked the directory. The lock lasts as long as the descriptor is open."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -50,9 +50,9 @@ def _finish() -> tuple[bytes, bytes]:
     """Wait for threads, run what was registered for the exit, write out what is buffered."""
     try:
         if (threading := sys.modules.get("threading")) is not None:
-            threading._shutdown()  # type: ignore[attr-defined]
+            threading._shutdown()
         if (atexit := sys.modules.get("atexit")) is not None:
-            atexit._run_exitfuncs()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
         sys.stdout.flush()
     except BaseException as error:
         return replies.failure(error, replies.RAISED)

@@ -98,4 +98,5 @@ class Slot:
             self.process.kill()
             self.process.wait()
         if self.process.returncode != 0:
+            host.reap_session(self.process.pid)
             host.sweep(self.process.pid)

@@ -83,7 +83,7 @@ _FACTORIES: dict[str, Callable[[], Any]] = {k.__name__: k for k in (int, float, 
 def _factory(made_by: Any) -> str | None:
     """The name of a default factory; a test that relies on any other gets a KeyError."""
     name = getattr(made_by, "__name__", None)
-    return name if _FACTORIES.get(name) is made_by and name is not None else None
+    return name if isinstance(name, str) and _FACTORIES.get(name) is made_by else None
 
 
 def _counter(items: dict[Any, Any]) -> Any:

@@ -51,7 +51,17 @@ class Worker:
         self.module, self.function = module, function
         self.frames, self._send = frames, send
         self.result_bytes, self.result_depth = result_bytes, result_depth
-        self.objects = operations.Objects(module.__dict__, function, self._call_back)
+        self._objects: operations.Objects | None = None
+
+    @property
+    def objects(self) -> operations.Objects:
+        """What stays here. Most programs answer with data: they are spared the memory pages."""
+        if self._objects is None:
+            self._objects = operations.Objects(self.module.__dict__, self.function, self._call_back)
+        return self._objects
+
+    def _keep(self, value, encoder, depth: int) -> list | None:
+        return self.objects.keep(value)
 
     def reply(self, frame: bytes) -> None:
         """Do what `frame` asks for and send the answer."""
@@ -84,7 +94,7 @@ class Worker:
         except BaseException as error:
             return failure(error, RAISED)
         try:
-            body = encode(result, self.result_depth, self.objects.keep, watch.numbers if watch is not None else None)
+            body = encode(result, self.result_depth, self._keep, watch.numbers if watch is not None else None)
         except (NotData, RecursionError):
             return TOO_LARGE, b""
         except BaseException as error:
@@ -93,13 +103,13 @@ class Worker:
 
     def _changed(self, watch: _Watch) -> bytes:
         try:
-            return watch.report(self.result_depth, self.objects.keep)
+            return watch.report(self.result_depth, self._keep)
         except BaseException:
             return b""  # what it has put there does not travel: the test sees its arguments as they were
 
     def _call_back(self, number: int, args: tuple, kwargs: dict):
         """The result of a function of the test, which runs there. Raises what it raises."""
-        self._send(CALLBACK, encode([number, args, kwargs], self.result_depth, self.objects.keep))
+        self._send(CALLBACK, encode([number, args, kwargs], self.result_depth, self._keep))
         for frame in self.frames:
             if frame[:1] == OPERATION:
                 name, values, _ = self.objects.decode(frame[5:])

@@ -1,7 +1,7 @@
 """Every program of the catalogue attacks; a right answer means that its attack worked. None may pass in tier A or B."""
 
 import pytest
-from sandbox_helpers import hostile_programs, job_of
+from sandbox_helpers import SEALED_TEST, hostile_programs, job_of
 
 from sandboxes import Outcome, Verdict
 
@@ -25,3 +25,6 @@ def test_attack_fails_with_the_expected_verdict(verdicts, name):
     assert isinstance(verdict, Verdict), verdict
     assert verdict.outcome is not Outcome.PASSED, "breached"
     assert verdict.outcome.value in expected, verdict
+    source = next(source for known, source, _ in PROGRAMS if known == name)
+    if job_of(source).test == SEALED_TEST:  # partial credit cannot be had either
+        assert verdict.passed_fraction == 0, verdict
