@@ -130,7 +130,9 @@ def _helpers(head: str, entry_point: str) -> str:
 
 def _without_future(code: str) -> tuple[str, str]:
     """(the `from __future__` imports at the start of the code, the code without them)."""
-    found, kept, position = [], [], 0
+    found: list[str] = []
+    kept: list[str] = []
+    position = 0
     while True:
         opening = PROLOGUE.match(code, position)
         assert opening is not None  # it matches nothing at all as well
