@@ -38,7 +38,7 @@ def main() -> None:
     distributed.set_threads(config.num_threads)
     check_batch(config)
     stages = Stages(quiet=not distributed.is_main())
-    context = run_setup.prepare(config, stages)
+    context = run_setup.prepare(config, stages, with_anchor=False)
     train_examples, heldout, num_unscored = make_examples(config, context, stages)
     model, tokenizer = make_reward_model(config, context)
     with stages("train", f"{config.reward_model.num_steps} steps on {len(train_examples)} answers"):

@@ -13,7 +13,7 @@ LAYERS = (
     ("progress",),
     ("maths", "config"),
     ("distributed",),
-    ("stage_cache",),
+    ("stage_cache", "parquet_shards"),
     ("models",),
     ("generation",),
     ("teachers", "tasks", "data"),
@@ -24,12 +24,14 @@ LAYERS = (
     ("run_setup",),
     ("reporting",),
     ("reward_model",),
+    ("student_stages",),
     ("doctor", "pipeline"),
     ("cli",),
     ("launch",),
 )
 LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
+TORCH_FREE += ("config/training", "config/ranges", "config/reference")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 

@@ -19,7 +19,7 @@ from ..config import ConfigError, DataConfig
 from ..evals.engine import Student, complete, shown
 from ..evals.statistics import quantile
 from ..generation.sampling import Sampling
-from ..models.tokenizers import check_same_tokenizer
+from ..models.tokenizers import check_same_tokenizer, prompt_ids
 from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answers, load_task
 from ..tasks.programs import first_solution
 from ..types import Problem
@@ -166,7 +166,7 @@ def _headline(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> 
 def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, case: Case) -> list[Finding]:
     """Prompt lengths against the limit of the plan and the model's positions."""
     texts = [shown(task, problem, tokenizer) for problem in problems]
-    lengths = sorted(len(ids) for ids in tokenizer(texts)["input_ids"])
+    lengths = sorted(len(ids) for ids in prompt_ids(tokenizer, texts))
     words = (
         f"median {quantile(lengths, 0.5):.0f}, 99 % below {quantile(lengths, 0.99):.0f}, longest {lengths[-1]} tokens"
     )
@@ -225,8 +225,7 @@ def entropy_findings(name: str, model: Student, texts: Sequence[str], num_tokens
 def own_entropy(teacher: Student, texts: Sequence[str], num_tokens: int) -> float:
     """Mean entropy in nats of the distributions that a greedy answer was taken from."""
     total, count = 0.0, 0
-    for text in texts:
-        ids = teacher.tokenizer(text)["input_ids"]
+    for ids in prompt_ids(teacher.tokenizer, texts):
         answer = complete(teacher, [ids], Sampling(num_tokens, temperature=0.0))[0].token_ids
         logits = teacher.model(torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1, : len(teacher.tokenizer)]
         total += torch.distributions.Categorical(logits=logits.float()).entropy().sum().item()

@@ -67,7 +67,7 @@ def test_the_command_answers_a_typo_before_torch_and_names_the_nearest_key():
     ("settings", "message"),
     [
         ({"reward_model.num_steps": 0}, "reward_model.num_steps must be at least 1"),
-        ({"reward_model.teacher_dropout": 1.5}, "share between 0 and 1"),
+        ({"reward_model.teacher_dropout": 1.5}, "teacher_dropout must be at least 0 and at most 1"),
         ({"reward_model.objective": "ranking"}, "not one of regression, preference"),
         ({"rewards": [{"fn": "learned", "kwargs": {"model": "x"}}]}, "cannot learn from `learned`"),
         ({"rewards": [{"fn": "bleu", "weight": 0}]}, "all weights are 0"),
