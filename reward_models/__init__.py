@@ -4,7 +4,7 @@ Every function keeps the calling convention of TRL's GRPOTrainer; `RewardBlend` 
 Importing this package imports neither torch nor any grader: names are resolved when they are used.
 """
 
-from .base import RewardError, RewardSpec, WeightSchedule, resolve, validate
+from .base import RewardError, RewardSpec, Unscored, WeightSchedule, resolve, validate
 from .blend import BlendedScores, PendingScores, RewardBlend
 from .registry import VERIFYING_REWARDS
 
@@ -15,6 +15,7 @@ __all__ = [
     "RewardBlend",
     "RewardError",
     "RewardSpec",
+    "Unscored",
     "WeightSchedule",
     "resolve",
     "validate",

@@ -5,13 +5,25 @@ It will not call a function (calling.py), nor add scores up (blend.py).
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from .registry import nearest, resolve, validate
 
-__all__ = ["RewardError", "RewardFunction", "RewardSpec", "WeightSchedule", "resolve", "text_of", "validate"]
+__all__ = [
+    "RewardError",
+    "RewardFunction",
+    "RewardSpec",
+    "Unscored",
+    "WeightSchedule",
+    "number_or_none",
+    "numbers_or_none",
+    "resolve",
+    "text_of",
+    "validate",
+]
 
 NORMALIZATIONS = ("none", "running", "rank")
 ON_ERROR = ("raise", "skip")
@@ -21,15 +33,57 @@ Messages = list[dict[str, Any]]
 
 
 class RewardFunction(Protocol):
-    """One score per completion, None where a completion cannot be scored; the convention of TRL's GRPOTrainer 1.16.
+    """One score per completion; the convention of TRL's GRPOTrainer 1.16.
 
-    Called with keywords only: `prompts`, `completions`, `completion_ids`, every dataset column (each a list as long as
-    the batch), `trainer_state`, `log_extra(column, values)`, `log_metric(name, value)`. It may be `async def`.
+    None says that the function does not apply to a completion, `Unscored` that it could not score it. Called with
+    keywords only: `prompts`, `completions` (texts, or messages for chat), `completion_ids`, every dataset column (each
+    a list as long as the batch), `trainer_state`, `log_extra(column, values)`, `log_metric(name, value)`. It may be
+    `async def`.
     """
 
     def __call__(
         self, *, prompts: list, completions: list, completion_ids: list[list[int]], **columns: Any
     ) -> list[float | None]: ...
+
+
+class Unscored(float):
+    """What a reward function returns for a completion that it should have scored and could not: NaN with a reason.
+
+    A row with such a part has no total at all: adding up the other parts would train trouble as a wrong answer. (None,
+    in contrast, leaves a part out that does not apply to the row.) Being NaN, it means None to TRL's GRPOTrainer.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> "Unscored":
+        """reason: a short word that metrics are counted under, such as `outage`; ValueError for anything else."""
+        if re.fullmatch(r"[a-z][a-z0-9_]{0,39}", reason) is None:
+            raise ValueError(f"the reason of Unscored is a word in lower case such as 'outage', not {reason!r}")
+        value = super().__new__(cls, math.nan)
+        value.reason = reason
+        return value
+
+    def __repr__(self) -> str:
+        return f"Unscored({self.reason!r})"
+
+    def __reduce__(self) -> tuple[type["Unscored"], tuple[str]]:
+        return Unscored, (self.reason,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unscored) and other.reason == self.reason
+
+    def __hash__(self) -> int:
+        return hash(self.reason)
+
+
+def number_or_none(score: float | None) -> float | None:
+    """The score, None where there is none for whatever reason."""
+    return None if isinstance(score, Unscored) else score
+
+
+def numbers_or_none(scores: Iterable[float | None]) -> list[float | None]:
+    """`number_or_none` of each."""
+    return [number_or_none(score) for score in scores]
 
 
 class RewardError(RuntimeError):
@@ -71,7 +125,7 @@ class RewardSpec:
 
     fn: short name, `pkg.mod:fn` or `./file.py:fn`. weight: taken as it stands, never renormalised; 0 logs only.
     kwargs: handed to the function on every call. name: under which it is logged (default: the function's own).
-    time_limit: seconds for one batch, None for no limit. on_error: "skip" turns a failure into None and counts it.
+    time_limit: seconds for one batch, None for no limit. on_error: "skip" turns a failure into Unscored and counts it.
     """
 
     fn: str

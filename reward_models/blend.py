@@ -1,37 +1,43 @@
 """Runs all reward functions of a run on a batch, beside the teacher's forward pass, and adds their scores up.
 
 It may assume that every process calls it equally often, with `gather` (if given) collecting over all of them.
-It will not renormalise weights, nor score what a function left unscored: such an item is None and counted.
+It will not renormalise weights. A part that does not apply to a row is left out of its total; a row with a part that
+could not be scored has no total.
 """
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .audit import Audit, AuditConfig
-from .base import RewardError, RewardSpec
+from .base import RewardError, RewardSpec, Unscored, numbers_or_none
 from .calling import AsyncLoop, BoundReward, CallResult, PendingCall
 from .normalize import RunningMoments, mean_and_std, rank
 from .registry import nearest, validate
 
-Gather = Callable[[list[float]], list[float]]
+Gather = Callable[[list], list]  # the lists of all processes, joined in rank order
 
 
 @dataclass
 class BlendedScores:
     """The scores of one batch.
 
-    total: weighted sum of the scored parts, None where no part that counts was scored. parts: raw scores by name.
-    metrics: `rewards/<name>/mean`, `/std` (population), `/unscored` and `/errors` (fractions of the batch), `/weight`,
-    `/seconds`; means and fractions are over all processes if `gather` is given. columns: from log_extra, this process.
+    total: weighted sum of the scored parts; None where no part that counts applied, and where one could not be scored:
+    `unscored` then has the reason, as "<name>: <reason>". parts: raw scores by name, None where there is none.
+    metrics: `rewards/<name>/mean`, `/std` (population), `/weight`, `/seconds`, and as fractions of the batch
+    `/unscored` (without a score for any reason), `/unscored_<reason>` (could not be scored) and `/errors` (the function
+    failed); `rewards/total/unscored` counts rows that should have a total. Means and fractions are over all processes
+    if `gather` is given. columns: from log_extra, this process.
     """
 
     total: list[float | None]
     parts: dict[str, list[float | None]]
     metrics: dict[str, float] = field(default_factory=dict)
     columns: dict[str, list] = field(default_factory=dict)
+    unscored: list[str | None] = field(default_factory=list)
 
 
 class RewardBlend:
@@ -136,11 +142,8 @@ class RewardBlend:
             raise RewardError("a reward function failed in another process; its error is told there")
         return results
 
-    def _pooled(self, scores: list[float | None]) -> list[float | None]:
-        if self._gather is None:
-            return scores
-        gathered = self._gather([math.nan if s is None else s for s in scores])
-        return [None if math.isnan(s) else s for s in gathered]
+    def _pooled(self, items: list) -> list:
+        return items if self._gather is None else self._gather(items)
 
     def _normalized(
         self, spec: RewardSpec, scores: list[float | None], pooled: list[float | None]
@@ -154,20 +157,25 @@ class RewardBlend:
         return scores
 
     def _blend(self, results: dict[str, CallResult], size: int) -> BlendedScores:
-        blended = BlendedScores([None] * size, {})
+        blended = BlendedScores([None] * size, {}, unscored=[None] * size)
         everywhere = {}
         for spec in self.specs:
             name, result = spec.label, results[spec.label]
-            everywhere[name] = self._pooled(result.scores)
-            normalized = self._normalized(spec, result.scores, everywhere[name])
+            said = _Said.together(self._pooled([_Said.by(result)]))
+            everywhere[name] = numbers_or_none(said.scores)
+            blended.parts[name] = numbers_or_none(result.scores)
+            normalized = self._normalized(spec, blended.parts[name], everywhere[name])
             weight = spec.weight_at(self._progress)
             if weight != 0.0:
                 blended.total = [_added(t, s, weight) for t, s in zip(blended.total, normalized, strict=True)]
-            blended.parts[name] = result.scores
+                blended.unscored = [
+                    reason or (f"{name}: {score.reason}" if isinstance(score, Unscored) else None)
+                    for reason, score in zip(blended.unscored, result.scores, strict=True)
+                ]
             blended.columns.update(result.columns)
-            blended.metrics.update(_part_metrics(name, result, everywhere[name], weight))
-        totals = [t for t in self._pooled(blended.total) if t is not None]
-        blended.metrics["rewards/total/mean"], blended.metrics["rewards/total/std"] = mean_and_std(totals)
+            blended.metrics.update(_part_metrics(name, said, weight, result.seconds))
+        blended.total = [t if u is None else None for t, u in zip(blended.total, blended.unscored, strict=True)]
+        blended.metrics.update(_total_metrics(self._pooled(list(zip(blended.total, blended.unscored, strict=True)))))
         sampler = random.Random(f"{self._seed}/{self._num_batches}")  # a string: the same in every process
         blended.metrics.update(self._audit.look(everywhere, sampler))
         self._num_batches += 1
@@ -202,19 +210,54 @@ def _added(total: float | None, score: float | None, weight: float) -> float | N
     return weight * score + (total or 0.0)
 
 
-def _part_metrics(name: str, result: CallResult, pooled: list[float | None], weight: float) -> dict[str, float]:
-    scored = [s for s in pooled if s is not None]
+@dataclass(frozen=True)
+class _Said:
+    """What one function said about the batch: of this process, or of all of them put together."""
+
+    scores: list[float | None]
+    num_failures: int
+    metrics: dict[str, tuple[float, int]]  # (sum, number of values)
+
+    @classmethod
+    def by(cls, result: CallResult) -> "_Said":
+        sums = {name: (math.fsum(values), len(values)) for name, values in result.metrics.items()}
+        return cls(result.scores, len(result.failures), sums)
+
+    @classmethod
+    def together(cls, parts: "Iterable[_Said]") -> "_Said":
+        scores: list[float | None] = []
+        metrics: dict[str, tuple[float, int]] = {}
+        num_failures = 0
+        for part in parts:
+            scores += part.scores
+            num_failures += part.num_failures
+            for name, (total, count) in part.metrics.items():
+                before = metrics.get(name, (0.0, 0))
+                metrics[name] = before[0] + total, before[1] + count
+        return cls(scores, num_failures, metrics)
+
+
+def _part_metrics(name: str, said: _Said, weight: float, seconds: float) -> dict[str, float]:
+    scored = [score for score in numbers_or_none(said.scores) if score is not None]
+    size = max(1, len(said.scores))
     mean, std = mean_and_std(scored)
+    reasons = Counter(score.reason for score in said.scores if isinstance(score, Unscored))
     metrics = {
         "mean": mean,
         "std": std,
-        "unscored": 1.0 - len(scored) / len(pooled) if pooled else 0.0,
-        "errors": len(result.failures) / len(result.scores) if result.scores else 0.0,
+        "unscored": (len(said.scores) - len(scored)) / size,
+        "errors": said.num_failures / size,
         "weight": weight,
-        "seconds": result.seconds,
-    }
-    own = {key: math.fsum(values) / len(values) for key, values in result.metrics.items()}
+        "seconds": seconds,
+    } | {f"unscored_{reason}": count / size for reason, count in sorted(reasons.items())}
+    own = {key: total / count for key, (total, count) in said.metrics.items()}
     return {f"rewards/{name}/{key}": value for key, value in metrics.items()} | own
+
+
+def _total_metrics(rows: list[tuple[float | None, str | None]]) -> dict[str, float]:
+    mean, std = mean_and_std([total for total, _ in rows if total is not None])
+    share = sum(reason is not None for _, reason in rows) / max(1, len(rows))
+    return {"rewards/total/mean": mean, "rewards/total/std": std, "rewards/total/unscored": share}
 
 
 def _check_lengths(batch: dict[str, list]) -> None:

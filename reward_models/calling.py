@@ -1,7 +1,7 @@
 """Calls one reward function on one batch: its keywords, its own thread, its time limit, and a look at what came back.
 
 It may assume batches of equal-length lists and functions in TRL's convention, sync or async.
-It will not turn a failure into a score: a failure is a RewardError, or a None that is counted if the run asked to skip.
+It will not turn a failure into a score: a failure is a RewardError, or Unscored and counted if the run asked to skip.
 """
 
 import asyncio
@@ -9,20 +9,22 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from .base import RewardError, RewardSpec
-from .registry import accepted_arguments, bind
+from .base import RewardError, RewardSpec, Unscored
+from .handover import copied, declared_forms, in_form
+from .registry import SHORT_NAMES, accepted_arguments, bind
 
+Item = tuple[float | None, str | None]  # a score, and what was wrong with it
 SHOWN_CHARACTERS = 200
 
 
 @dataclass
 class CallResult:
-    """What one function said about one batch. `failures` maps an item to the reason why it has no score."""
+    """What one function said about one batch. `failures` maps an item that is Unscored to what went wrong."""
 
     scores: list[float | None]
     seconds: float
@@ -36,8 +38,10 @@ class BoundReward:
 
     def __init__(self, spec: RewardSpec) -> None:
         self.spec = spec
-        self.function, self.extra = bind(spec.fn, dict(spec.kwargs))
+        self.function, self.extra = bind(spec.fn, copied(dict(spec.kwargs)))
         self.takes, self.takes_all = accepted_arguments(self.function)
+        self.copies = spec.fn not in SHORT_NAMES  # functions of this package change nothing that they are given
+        self.forms = declared_forms(self.function)
         self.is_async = inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
             getattr(self.function, "__call__", None)  # noqa: B004  an object with `async def __call__`
         )
@@ -51,12 +55,19 @@ class BoundReward:
         return PendingCall(self, batch, loop)
 
     def keywords(self, batch: dict[str, Any], result: CallResult) -> dict[str, Any]:
-        """The keywords of one call: lists are copied, so that no function can change what another one sees."""
-        offered = {key: list(value) if isinstance(value, list) else value for key, value in batch.items()}
-        offered["log_extra"] = lambda column, values: result.columns.__setitem__(column, list(values))
-        offered["log_metric"] = lambda name, value: result.metrics.setdefault(name, []).append(float(value))
-        if not self.takes_all:
-            offered = {key: value for key, value in offered.items() if key in self.takes}
+        """The keywords of one call: copies, so that no function can change what another one sees."""
+        wanted = {key: value for key, value in batch.items() if self.takes_all or key in self.takes}
+        copies = {key: copied(value) for key, value in wanted.items() if self.copies and isinstance(value, list)}
+        offered = wanted | copies
+        for name, role in (("prompts", "user"), ("completions", "assistant")):
+            if name in offered:
+                rendered = batch.get("rendered_prompt") if name == "prompts" else None
+                offered[name] = in_form(offered[name], self.forms.get(name), role, rendered)
+        loggers = {
+            "log_extra": lambda column, values: result.columns.__setitem__(column, list(values)),
+            "log_metric": lambda name, value: result.metrics.setdefault(name, []).append(float(value)),
+        }
+        offered |= {key: log for key, log in loggers.items() if self.takes_all or key in self.takes}
         return offered | self.extra
 
 
@@ -101,7 +112,8 @@ class PendingCall:
             if self.bound.is_async:
                 self.future.cancel()
             spent = time.monotonic() - self.started
-            outcome = _all_failed(self.size, spent, f"took longer than its time limit of {spec.time_limit} s")
+            reason = f"took longer than its time limit of {spec.time_limit} s"
+            outcome = _all_failed(self.size, spent, "time_limit", reason)
         if outcome.failures and spec.on_error == "raise":
             raise RewardError(self._message(outcome.failures))
         return outcome
@@ -113,48 +125,55 @@ class PendingCall:
             self.future.set_exception(error)
 
     def _run(self) -> CallResult:
-        def call(batch: dict[str, Any], result: CallResult) -> Any:
-            return self.bound.function(**self.bound.keywords(batch, result))
-
         result = CallResult([], 0.0)
         try:
-            raw = call(self.batch, result)
+            raw = self._called(self.batch, result)
         except Exception as error:  # a user's function may raise anything; it is told or counted, never scored
-            return self._item_by_item(call, error)
+            items = []
+            for index in range(self.size):
+                items.append(self._item(index))
+                if items[-1][1] is not None and self.bound.spec.on_error == "raise":
+                    break
+            return self._from_items(items, error)
         return self._finish(raw, result)
 
     async def _run_async(self) -> CallResult:
         result = CallResult([], 0.0)
         try:
-            raw = await self.bound.function(**self.bound.keywords(self.batch, result))
-        except Exception as error:  # as above; an async batch is not tried again item by item
-            return _all_failed(self.size, time.monotonic() - self.started, f"raised {type(error).__name__}: {error}")
+            raw = await self._called(self.batch, result)
+        except Exception as error:  # as above
+            items = await asyncio.gather(*(self._item_async(index) for index in range(self.size)))
+            return self._from_items(items, error)
         return self._finish(raw, result)
+
+    def _called(self, batch: dict[str, Any], result: CallResult) -> Any:
+        return self.bound.function(**self.bound.keywords(batch, result))
 
     def _finish(self, raw: Any, result: CallResult) -> CallResult:
         result.scores, result.failures = checked_scores(raw, self.size)
         result.seconds = time.monotonic() - self.started
         return result
 
-    def _item_by_item(self, call: Callable, error: Exception) -> CallResult:
-        """After a failure of the whole batch: score the items one by one, to name the one at fault, keep the rest."""
-        result = CallResult([None] * self.size, 0.0)
-        for index in range(self.size):
-            try:
-                raw = call(_one_item(self.batch, index, self.size), CallResult([], 0.0))
-            except Exception as item_error:  # as above
-                result.failures[index] = f"raised {type(item_error).__name__}: {item_error}"
-                if self.bound.spec.on_error == "raise":
-                    break
-                continue
-            scores, failures = checked_scores(raw, 1)
-            result.scores[index] = scores[0]
-            if failures:
-                result.failures[index] = failures[0]
-        if not result.failures:  # only the whole batch fails
-            return _all_failed(self.size, 0.0, f"raised {type(error).__name__}: {error} (on no single item)")
-        result.seconds = time.monotonic() - self.started
-        return result
+    def _item(self, index: int) -> Item:
+        """One item alone, after the whole batch failed: to name the one at fault and to keep the others."""
+        try:
+            return _checked_item(self._called(_one_item(self.batch, index, self.size), CallResult([], 0.0)))
+        except Exception as error:  # as above
+            return Unscored("error"), f"raised {type(error).__name__}: {error}"
+
+    async def _item_async(self, index: int) -> Item:
+        try:
+            return _checked_item(await self._called(_one_item(self.batch, index, self.size), CallResult([], 0.0)))
+        except Exception as error:  # as above
+            return Unscored("error"), f"raised {type(error).__name__}: {error}"
+
+    def _from_items(self, items: Sequence[Item], error: Exception) -> CallResult:
+        failures = {index: problem for index, (_, problem) in enumerate(items) if problem is not None}
+        seconds = time.monotonic() - self.started
+        if not failures:  # only the whole batch fails
+            reason = f"raised {type(error).__name__}: {error} (on no single item)"
+            return _all_failed(self.size, seconds, "error", reason)
+        return CallResult([score for score, _ in items], seconds, failures)
 
     def _message(self, failures: dict[int, str]) -> str:
         index = min(failures)
@@ -170,14 +189,15 @@ class PendingCall:
 
 
 def checked_scores(raw: Any, size: int) -> tuple[list[float | None], dict[int, str]]:
-    """The scores as floats or None, and for every item without a proper one the reason (wrong type, NaN, infinity)."""
+    """The scores as floats, None or Unscored, and for every improper one the reason (wrong type, NaN, infinity)."""
     if isinstance(raw, str | bytes | dict) or not isinstance(raw, Sequence):
         raw = raw.tolist() if hasattr(raw, "tolist") else raw  # arrays and tensors
     if not isinstance(raw, list | tuple):
         reason = f"returned {type(raw).__name__} instead of a list of {size} scores"
-        return [None] * size, dict.fromkeys(range(size), reason)
+        return [Unscored("error")] * size, dict.fromkeys(range(size), reason)
     if len(raw) != size:
-        return [None] * size, {index: f"returned {len(raw)} scores for {size} completions" for index in range(size)}
+        reason = f"returned {len(raw)} scores for {size} completions"
+        return [Unscored("error")] * size, dict.fromkeys(range(size), reason)
     scores: list[float | None] = []
     failures = {}
     for index, value in enumerate(raw):
@@ -188,16 +208,21 @@ def checked_scores(raw: Any, size: int) -> tuple[list[float | None], dict[int, s
     return scores, failures
 
 
-def _as_score(value: Any) -> tuple[float | None, str | None]:
-    if value is None or (type(value) is float and math.isfinite(value)):
+def _checked_item(raw: Any) -> Item:
+    scores, failures = checked_scores(raw, 1)
+    return scores[0], failures.get(0)
+
+
+def _as_score(value: Any) -> Item:
+    if value is None or isinstance(value, Unscored) or (type(value) is float and math.isfinite(value)):
         return value, None
     if isinstance(value, str | bytes):
-        return None, f"returned {value!r:.60} instead of a number"
+        return Unscored("error"), f"returned {value!r:.60} instead of a number"
     try:
         number = float(value)  # int, bool, numpy scalar, tensor of one element
     except (TypeError, ValueError, OverflowError):
-        return None, f"returned {type(value).__name__} instead of a number"
-    return (number, None) if math.isfinite(number) else (None, f"returned {number}")
+        return Unscored("error"), f"returned {type(value).__name__} instead of a number"
+    return (number, None) if math.isfinite(number) else (Unscored("error"), f"returned {number}")
 
 
 def _one_item(batch: dict[str, Any], index: int, size: int) -> dict[str, Any]:
@@ -206,8 +231,8 @@ def _one_item(batch: dict[str, Any], index: int, size: int) -> dict[str, Any]:
     }
 
 
-def _all_failed(size: int, seconds: float, reason: str) -> CallResult:
-    return CallResult([None] * size, seconds, dict.fromkeys(range(size), reason))
+def _all_failed(size: int, seconds: float, kind: str, reason: str) -> CallResult:
+    return CallResult([Unscored(kind)] * size, seconds, dict.fromkeys(range(size), reason))
 
 
 def _shown(message: Any) -> str:

@@ -1,30 +1,31 @@
 """Scores a program by its tests, in a sandbox: assembly as HumanEval does it, one batch for all distinct programs.
 
-It may assume the columns `test`, `entry_point` and, where the prompt shown is not the program's head, `code_prompt`.
-It will not run anything in this process, and a sandbox that is out of order is None and counted, never 0.
+It may assume the columns of a benchmark of code (code_problems.py), with `code_prompt` where the prompt shown is not
+the program's head. It will not run anything in this process; a sandbox that is out of order is Unscored, never 0.
 """
 
 import ast
 import functools
 import hashlib
 import logging
-import os
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .base import text_of
-from .programs import build_rollout, program_head
+from .base import Unscored, text_of
+from .code_problems import CODE_COLUMNS, Case, Check, Comparison, check_of
+from .programs import CODE_START, assemble, program_head, script
+from .reasoning import opened_reasoning
 
 if TYPE_CHECKING:
-    from sandboxes import Sandbox
+    from sandboxes import Job, Sandbox
 
 logger = logging.getLogger(__name__)
 
 # Outcomes that a second run would repeat; whether a time or memory limit is hit also depends on the machine.
 REPEATABLE_OUTCOMES = frozenset({"passed", "wrong_answer", "exception", "load_error"})
-UNSUPPORTED = "unsupported"  # an answer that cannot travel: unscored, counted, and named in the log
+UNSUPPORTED = "unsupported"  # an answer that cannot travel
 OUTAGE_ALARM = 0.01
 MEMORY_SIZE = 20_000
 
@@ -38,79 +39,119 @@ class Program(NamedTuple):
     entry_point: str
     test: str
     prelude: str
+    cases: tuple[Case, ...] = ()
+    comparison: Comparison = "tokens"
+    float_tolerance: float | None = None
 
 
 def code_execution(
     *,
     prompts: list,
     completions: list,
-    test: list[str | None],
-    entry_point: list[str | None],
-    code_prompt: list[str | None] | None = None,
+    rendered_prompt: list[str | None] | None = None,
     fraction: bool = False,
+    packages: Sequence[str] = (),
     log_metric: Callable[[str, float], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """1 if every test passes, else 0; with `fraction` the share of tests passed, in 0..1.
 
-    None where the problem has no test, and where the sandbox failed (`code_execution/outages`: share of the programs).
+    Problems are told by their columns (code_problems.py); None where they describe none. packages: what programs may
+    import beside the standard library. Unscored: `outage` (the sandbox failed; `code_execution/outages` is the share of
+    them), `bad_test`, `unsupported` (an answer of a type that cannot be compared).
     """
-    code_prompt = code_prompt or [None] * len(prompts)
-    jobs: dict[int, Program] = {}
-    for index, (completion, tests, name) in enumerate(zip(completions, test, entry_point, strict=True)):
-        if tests is not None and name is not None:
-            head = program_head(code_prompt[index], text_of(prompts[index]), name)
-            source = build_rollout(head, text_of(completion), name)
-            jobs[index] = Program(source, name, tests, head if _compiles(head) else "")
+    programs = [
+        None if check is None else program(check, text_of(prompt), text_of(completion), opened)
+        for check, prompt, completion, opened in zip(
+            checks_of(columns, len(completions)),
+            prompts,
+            completions,
+            opened_reasoning(prompts, rendered_prompt),
+            strict=True,
+        )
+    ]
+    jobs = [job for job in programs if job is not None]
     if not jobs:
         return [None] * len(completions)
-    scores = run_programs(list(jobs.values()))
-    by_index = dict(zip(jobs, scores, strict=True))
+    scores = run_programs(jobs, tuple(packages), stop_at_failure=not fraction)
     _report_outages(scores, log_metric)
-    return [_score(by_index.get(index), fraction) for index in range(len(completions))]
+    remaining = iter(scores)
+    return [None if job is None else _score(next(remaining), fraction) for job in programs]
 
 
-def run_programs(jobs: list[Program]) -> list[Score | None]:
-    """Scores of programs, equal ones run once; None where the sandbox itself failed."""
-    from sandboxes import Job, SandboxError
+def checks_of(columns: Mapping[str, Any], size: int) -> list[Check | None]:
+    """What judges each row of a batch, None for a row that is no code problem."""
+    known = {name: columns[name] for name in CODE_COLUMNS if isinstance(columns.get(name), list)}
+    return [check_of({name: values[index] for name, values in known.items()}) for index in range(size)]
 
-    results: dict[bytes, Score | None] = {}
+
+def program(check: Check, prompt: str, completion: str, reasoning_opened: bool = False) -> Program:
+    """The program that a completion stands for, with what judges it."""
+    if check.cases:
+        source = script(completion, reasoning_opened=reasoning_opened)
+        return Program(source, "", "", "", check.cases, check.comparison, check.float_tolerance)
+    head = check.imports + program_head(check.head, prompt, check.entry_point)
+    source = assemble(head, completion, check.entry_point, reasoning_opened=reasoning_opened)
+    return Program(source, check.entry_point, check.test, head if _is_code(head) else "")
+
+
+def run_programs(
+    jobs: list[Program], packages: tuple[str, ...] = (), *, stop_at_failure: bool = False
+) -> list[Score | Unscored]:
+    """Scores of programs, equal ones run once."""
+    from sandboxes import SandboxError
+
+    results: dict[bytes, Score | Unscored] = {}
     missing: dict[bytes, Program] = {}
-    keys = [_key(job) for job in jobs]
+    keys = [_key(job, packages, stop_at_failure) for job in jobs]
     for key, job in zip(keys, jobs, strict=True):
         known = _memory.get(key)
         if known is not None:
             results[key] = known
         else:
             missing.setdefault(key, job)
-    batch = [Job(**job._asdict()) for job in missing.values()]
-    for key, verdict in zip(missing, sandbox().run_batch(batch) if batch else [], strict=True):
-        if isinstance(verdict, SandboxError):
-            logger.warning("a program could not be judged: %s", verdict)
-            results[key] = None
-            continue
-        if verdict.outcome.value == UNSUPPORTED:
-            _totals[UNSUPPORTED] += 1
-            logger.warning("a program could not be judged (%d so far): %s", _totals[UNSUPPORTED], verdict.detail)
-            results[key] = None
-            continue
+    batch = [_job(job, stop_at_failure) for job in missing.values()]
+    for key, verdict in zip(missing, sandbox(packages).run_batch(batch) if batch else [], strict=True):
         results[key] = score = _verdict_score(verdict)
+        if isinstance(score, Unscored) or isinstance(verdict, SandboxError):
+            continue
         if verdict.outcome.value in REPEATABLE_OUTCOMES:
             _memory.put(key, score)
     return [results[key] for key in keys]
 
 
+def _job(program: Program, stop_at_failure: bool) -> "Job":
+    from sandboxes import Job
+
+    if program.cases:
+        return Job(
+            program.source,
+            cases=program.cases,
+            comparison=program.comparison,
+            float_tolerance=program.float_tolerance,
+            stop_at_failure=stop_at_failure,
+        )
+    return Job(
+        program.source,
+        program.entry_point,
+        test=program.test,
+        prelude=program.prelude,
+        stop_at_failure=stop_at_failure,
+    )
+
+
 @functools.cache
-def sandbox() -> "Sandbox":
-    """The one sandbox of this process, started when the first program comes.
+def sandbox(packages: tuple[str, ...] = ()) -> "Sandbox":
+    """The one sandbox of this process for programs that may import `packages`, started when the first program comes."""
+    from sandboxes import Sandbox, shared_sandbox
 
-    A worker waits on the kernel for most of its few milliseconds, so there are more slots than CPUs: on 2 busy CPUs, 6
-    slots finished programs 2.5 times as fast as 2.
-    """
-    from sandboxes import Sandbox
-
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Sandbox(num_slots=min(16, 4 * num_cpus))
+    if not packages:
+        return shared_sandbox()
+    found = Sandbox(num_slots=shared_sandbox().num_slots, packages=packages)
+    print(
+        f"[code_execution] programs may import {', '.join(packages)}; the sandbox is of tier {found.tier}", flush=True
+    )
+    return found
 
 
 class _Memory:
@@ -142,8 +183,13 @@ _totals: Counter[str] = Counter()
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiles(head: str) -> bool:
-    """True if a problem's own text (trusted) is Python by itself: the tests may then use what it defines."""
+def _is_code(head: str) -> bool:
+    """True if a problem's own text (trusted) is Python that defines something: the tests may then use it.
+
+    A prompt of one word would compile as well.
+    """
+    if CODE_START.search(head) is None and "=" not in head:
+        return False
     try:
         ast.parse(head)
     except (SyntaxError, ValueError):  # a prompt in prose, or a head that ends in the middle of a function
@@ -151,24 +197,43 @@ def _compiles(head: str) -> bool:
     return True
 
 
-def _key(job: Program) -> bytes:
-    return hashlib.sha256("\0".join(job).encode("utf-8", "surrogatepass")).digest()
+def _key(job: Program, packages: tuple[str, ...], stop_at_failure: bool) -> bytes:
+    parts = [
+        *job[:4],
+        job.comparison,
+        repr(job.float_tolerance),
+        repr(packages),
+        str(stop_at_failure),
+        *(text for case in job.cases for text in case),
+    ]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
 
-def _verdict_score(verdict: Any) -> Score:
-    """(passed, share of the tests passed): every assertion, round of a loop, call or case counts, reached or not."""
+def _verdict_score(verdict: Any) -> Score | Unscored:
+    """(passed, share of the tests passed): every assertion, round of a loop, call or case counts, reached or not.
+
+    Unscored where the sandbox failed, where the test itself is unusable, and where an answer cannot travel.
+    """
+    from sandboxes import JobError, SandboxError
+
+    if isinstance(verdict, SandboxError):
+        logger.warning("a program could not be judged: %s", verdict)
+        return Unscored("bad_test" if isinstance(verdict, JobError) else "outage")
+    if verdict.outcome.value == UNSUPPORTED:
+        logger.warning("a program's answer cannot be compared: %s", verdict.detail)
+        return Unscored(UNSUPPORTED)
     share = verdict.tests_passed / verdict.tests_total if verdict.tests_total else 0.0
     return bool(verdict.passed), share
 
 
-def _score(result: Score | None, fraction: bool) -> float | None:
-    if result is None:
-        return None
+def _score(result: Score | Unscored, fraction: bool) -> float:
+    if isinstance(result, Unscored):
+        return result
     return result[1] if fraction else float(result[0])
 
 
-def _report_outages(scores: list[Score | None], log_metric: Callable[[str, float], None] | None) -> None:
-    outages = sum(score is None for score in scores)
+def _report_outages(scores: list[Score | Unscored], log_metric: Callable[[str, float], None] | None) -> None:
+    outages = scores.count(Unscored("outage"))
     _totals.update(programs=len(scores), outages=outages)
     if log_metric is not None:
         log_metric("code_execution/outages", outages / len(scores))

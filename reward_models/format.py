@@ -9,14 +9,27 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .base import text_of
+from .base import number_or_none, text_of
+from .reasoning import opened_reasoning
 
 
-def think_format(*, completions: list, **columns: Any) -> list[float]:
-    """1 if the completion is one `<think>...</think>` followed by the answer, else 0 (TRL's think_format_reward)."""
-    from trl.rewards import think_format_reward
+def think_format(
+    *, completions: list, prompts: list | None = None, rendered_prompt: list[str | None] | None = None, **columns: Any
+) -> list[float]:
+    """1 if the completion is one `<think>...</think>` followed by an answer, else 0.
 
-    return think_format_reward([[{"role": "assistant", "content": text_of(c)}] for c in completions])
+    TRL's think_format_reward, but the opening tag may be the prompt's last word, and reasoning alone is no answer.
+    """
+    opened = opened_reasoning(prompts or [""] * len(completions), rendered_prompt)
+    return [
+        float(_thinks_then_answers(("<think>" if open_ else "") + text_of(completion)))
+        for completion, open_ in zip(completions, opened, strict=True)
+    ]
+
+
+def _thinks_then_answers(text: str) -> bool:
+    _, closed, answer = text.rpartition("</think>")
+    return text.startswith("<think>") and text.count("<think>") == 1 and bool(closed) and bool(answer.strip())
 
 
 def repetition(
@@ -50,16 +63,21 @@ def cosine_length(
     **columns: Any,
 ) -> list[float | None]:
     """Correctness scaled by length along a half cosine (arXiv 2502.03373 C.1): short and right is best, short and
-    wrong is worst. None where there is no gold answer. The values of trl.rewards.get_cosine_scaled_reward, but the
-    answer is judged by `math_answer`, which no answer can hang.
+    wrong is worst. None where there is no gold answer, Unscored where `math_answer` is. The values of
+    trl.rewards.get_cosine_scaled_reward, but the answer is judged by `math_answer`, which no answer can hang.
     """
     from .math_answers import math_answer
 
+    seen = {name: columns[name] for name in ("prompts", "rendered_prompt") if name in columns}
+    verdicts = math_answer(completions=completions, answer=answer, **seen)
     scores: list[float | None] = []
-    for right, ids in zip(math_answer(completions=completions, answer=answer), completion_ids, strict=True):
+    for right, ids in zip(verdicts, completion_ids, strict=True):
+        if number_or_none(right) is None:
+            scores.append(right)
+            continue
         short, long = (max_value_correct, min_value_correct) if right else (min_value_wrong, max_value_wrong)
         shortness = (1.0 + math.cos(math.pi * min(len(ids) / max_len, 1.0))) / 2.0
-        scores.append(None if right is None else long + (short - long) * shortness)
+        scores.append(long + (short - long) * shortness)
     return scores
 
 

@@ -49,7 +49,8 @@ def learned(
             check_quality(quality, output, with_teacher=False, folder=model)
         if not completions:
             return []
-        scores, num_cut = _scores(folder, prompts, completions, teacher_outputs, output, batch_size, device)
+        seen = columns.get("rendered_prompt") or prompts  # the very text that it was trained on, where it is known
+        scores, num_cut = _scores(folder, seen, completions, teacher_outputs, output, batch_size, device)
         if "log_metric" in columns:
             columns["log_metric"]("learned/cut", num_cut / len(scores))
         return scores

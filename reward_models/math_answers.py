@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .base import text_of
+from .base import Unscored, text_of
 from .math_compare import decide
 from .math_extract import extract_answer, last_box
 
@@ -31,7 +31,7 @@ def math_answer(
     """1 if the completion's final answer equals the gold one in value, else 0; None where `answer` is None.
 
     mode: how the answer is found (`extract_answer`). item_seconds: the most CPU time that one answer may cost in
-    algebra, then it scores 0. None also where the algebra process itself failed (`math_answer/outages`: share of the
+    algebra, then it scores 0. Unscored where the algebra process itself failed (`math_answer/outages`: share of the
     math problems).
     """
     scores: list[float | None] = [None] * len(completions)
@@ -46,7 +46,7 @@ def math_answer(
             undecided[index] = decision
     verdicts = _verify(list(undecided.values()), item_seconds) if undecided else []
     for index, verdict in zip(undecided, verdicts, strict=True):
-        scores[index] = None if verdict is None else float(verdict)
+        scores[index] = Unscored("outage") if verdict is None else float(verdict)
     num_problems = sum(gold is not None for gold in answer)
     if log_metric is not None and num_problems:
         log_metric("math_answer/outages", sum(verdict is None for verdict in verdicts) / num_problems)

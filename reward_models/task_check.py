@@ -1,12 +1,13 @@
 """The verified check of whatever task a problem belongs to, so that a mixed batch needs one reward function only.
 
-It may assume that a problem with `test` and `entry_point` is code and any other with an `answer` is math.
+It may assume that a problem with the columns of a code benchmark is code, and any other with an `answer` is math.
 It will not score a problem that is neither: None.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from .code_execution import code_execution
+from .code_execution import checks_of, code_execution
 from .math_answers import math_answer
 
 
@@ -15,30 +16,27 @@ def task_check(
     prompts: list,
     completions: list,
     answer: list[str | None] | None = None,
-    test: list[str | None] | None = None,
-    entry_point: list[str | None] | None = None,
-    code_prompt: list[str | None] | None = None,
+    rendered_prompt: list[str | None] | None = None,
     mode: str = "flexible",
     fraction: bool = False,
+    packages: Sequence[str] = (),
     log_metric: Any = None,
     **columns: Any,
 ) -> list[float | None]:
-    """`code_execution` where the problem has a test, `math_answer` where it has only an answer, None elsewhere.
+    """`code_execution` where the problem has tests, `math_answer` where it has only an answer, None elsewhere.
 
-    mode: how math answers are found; fraction: score code by the share of tests passed instead of all or nothing.
+    mode: how math answers are found; fraction: score code by the share of tests passed instead of all or nothing;
+    packages: what programs may import beside the standard library.
     """
+    batch = {
+        "prompts": prompts,
+        "completions": completions,
+        "rendered_prompt": rendered_prompt,
+        "log_metric": log_metric,
+    }
+    is_code = [check is not None for check in checks_of(columns, len(completions))]
+    code_scores = code_execution(**batch, fraction=fraction, packages=packages, **columns)
     nothing: list[str | None] = [None] * len(completions)
-    test, entry_point, code_prompt = test or nothing, entry_point or nothing, code_prompt or nothing
-    code_scores = code_execution(
-        prompts=prompts,
-        completions=completions,
-        test=test,
-        entry_point=entry_point,
-        code_prompt=code_prompt,
-        fraction=fraction,
-        log_metric=log_metric,
-    )
-    is_code = [t is not None and e is not None for t, e in zip(test, entry_point, strict=True)]
     golds = [None if code else gold for code, gold in zip(is_code, answer or nothing, strict=True)]
-    math_scores = math_answer(completions=completions, answer=golds, mode=mode, log_metric=log_metric)
+    math_scores = math_answer(**batch, answer=golds, mode=mode)
     return [c if code else m for c, m, code in zip(code_scores, math_scores, is_code, strict=True)]

@@ -27,7 +27,8 @@ class Problem:
     """One prompt with what is needed to grade an answer to it.
 
     `key` identifies the problem whatever its wording; splits are disjoint in keys. `solution` is a reference answer
-    in the form a completion should take (empty when unknown). `columns` reach reward functions by name.
+    in the form a completion should take (empty when unknown). `columns` reach reward functions by name. `messages` is
+    the conversation that `prompt` renders, where it is chat.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Problem:
     prompt: str
     solution: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
+    messages: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@
              LiveCodeBench)
     exact    character for character
 
-With a tolerance, words that are numbers on both sides may differ by so much, absolutely or relatively. Pure functions.
+With a tolerance, words that are numbers on both sides may differ by so much, absolutely or relatively, unless both are
+whole. Pure functions.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 
@@ -39,6 +41,8 @@ def _same(found: str, wanted: str, tolerance: float | None) -> bool:
     if found == wanted or tolerance is None:
         return found == wanted
     one, two = _number(found), _number(wanted)
+    if one is not None and two is not None and _INTEGER.fullmatch(found) and _INTEGER.fullmatch(wanted):
+        return int(found) == int(wanted)  # a tolerance is for real numbers: 10**9 + 7 is not 10**9 + 8
     return one is not None and two is not None and math.isclose(one, two, rel_tol=tolerance, abs_tol=tolerance)
 
 
@@ -53,6 +57,7 @@ def _number(word: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+_INTEGER = re.compile(r"[-+]?\d+")
 _RULES: dict[str, Callable[[str, str, float | None], bool]] = {
     "tokens": _by_tokens,
     "lines": _by_lines,

@@ -94,10 +94,10 @@ def load_problems(config: DataConfig, source: str, split: str, tokenizer: Any) -
     """The rows of one source as problems; raises ConfigError on a missing file or column, listing what there is."""
     problems = []
     for row in _rows(config, source, split):
-        prompt = _prompt(config, row, tokenizer)
+        prompt, messages = _prompt(config, row, tokenizer)
         columns = {name: value for name, value in row.items() if name != config.prompt_column}
         key = hashlib.sha256(prompt.encode()).hexdigest()[:16]
-        problems.append(Problem(str(row.get("task", config.task)), key, prompt, columns=columns))
+        problems.append(Problem(str(row.get("task", config.task)), key, prompt, columns=columns, messages=messages))
     if config.max_prompt_length is None:
         return problems
     lengths = [len(ids) for ids in prompt_ids(tokenizer, [problem.prompt for problem in problems])]
@@ -122,12 +122,13 @@ def _rows(config: DataConfig, source: str, split: str) -> Any:
         ) from error
 
 
-def _prompt(config: DataConfig, row: dict[str, Any], tokenizer: Any) -> str:
+def _prompt(config: DataConfig, row: dict[str, Any], tokenizer: Any) -> tuple[str, list[dict[str, Any]] | None]:
+    """The text that the model continues and, for chat, the messages that it renders."""
     prompt = _raw_prompt(config, row)
     if isinstance(prompt, str) and not config.chat:
-        return prompt
+        return prompt, None
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), messages
 
 
 def _raw_prompt(config: DataConfig, row: dict[str, Any]) -> Any:

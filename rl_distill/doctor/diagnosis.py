@@ -13,12 +13,15 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from reward_models.code_problems import check_of
+
 from ..config import ConfigError, DataConfig
 from ..evals.engine import Student, complete, shown
 from ..evals.statistics import quantile
 from ..generation.sampling import Sampling
 from ..models.tokenizers import check_same_tokenizer, prompt_ids
 from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answers, load_task
+from ..tasks.programs import first_solution
 from ..types import Problem
 from . import memory
 
@@ -126,32 +129,38 @@ def problems_of(case: Case, tokenizer: Any) -> tuple[Task, list[Problem]]:
 
 def gold_findings(task: Task, problems: Sequence[Problem]) -> list[Finding]:
     """Every gold answer must be worth 1: one that is not teaches the student to avoid the right answer."""
-    if task.name != "data":
-        graded = task.grade(problems, [task.gold(problem) for problem in problems])
-        scores = [verdict.scores[task.metrics[0]] for verdict in graded]
-    else:
-        known = [p for p in problems if gold_of(p) is not None]
+    gold = gold_of if task.name == "data" else task.gold
+    try:
+        golds = [(problem, text) for problem in problems if (text := gold(problem))]
+        known, texts = [problem for problem, _ in golds], [text for _, text in golds]
         if not known:
-            do = "add an `answer` column (math), or `test`, `entry_point` and `canonical_solution` (code)"
-            return [Finding("warn", "gold answers", "the data has none, so no answer can be verified", do)]
-        problems, scores = known, check_answers(known, [gold_of(p) or "" for p in known])
-    wrong = [problem for problem, score in zip(problems, scores, strict=True) if score != 1.0]
+            do = "add an `answer` column (math), or tests with a `canonical_solution`, `solutions` or `code` (code)"
+            return [Finding("warn", "gold answers", "the data has none, so no gold answer can be verified", do)]
+        scores = check_answers(known, texts) if task.name == "data" else _headline(task, known, texts)
+    except ValueError as error:  # a column named like a benchmark's that holds something else
+        return [Finding("bad", "gold answers", str(error), "mend the column, or give it another name")]
+    wrong = [problem for problem, score in zip(known, scores, strict=True) if score != 1.0]
     if not wrong:
-        return [Finding("ok", "gold answers", f"all {len(problems):,} grade as correct")]
-    first = f"the first: {wrong[0].key} {gold_of(wrong[0])!r:.120}"
-    words = f"{len(wrong):,} of {len(problems):,} do not grade as correct; {first}"
+        return [Finding("ok", "gold answers", f"all {len(known):,} grade as correct")]
+    first = f"the first: {wrong[0].key} {gold(wrong[0])!r:.120}"
+    words = f"{len(wrong):,} of {len(known):,} do not grade as correct; {first}"
     return [Finding("bad", "gold answers", words, "mend or drop these rows, or write a reward that understands them")]
 
 
 def gold_of(problem: Problem) -> str | None:
     """A text that must be right: the solution where there is one, else the bare answer."""
-    for name in ("canonical_solution", "solution"):
-        if problem.columns.get(name):
-            return str(problem.columns[name])
+    is_code = check_of(problem.columns) is not None
+    for name in ("canonical_solution", "solution", *(("solutions", "code", "completion") if is_code else ())):
+        if solution := first_solution(problem.columns.get(name)):
+            return str(solution)
     if problem.solution:
         return problem.solution
     answer = problem.columns.get("answer")
-    return None if answer is None or problem.columns.get("test") else str(answer)
+    return None if answer is None or is_code else str(answer)
+
+
+def _headline(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[float | None]:
+    return [verdict.scores[task.metrics[0]] for verdict in task.grade(problems, texts)]
 
 
 def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, case: Case) -> list[Finding]:

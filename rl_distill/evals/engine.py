@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from reward_models.reasoning import opens_reasoning
+
 from .. import distributed
 from ..generation.sampling import Generated, Sampling, StopStrings, added_text, ending_ids, generate
 from ..models.tokenizers import prompt_ids
@@ -126,7 +128,9 @@ def _solve_batch(
         cut(added_text(student.tokenizer, item.token_ids, output.token_ids), task.stops)
         for item, output in zip(batch, generated, strict=True)
     ]
-    graded = task.grade([item.problem for item in batch], [text for text, _ in texts])
+    graded = task.grade(
+        [item.problem for item in batch], [said(item, text) for item, (text, _) in zip(batch, texts, strict=True)]
+    )
     choices = [{"choices": choice_logprobs(student, item, task.choices)} if task.choices else {} for item in batch]
     return [
         {
@@ -145,6 +149,11 @@ def _solve_batch(
         }
         for item, (text, stopped), verdict, output, extra in zip(batch, texts, graded, generated, choices, strict=True)
     ]
+
+
+def said(item: Item, text: str) -> str:
+    """The completion with the `<think>` that its prompt already opened: graders see where reasoning starts."""
+    return f"<think>{text}" if opens_reasoning(item.text) else text
 
 
 def seeds_of(batch: Sequence[Item], seed: int) -> list[int]:

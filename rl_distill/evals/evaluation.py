@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardSpec
+from reward_models import VERIFYING_REWARDS, RewardBlend, RewardSpec
 
 from ..config import RunConfig
+from ..data.reward_inputs import reward_inputs
 from ..generation.sampling import Generated, Sampling, StopStrings, added_text, generate
 from ..models.tokenizers import prompt_ids
-from ..ppo.rollout import columns_of, successes
+from ..ppo.rollout import successes
 from ..types import Completion, Problem
 
 GRADED_AT_ONCE = 128
@@ -64,17 +65,8 @@ def verdicts(
     with RewardBlend(verifying) as blend:
         for start in range(0, len(problems), GRADED_AT_ONCE):
             batch = slice(start, start + GRADED_AT_ONCE)
-            found += successes(_scores(blend, problems[batch], completions[batch]))
+            found += successes(blend.score(**reward_inputs(problems[batch], completions[batch])))
     return found
-
-
-def _scores(blend: RewardBlend, problems: Sequence[Problem], completions: Sequence[Completion]) -> BlendedScores:
-    return blend.score(
-        prompts=[problem.prompt for problem in problems],
-        completions=[completion.text for completion in completions],
-        completion_ids=[completion.token_ids for completion in completions],
-        columns=columns_of(problems, completions),
-    )
 
 
 class Writer(Protocol):

@@ -20,6 +20,7 @@ from reward_models.blend import PendingScores
 
 from .. import distributed
 from ..config import RunConfig
+from ..data.reward_inputs import reward_inputs
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
 from ..maths.batching import completion_lengths_mask, length_sorted, places_of_rows, to_padded, token_batch
 from ..maths.kl import kl_k1
@@ -28,7 +29,7 @@ from ..models.critics import teacher_scalars
 from ..models.tokenizers import prompt_ids
 from ..teachers import Scoring, Teacher, TeacherScores
 from ..timing import Phases
-from ..types import Completion, Finish, Problem
+from ..types import Completion, Problem
 from .anchor import ESTIMATORS
 from .coefficients import Coefficient
 from .rollout_building import Rollout, Sampled, TokenStates, build_rollout
@@ -142,12 +143,7 @@ class RolloutCollector:
 
     def _start_scores(self, sampled: Sampled) -> PendingScores:
         """The reward functions, which begin in the background."""
-        return self.blend.start(
-            prompts=[problem.prompt for problem in sampled.problems],
-            completions=[completion.text for completion in sampled.completions],
-            completion_ids=[completion.token_ids for completion in sampled.completions],
-            columns=columns_of(sampled.problems, sampled.completions),
-        )
+        return self.blend.start(**reward_inputs(sampled.problems, sampled.completions))
 
     @torch.no_grad()
     def _token_states(
@@ -242,12 +238,3 @@ def successes(scores: BlendedScores) -> list[float | None]:
     parts = [scores.parts[name] for name in VERIFYING_REWARDS if name in scores.parts]
     found = [[value for value in row if value is not None] for row in zip(*parts, strict=True)]
     return [max(row) if row else None for row in found] if parts else [None] * len(scores.total)
-
-
-def columns_of(problems: Sequence[Problem], completions: Sequence[Completion]) -> dict[str, list]:
-    """The dataset columns as reward functions receive them: one list per column, None where a problem lacks it."""
-    names = sorted({name for problem in problems for name in problem.columns})
-    columns: dict[str, list] = {name: [problem.columns.get(name) for problem in problems] for name in names}
-    columns["task"] = [problem.task for problem in problems]
-    columns["finished"] = [completion.finish is Finish.STOP for completion in completions]
-    return columns

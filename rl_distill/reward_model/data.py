@@ -23,9 +23,10 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardS
 
 from .. import distributed
 from ..config import ConfigError, RunConfig
+from ..data.reward_inputs import reward_inputs
 from ..generation.sampling import Sampling, added_text, generate
 from ..models.tokenizers import prompt_ids
-from ..ppo.rollout import columns_of, successes
+from ..ppo.rollout import successes
 from ..progress import Stages
 from ..run_setup import RunContext, cache_dir_of, teacher_texts
 from ..teachers.colocated import fingerprint
@@ -202,20 +203,16 @@ def _score(
     texts = [text for _, _, text, _ in rows]
     ids = [ids + eos for ids in context.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     completions = [Completion(text, row, Finish.STOP) for text, row in zip(texts, ids, strict=True)]
-    prompts = [problem.prompt for problem in problems]
+    inputs = reward_inputs(problems, completions)
+    inputs["columns"]["teacher_output"] = [reference for _, reference, _, _ in rows]
     teacher_columns = None
     if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
+        prompts = inputs["columns"]["rendered_prompt"]
         tasks, shown = [problem.task for problem in problems], prompt_ids(context.tokenizer, prompts)
         scores = context.teacher.score(shown, ids, tasks=tasks, temperature=temperature)
         flat = scores.logprobs_N.split([len(row) for row in ids])
         teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
-    return blend.score(
-        prompts=prompts,
-        completions=texts,
-        completion_ids=ids,
-        columns=columns_of(problems, completions) | {"teacher_output": [reference for _, reference, _, _ in rows]},
-        teacher_columns=teacher_columns,
-    )
+    return blend.score(**inputs, teacher_columns=teacher_columns)
 
 
 def _data_key(config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem]) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reward_models import reasoning
+from reward_models.base import numbers_or_none
 from reward_models.registry import accepted_arguments, nearest, resolve
 
 from ..types import Problem
@@ -77,6 +79,13 @@ class Task:
 SHORT_NAMES: dict[str, tuple[str, str]] = {
     "gsm8k": ("rl_distill.tasks.gsm8k", "gsm8k"),
     "humaneval": ("rl_distill.tasks.humaneval", "humaneval"),
+    "mbpp": ("rl_distill.tasks.mbpp", "mbpp"),
+    "mbpp_plus": ("rl_distill.tasks.mbpp", "mbpp_plus"),
+    "apps": ("rl_distill.tasks.competitions", "apps"),
+    "codeforces": ("rl_distill.tasks.competitions", "codeforces"),
+    "livecodebench": ("rl_distill.tasks.competitions", "livecodebench"),
+    "leetcode": ("rl_distill.tasks.competitions", "leetcode"),
+    "math500": ("rl_distill.tasks.math500", "math500"),
     "triviaqa": ("rl_distill.tasks.triviaqa", "triviaqa"),
     "demo": ("rl_distill.demo.tasks", "demo"),
     "demo_math": ("rl_distill.demo.tasks", "demo_math"),
@@ -120,31 +129,33 @@ def nearest_or_list(word: str, known: Sequence[str] | dict[str, Any]) -> str:
 
 
 def validate(task: Task, problems: Sequence[Problem]) -> int:
-    """The number of gold answers, every one of which graded 1.0 on every metric.
+    """The number of gold answers, every one of which graded 1.0 on every metric; some sets have none, or not for all.
 
     TaskError names the first that did not: then the data, the grader or the sandbox is at fault and no model's number
     would mean anything.
     """
     if not problems:
         raise TaskError(f"task {task.name} has no problems")
-    graded = task.grade(problems, [task.gold(problem) for problem in problems])
+    golds = [(problem, gold) for problem in problems if (gold := task.gold(problem))]
+    known = [problem for problem, _ in golds]
+    graded = task.grade(known, [gold for _, gold in golds]) if golds else []
     bad = [
         (problem, verdict)
-        for problem, verdict in zip(problems, graded, strict=True)
+        for problem, verdict in zip(known, graded, strict=True)
         if any(verdict.scores.get(metric) != 1.0 for metric in task.metrics)
     ]
     if bad:
         problem, verdict = bad[0]
         raise TaskError(
-            f"task {task.name}: {len(bad)} of {len(problems)} gold answers do not grade as correct; first "
+            f"task {task.name}: {len(bad)} of {len(known)} gold answers do not grade as correct; first "
             f"{problem.key!r}: {verdict.scores}, extracted {verdict.extracted!r}"
         )
-    return len(problems)
+    return len(known)
 
 
 def after_reasoning(text: str) -> str:
-    """The text after the last `</think>`."""
-    return text.rpartition("</think>")[2]
+    """What is said after the reasoning, empty where that never ends."""
+    return reasoning.after_reasoning(text) or ""
 
 
 @functools.cache
@@ -154,8 +165,8 @@ def checker() -> Callable[..., list[Score]]:
 
 
 def check_answers(problems: Sequence[Problem], texts: Sequence[str], **settings: Any) -> list[Score]:
-    """The verdicts of training's `task_check` on one text per problem."""
+    """The verdicts of training's `task_check` on one text per problem, None where there is none for any reason."""
     names = sorted({name for problem in problems for name in problem.columns})
     columns = {name: [problem.columns.get(name) for problem in problems] for name in names}
     prompts = [problem.prompt for problem in problems]
-    return checker()(prompts=prompts, completions=list(texts), **columns, **settings)
+    return numbers_or_none(checker()(prompts=prompts, completions=list(texts), **columns, **settings))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from reward_models.base import numbers_or_none
 from reward_models.math_answers import extract_answer, math_answer
 
 from ..types import Problem
@@ -86,7 +87,7 @@ def grader(protocol: str) -> Callable[[Sequence[Problem], Sequence[str]], list[G
         golds = [problem.columns["answer"] for problem in problems]
         flexible = check_answers(problems, texts)
         marked = [MARKS[protocol].search(after_reasoning(text)) is not None for text in texts]
-        strict = math_answer(completions=list(texts), answer=golds, mode="strict")
+        strict = numbers_or_none(math_answer(completions=list(texts), answer=golds, mode="strict"))
         return [
             Graded({"flexible": f, "strict": s if mark else 0.0}, extract_answer(text))
             for f, s, mark, text in zip(flexible, strict, marked, texts, strict=True)

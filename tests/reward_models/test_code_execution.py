@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from reward_models import Unscored
 from reward_models import code_execution as module
 from reward_models.code_execution import code_execution
-from reward_models.programs import build_rollout, find_code, program_head
+from reward_models.programs import assemble, find_code, program_head
 from reward_models.task_check import task_check
 from sandboxes import SandboxError
 
@@ -57,11 +58,11 @@ def runs(source: str, expected: int = 8) -> bool:
     ],
 )
 def test_ways_to_write_the_same_program(completion):
-    assert runs(build_rollout(HEAD, completion, "double"))
+    assert runs(assemble(HEAD, completion, "double"))
 
 
 def test_a_chat_prompt_without_code_is_not_part_of_the_program():
-    assert build_rollout("Write a function double(x).", "```python\n" + GOOD + "```", "double") == GOOD
+    assert assemble("Write a function double(x).", "```python\n" + GOOD + "```", "double") == GOOD
 
 
 def test_head_is_the_code_prompt_or_the_code_that_a_chat_prompt_shows():
@@ -75,10 +76,10 @@ def test_an_unfinished_fence_lasts_until_the_end():
 
 
 def test_hostile_text_is_assembled_in_linear_time():
-    started = time.monotonic()
+    started = time.process_time()
     for text in ("```" * 300_000, "(" * 10**6, "```python\n" * 100_000, "\n" * 10**6, "def " * 250_000):
-        build_rollout(HEAD, text, "double")
-    assert time.monotonic() - started < 5.0
+        assemble(HEAD, text, "double")
+    assert time.process_time() - started < 5.0
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,35 @@ def test_all_canonical_solutions_of_humaneval_pass_in_every_dress(problems):
     heads = [p["prompt"] for p in problems]
     chats = [f"<think>hm</think>Here:\n```python\n{h}{b}\n```\nDone." for h, b in zip(heads, bodies, strict=True)]
     lone = [h[h.index(f"def {p['entry_point']}") :] + b for p, h, b in zip(problems, heads, bodies, strict=True)]
-    for completions in (bodies, chats, lone):
+    whole = [f"{h}{b.rstrip()}" for h, b in zip(heads, bodies, strict=True)]
+    listed = ["1. So:\n\n" + re.sub("(?m)^", "   ", f"```python\n{w}\n```") + "\n" for w in whole]
+    glued = [f"```python\n{w}```\nOutput:\n```\n5\n```" for w in whole]
+    behind = [f"```python\n{w}\n``` Done." for w in whole]
+    future = [f"```python\nfrom __future__ import annotations\n{w}\n```" for w in whole]
+    usage = "    ```\n    usage\n    ```\n"
+    documented = [
+        f"```python\n{h.rstrip()[:-3].rstrip()}\n{usage}    {h.rstrip()[-3:]}\n{b}```"
+        for h, b in zip(heads, bodies, strict=True)
+    ]
+    cuts = [w.index(f"def {p['entry_point']}") for p, w in zip(problems, whole, strict=True)]
+    split = [f"```python\n{w[:cut]}\n```\n\n```python\n{w[cut:]}\n```" for w, cut in zip(whole, cuts, strict=True)]
+    for completions in (bodies, chats, lone, listed, glued, behind, future, documented, split):
         assert humaneval_scores(problems, completions) == [1.0] * 164
+
+
+@pytest.mark.usefixtures("real_sandbox")
+def test_a_solution_of_humaneval_inside_reasoning_that_never_ends_scores_zero(problems):
+    drafts = [f"```python\n{p['prompt']}{p['canonical_solution']}\n```" for p in problems]
+    assert humaneval_scores(problems, ["<think>\n" + draft for draft in drafts]) == [0.0] * 164
+    templated = [p["prompt"] + "<think>\n" for p in problems]
+    assert humaneval_scores(problems, drafts, rendered_prompt=templated) == [0.0] * 164
+
+
+@pytest.mark.usefixtures("real_sandbox")
+def test_a_prompt_of_one_word_is_not_run_with_the_tests():
+    columns = {"completions": ["```python\n" + GOOD + "```"], "test": [TEST], "entry_point": ["double"]}
+    assert code_execution(prompts=["double"], **columns) == [1.0]
+    assert code_execution(prompts=["Solution"], **columns) == [1.0]
 
 
 @pytest.mark.usefixtures("real_sandbox")
@@ -153,7 +181,7 @@ class FakeSandbox:
 @pytest.fixture
 def fake(monkeypatch):
     sandbox = FakeSandbox()
-    monkeypatch.setattr(module, "sandbox", lambda: sandbox)
+    monkeypatch.setattr(module, "sandbox", lambda packages: sandbox)
     monkeypatch.setattr(module, "_memory", module._Memory(4))
     monkeypatch.setattr(module, "_totals", module.Counter())
     return sandbox
@@ -170,7 +198,7 @@ def scores_of(completions, **options):
 def test_a_sandbox_outage_is_unscored_and_counted_with_an_alarm(fake, caplog):
     logged = {}
     scores = scores_of(["    return 2 * x", "    outage", "    return 0"], log_metric=logged.__setitem__)
-    assert scores == [1.0, None, 0.0]
+    assert scores == [1.0, Unscored("outage"), 0.0]
     assert logged["code_execution/outages"] == pytest.approx(1 / 3)
     assert "the sandbox failed on 1 of 3 programs" in caplog.text
 

@@ -5,14 +5,40 @@ import trl.rewards as trl_rewards
 
 from reward_models.format import cosine_length, repetition, soft_overlong, think_format
 
-TEXTS = ["<think>a</think>b", "<think>a", "a</think>b", "<think>a<think>b</think>c", "b", "", "<think></think>"]
+# TRL's verdict, and ours where it differs: reasoning alone is no answer
+TEXTS = {
+    "<think>a</think>b": (1.0, 1.0),
+    "<think>a</think>": (1.0, 0.0),
+    "<think>a</think>\n \n": (1.0, 0.0),
+    "<think></think>": (1.0, 0.0),
+    "<think>\na\n</think>\n\nb": (1.0, 1.0),
+    "<think>a": (0.0, 0.0),
+    "a</think>b": (0.0, 0.0),
+    "<think>a<think>b</think>c": (0.0, 0.0),
+    "b": (0.0, 0.0),
+    "": (0.0, 0.0),
+}
 
 
-def test_think_format_is_trls_on_strings_and_messages():
-    messages = [[{"role": "assistant", "content": text}] for text in TEXTS]
-    expected = trl_rewards.think_format_reward(messages)
-    assert think_format(completions=TEXTS) == think_format(completions=messages) == expected
-    assert expected == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+def as_messages(texts):
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+def test_think_format_is_trls_but_wants_an_answer():
+    trls, ours = map(list, zip(*TEXTS.values(), strict=True))
+    assert trl_rewards.think_format_reward(as_messages(TEXTS)) == trls
+    assert think_format(completions=list(TEXTS)) == think_format(completions=as_messages(TEXTS)) == ours
+
+
+def test_think_format_knows_a_tag_that_the_prompt_opened():
+    texts = ["a</think>b", "a</think>", "a", "<think>a</think>b", "a</think>b"]
+    rendered = ["<|assistant|><think>\n"] * 4 + ["<|assistant|>"]
+    expected = [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert think_format(prompts=rendered, completions=texts) == expected
+    asked = [[{"role": "user", "content": "2x?"}]] * 5
+    assert think_format(prompts=asked, completions=as_messages(texts), rendered_prompt=rendered) == expected
+    prefilled = [[*asked[0], {"role": "assistant", "content": "<think>"}]] * 4 + asked[:1]
+    assert think_format(prompts=prefilled, completions=as_messages(texts)) == expected
 
 
 def test_repetition_by_hand():

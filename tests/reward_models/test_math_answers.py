@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from math_table import ADVERSARIAL, EXTRACTION, LATEX, NUMBERS, PERCENT_AND_UNITS, POLICY, RELATIONS, TABLE
 
+from reward_models.base import Unscored
 from reward_models.math_answers import extract_answer, is_match, math_answer
 from reward_models.math_compare import decide
 from reward_models.math_workers import shared_workers
@@ -185,7 +186,7 @@ def test_outages_of_the_algebra_are_unscored_and_counted(monkeypatch):
         answer=["18"] * 3,
         log_metric=lambda name, value: logged.update({name: value}),
     )
-    assert scores == [None, 1.0, 0.0]
+    assert scores == [Unscored("outage"), 1.0, 0.0]
     assert logged["math_answer/outages"] == pytest.approx(1 / 3)
     with pytest.raises(RuntimeError, match="could not be started"):
         is_match("\\sqrt{324}", "18")

@@ -1,12 +1,15 @@
 """The blend: sums by hand, TRL's functions unchanged, failures told or counted, and independence of order and split."""
 
+import copy
 import math
+import pickle
 import threading
 import time
 
 import pytest
+import trl.rewards
 
-from reward_models import RewardBlend, RewardError, RewardSpec
+from reward_models import RewardBlend, RewardError, RewardSpec, Unscored
 from reward_models.base import WeightSchedule
 
 REWARDS = """
@@ -54,9 +57,63 @@ async def endless_async(completions, **kwargs):
 def raises_on_b(completions, **kwargs):
     return [{"a": 1.0, "c": 3.0}[c] for c in completions]
 
-def vandal(completions, answer, **kwargs):
-    completions.clear(); answer.clear()
+async def raises_on_b_async(completions, **kwargs):
+    await asyncio.sleep(0.01)
+    return [{"a": 1.0, "c": 3.0}[c] for c in completions]
+
+def vandal(prompts, completions, completion_ids, answer, nested, **kwargs):
+    for column in (prompts, completions):
+        for message in column:
+            message[-1]["content"] = "spoiled"
+            message.append({"role": "user", "content": "more"})
+    for row in nested:
+        row["cases"][0]["input"].append("spoiled")
+        row["more"] = 1
+    for ids in completion_ids:
+        ids.clear()
+    completions.clear(); answer.clear(); nested.clear()
     return [0.0] * 3
+
+def untouched(prompts, completions, completion_ids, answer, nested, **kwargs):
+    time.sleep(0.1)
+    good = [
+        (p, c, i, a, n) == (
+            [{"role": "user", "content": "p"}], [{"role": "assistant", "content": "c"}], [1, 2], "a",
+            {"cases": [{"input": ["x"]}]},
+        )
+        for p, c, i, a, n in zip(prompts, completions, completion_ids, answer, nested, strict=True)
+    ]
+    return [float(g) for g in good]
+
+from reward_models import Unscored
+
+def judge(completions, **kwargs):
+    verdicts = {"right": 1.0, "wrong": 0.0, "outage": Unscored("outage"), "elsewhere": None}
+    return [verdicts[c] for c in completions]
+
+async def judge_async(completions, **kwargs):
+    return judge(completions)
+
+def logging_half(completions, log_metric, **kwargs):
+    if "a" in completions:
+        log_metric("only/a", 1.0)
+    log_metric("size", len(completions[0]))
+    return [None if c == "a" else 1.0 for c in completions]
+
+def wants_text(prompts: list[str], completions: list[str]):
+    return [float(p == "shown p" and c == "c") for p, c in zip(prompts, completions)]
+
+class WantsMessages:
+    def __call__(self, prompts: list[list[dict]], completions: list[list[dict[str, str]]], **kwargs):
+        return [
+            float(p == [{"role": "user", "content": "p"}] and c == [{"role": "assistant", "content": "c"}])
+            for p, c in zip(prompts, completions)
+        ]
+
+wants_messages = WantsMessages()
+
+def as_given(prompts, completions, **kwargs):
+    return [float(isinstance(p, list)) + 2.0 * isinstance(c, list) for p, c in zip(prompts, completions)]
 
 def too_few(completions, **kwargs):
     return [1.0]
@@ -136,11 +193,12 @@ def test_settings_go_to_the_function_and_a_narrow_signature_is_enough(mine):
     assert score([mine("narrow", kwargs={"limit": 4})], ["a", "bb"]).total == [0.25, 0.5]
 
 
-def test_functions_of_trl_plug_in_unchanged():
-    messages = [
-        [{"role": "assistant", "content": "<think>hm</think>\\boxed{\\frac{1}{2}}"}],
-        [{"role": "assistant", "content": "\\boxed{\\frac{1}{3}}"}],
-    ]
+@pytest.mark.parametrize("chat", [False, True])
+def test_functions_of_trl_plug_in_unchanged(chat):
+    prompts, texts = ["1/2?"] * 2, ["<think>hm</think>\\boxed{\\frac{1}{2}}", "\\boxed{\\frac{1}{3}}"]
+    if chat:
+        prompts = [[{"role": "user", "content": text}] for text in prompts]
+        texts = [[{"role": "assistant", "content": text}] for text in texts]
     overlong = {"max_completion_len": 100, "soft_punish_cache": 20}
     specs = [
         RewardSpec("trl.rewards:accuracy_reward", 1.0),
@@ -150,9 +208,11 @@ def test_functions_of_trl_plug_in_unchanged():
         RewardSpec("trl.rewards:get_soft_overlong_punishment", 1.0, overlong),
         RewardSpec("trl.rewards:get_cosine_scaled_reward", 1.0, {"max_len": 100}),
     ]
+    functions = {name for name in trl.rewards.__all__ if callable(getattr(trl.rewards, name))}
+    assert {spec.fn.partition(":")[2] for spec in specs} == functions
     with RewardBlend(specs) as blend:
         scores = blend.score(
-            prompts=[[{"role": "user", "content": "1/2?"}]] * 2, completions=messages,
+            prompts=prompts, completions=texts,
             completion_ids=[list(range(50)), [5] * 90], columns={"solution": ["\\frac{1}{2}"] * 2},
         )  # fmt: skip
     assert scores.parts["accuracy_reward"] == [1.0, 0.0]
@@ -162,6 +222,72 @@ def test_functions_of_trl_plug_in_unchanged():
     assert scores.parts["get_soft_overlong_punishment"] == [0.0, -0.5]
     assert scores.parts["get_cosine_scaled_reward"][0] == pytest.approx(0.75)
     assert scores.columns["gold_parsed"][0].startswith("[1/2")
+
+
+def chat_batch(size=3):
+    return {
+        "prompts": [[{"role": "user", "content": "p"}] for _ in range(size)],
+        "completions": [[{"role": "assistant", "content": "c"}] for _ in range(size)],
+        "completion_ids": [[1, 2] for _ in range(size)],
+        "columns": {
+            "answer": ["a"] * size,
+            "nested": [{"cases": [{"input": ["x"]}]} for _ in range(size)],
+            "rendered_prompt": ["shown p"] * size,
+        },
+    }
+
+
+def test_no_function_changes_what_another_sees_however_deep(mine):
+    given = chat_batch()
+    with RewardBlend([mine("vandal"), mine("untouched"), mine("vandal", name="again")]) as blend:
+        assert blend.score(**given).parts["untouched"] == [1.0, 1.0, 1.0]
+    assert given == chat_batch()
+
+
+def test_chat_arrives_as_messages_unless_the_function_declares_text(mine):
+    specs = [mine("as_given"), mine("wants_text"), mine("wants_messages")]
+    with RewardBlend(specs) as blend:
+        parts = blend.score(**chat_batch(2)).parts
+        assert parts == {"as_given": [3.0, 3.0], "wants_text": [1.0, 1.0], "wants_messages": [1.0, 1.0]}
+        text = chat_batch(2) | {"prompts": ["p"] * 2, "completions": ["c"] * 2}
+        parts = blend.score(**text).parts
+        assert parts == {"as_given": [0.0, 0.0], "wants_text": [1.0, 1.0], "wants_messages": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize("name", ["judge", "judge_async"])
+def test_what_could_not_be_scored_is_not_trained_as_wrong(mine, name):
+    """right 1.1, wrong 0.1; an outage is neither, and what does not apply leaves the other part alone."""
+    specs = [mine(name, 1.0), mine("narrow", 0.1, kwargs={"limit": 1})]
+    scores = score(specs, ["right", "wrong", "outage", "elsewhere"])
+    assert scores.total == [pytest.approx(1.1), pytest.approx(0.1), None, pytest.approx(0.1)]
+    assert scores.unscored == [None, None, f"{name}: outage", None]
+    assert scores.parts[name] == [1.0, 0.0, None, None]
+    assert scores.metrics[f"rewards/{name}/unscored"] == 0.5
+    assert scores.metrics[f"rewards/{name}/unscored_outage"] == 0.25
+    assert scores.metrics[f"rewards/{name}/errors"] == 0.0
+    assert scores.metrics["rewards/total/unscored"] == 0.25
+    assert scores.metrics["rewards/total/mean"] == pytest.approx(1.3 / 3)
+
+
+def test_a_part_that_does_not_count_unscores_nothing(mine):
+    scores = score([mine("judge", 0.0), mine("narrow", kwargs={"limit": 1})], ["outage", "right"])
+    assert scores.total == [1.0, 1.0]
+    assert scores.metrics["rewards/judge/unscored_outage"] == 0.5
+
+
+@pytest.mark.parametrize("normalize", ["running", "rank"])
+def test_unscored_items_take_no_part_in_normalisation(mine, normalize):
+    scores = score([mine("judge", normalize=normalize)], ["right", "outage", "wrong"])
+    assert scores.total == ([1.0, None, -1.0] if normalize == "running" else [0.5, None, -0.5])
+
+
+def test_unscored_is_nan_with_a_reason():
+    outage = Unscored("outage")
+    assert math.isnan(outage)
+    assert pickle.loads(pickle.dumps(outage)) == copy.deepcopy(outage) == outage != Unscored("error")
+    assert repr(outage) == "Unscored('outage')"
+    with pytest.raises(ValueError, match="a word in lower case such as 'outage', not 'The server is down'"):
+        Unscored("The server is down")
 
 
 def test_slow_functions_run_side_by_side_and_async_ones_share_a_loop(mine):
@@ -208,13 +334,10 @@ def test_functions_that_need_the_teacher_run_in_finish(mine):
         ("infinite", r"infinite .* returned inf"),
         ("words", r"words .* returned 'good' instead of a number"),
         ("raises_on_b", r"raises_on_b .* raised KeyError: 'b' on item 1 of 3: prompt 'p', completion 'b'"),
-        ("vandal", None),
+        ("raises_on_b_async", r"raises_on_b_async .* raised KeyError: 'b' on item 1 of 3: prompt 'p', completion 'b'"),
     ],
 )
 def test_errors_name_the_function_and_show_the_item(mine, name, message):
-    if message is None:  # a function that empties its own lists harms nobody
-        assert score([mine(name), mine("length")]).total == [1.0, 1.0, 1.0]
-        return
     with pytest.raises(RewardError, match=message):
         score([mine("length"), mine(name)])
 
@@ -224,6 +347,7 @@ def test_errors_name_the_function_and_show_the_item(mine, name, message):
     [
         ("nan_on_b", [1.0, None, 1.0], 1 / 3),
         ("raises_on_b", [1.0, None, 3.0], 1 / 3),
+        ("raises_on_b_async", [1.0, None, 3.0], 1 / 3),
         ("too_few", [None] * 3, 1.0),
         ("words", [None] * 3, 1.0),
     ],
@@ -231,8 +355,11 @@ def test_errors_name_the_function_and_show_the_item(mine, name, message):
 def test_on_error_skip_counts_and_leaves_unscored(mine, name, expected, errors):
     scores = score([mine(name, on_error="skip"), mine("length")])
     assert scores.parts[name] == expected
-    assert scores.total == [1.0 + (s or 0.0) for s in expected]
+    assert scores.total == [None if s is None else 1.0 + s for s in expected]
+    assert scores.unscored == [f"{name}: error" if s is None else None for s in expected]
     assert scores.metrics[f"rewards/{name}/errors"] == pytest.approx(errors)
+    assert scores.metrics[f"rewards/{name}/unscored_error"] == pytest.approx(errors)
+    assert scores.metrics["rewards/total/unscored"] == pytest.approx(errors)
 
 
 @pytest.mark.parametrize("name", ["endless", "endless_async"])
@@ -241,8 +368,10 @@ def test_a_function_over_its_time_limit_is_an_error_or_skipped_and_holds_nobody(
     with pytest.raises(RewardError, match=rf"{name} .* took longer than its time limit of 0.2 s"):
         score([mine("length"), mine(name, time_limit=0.2)])
     scores = score([mine("length"), mine(name, time_limit=0.2, on_error="skip")])
-    assert scores.total == [1.0, 1.0, 1.0]
+    assert scores.total == [None, None, None]
+    assert scores.parts["length"] == [1.0, 1.0, 1.0]
     assert scores.metrics[f"rewards/{name}/errors"] == 1.0
+    assert scores.metrics[f"rewards/{name}/unscored_time_limit"] == 1.0
     assert time.monotonic() - started < 30.0  # it sleeps for 60 s
 
 
@@ -347,6 +476,19 @@ def test_two_processes_give_the_totals_and_metrics_of_one(mine, normalize):
     )
     assert first[:2] + second[:2] + first[2:] + second[2:] == alone
     assert metrics_a == metrics_b == metrics
+
+
+def test_counts_and_a_functions_own_metrics_are_over_all_processes(mine):
+    specs = [mine("logging_half", name="half"), mine("nan_on_b", on_error="skip")]
+    first, second = TwoProcesses().run(
+        [lambda g: score(specs, ["a", "b"], gather=g), lambda g: score(specs, ["cc", "cc"], gather=g)]
+    )
+    for metrics in (first.metrics, second.metrics):
+        assert metrics["size"] == 1.5  # 1 here, 2 there
+        assert metrics["only/a"] == 1.0  # logged by one process alone
+        assert metrics["rewards/nan_on_b/errors"] == metrics["rewards/nan_on_b/unscored_error"] == 0.25
+        assert metrics["rewards/half/unscored"] == 0.25
+        assert metrics["rewards/total/unscored"] == 0.25
 
 
 def test_a_failure_in_one_process_stops_all(mine):

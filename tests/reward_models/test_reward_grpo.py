@@ -2,27 +2,37 @@
 
 import pytest
 
-from reward_models import RewardBlend, RewardSpec
-from reward_models.format import repetition
+from reward_models import RewardBlend, RewardSpec, Unscored
+from reward_models.base import text_of
+from reward_models.format import repetition, think_format
 from reward_models.math_answers import math_answer
 from reward_models.similarity import bleu, rouge_l
 from reward_models.task_check import task_check
 
 seen: list[dict] = []
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+
+
+def outage(completions, **kwargs):
+    """Could score nothing at all."""
+    return [Unscored("outage")] * len(completions)
 
 
 def probe(prompts, completions, completion_ids, answer, trainer_state, log_extra, log_metric, **kwargs):
     """Written for GRPOTrainer: keeps what it was called with, scores by length."""
     seen.append({"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "answer": answer})
-    log_extra("length", [len(c) for c in completions])
-    log_metric("mean_length", sum(map(len, completions)) / len(completions))
+    lengths = [len(text_of(completion)) for completion in completions]
+    log_extra("length", lengths)
+    log_metric("mean_length", sum(lengths) / len(lengths))
     return [
-        None if a is None else len(c) / 10 + trainer_state.global_step for c, a in zip(completions, answer, strict=True)
+        None if a is None else length / 10 + trainer_state.global_step
+        for length, a in zip(lengths, answer, strict=True)
     ]
 
 
 @pytest.mark.slow
-def test_grpo_trainer_runs_our_functions_and_the_blend_runs_its(tmp_path):
+@pytest.mark.parametrize("prompt", ["the answer is", [{"role": "user", "content": "the answer is"}]])
+def test_grpo_trainer_runs_our_functions_and_the_blend_runs_its(tmp_path, prompt):
     import torch
     from datasets import Dataset
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -34,13 +44,14 @@ def test_grpo_trainer_runs_our_functions_and_the_blend_runs_its(tmp_path):
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    tokenizer.chat_template = CHAT_TEMPLATE
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         pad_token_id=0, eos_token_id=1, bos_token_id=1,
     )  # fmt: skip
     rows = [
         {
-            "prompt": "the answer is",
+            "prompt": prompt,
             "answer": "7",
             "teacher_output": "the answer is 7",
             "test": None,
@@ -51,7 +62,8 @@ def test_grpo_trainer_runs_our_functions_and_the_blend_runs_its(tmp_path):
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, num_generations=4, use_cpu=True,
         max_completion_length=4, report_to=[], bf16=False, logging_steps=1, gradient_checkpointing=False,
     )  # fmt: skip
-    functions = [probe, math_answer, bleu, rouge_l, task_check, repetition]
+    seen.clear()
+    functions = [probe, math_answer, bleu, rouge_l, task_check, repetition, think_format, outage]
     trainer = GRPOTrainer(
         LlamaForCausalLM(config), functions, args=arguments, train_dataset=Dataset.from_list(rows * 4),
         processing_class=tokenizer,
@@ -70,4 +82,6 @@ def test_grpo_trainer_runs_our_functions_and_the_blend_runs_its(tmp_path):
     assert scores.metrics["rewards/probe/mean"] == pytest.approx(logged["rewards/probe/mean"], abs=1e-5)
     assert scores.metrics["rewards/bleu/mean"] == pytest.approx(logged["rewards/bleu/mean"], abs=1e-5)
     assert scores.metrics["mean_length"] == pytest.approx(logged["mean_length"], abs=1e-5)
-    assert scores.columns["length"] == [len(text) for text in call["completions"]]
+    assert scores.columns["length"] == [len(text_of(completion)) for completion in call["completions"]]
+    assert seen[-1] == call
+    assert isinstance(call["completions"][0], type(prompt))
