@@ -9,9 +9,12 @@ import resource
 import signal
 import sys
 from types import ModuleType
+from typing import Any
 
 MEMORY_BYTES = 1 << 30
 INPUT_CHARACTERS = 2_000
+MAX_LETTERS = 8
+RELATIVE, EXACT = 1e-12, 1e-900  # decimals are compared to 12 digits, exact formulas exactly
 
 
 class OutOfTime(BaseException):
@@ -58,7 +61,9 @@ def out_of_time(*_: object) -> None:
 
 
 def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
-    """True if math-verify parses both formulas and finds them equal to 12 digits."""
+    """True if math-verify parses both formulas and finds them equal, and a relative comparison does not refute it."""
+    import sympy
+
     if len(prediction) > INPUT_CHARACTERS:
         return False
     options = {
@@ -70,7 +75,37 @@ def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
     sides = [math_verify.parse(rf"\boxed{{{text}}}", **options) for text in (gold, prediction)]
     if not all(sides):
         return False
-    return math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
+    if any(isinstance(side[0], sympy.Eq) for side in sides) and not all(isinstance(side[0], sympy.Eq) for side in sides):
+        return False  # an equation is not its right side
+    equal = math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
+    return equal and not refuted(sympy, sides[0][0], sides[1][0])
+
+
+def refuted(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
+    """True if two formulas that math-verify calls equal differ: it compares with an absolute tolerance, so that
+    10^{-40} pi = 10^{-50} pi. Their difference is computed to 30 significant digits, letters as some fractions.
+    """
+    if not (isinstance(gold, sympy.Expr) and isinstance(prediction, sympy.Expr)):
+        return False
+    letters = sorted(gold.free_symbols | prediction.free_symbols, key=str)
+    if len(letters) > MAX_LETTERS:
+        return False
+    point = {letter: sympy.Rational(7 + 2 * index, 11 + index) for index, letter in enumerate(letters)}
+    try:
+        sides = [side.doit().subs(point) for side in (gold, prediction)]
+        difference, size = sympy.N(sides[0] - sides[1], 30, maxn=1_000), sympy.Abs(sympy.N(sides[0], 30, maxn=1_000))
+        if not (difference.is_number and size.is_number and difference.is_finite):
+            return False
+        approximate = gold.has(sympy.Float) or prediction.has(sympy.Float)
+        return bool(sympy.Abs(difference) > size * (RELATIVE if approximate else EXACT) and significant(difference))
+    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
+        return False  # sets, matrices, intervals, undefined at this point: the verdict stays
+
+
+def significant(difference: Any) -> bool:
+    """True if the difference has digits that count, and is not what is left of two equal numbers."""
+    real = difference.as_real_imag()
+    return any(getattr(part, "_prec", 1) > 1 and part != 0 for part in real) or bool(difference.is_Rational)
 
 
 if __name__ == "__main__":

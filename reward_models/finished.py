@@ -1,0 +1,27 @@
+"""Which completions may be credited at all: those that ended by themselves, and whether the prompt opened `<think>`.
+
+It may assume the column `finished` of rollouts (True: the model stopped; False: cut by length), if there is one.
+It will not read an answer.
+"""
+
+from .base import text_of
+
+NEEDS = ("finished", "anything")
+
+
+def credited(finished: list[bool | None] | None, needs: str, num_completions: int) -> list[bool]:
+    """Per completion, False if it was cut by length and `needs` is "finished". Without the column all are graded."""
+    if needs not in NEEDS:
+        raise ValueError(f"needs is one of {', '.join(NEEDS)}, not {needs!r}")
+    if finished is None or needs == "anything":
+        return [True] * num_completions
+    return [flag is not False for flag in finished]
+
+
+def opened_reasoning(prompts: list | None, num_completions: int) -> list[bool]:
+    """Per completion, True if its prompt already opened `<think>`: then text without `</think>` is reasoning."""
+    from .math_extract import opens_reasoning
+
+    if prompts is None:
+        return [False] * num_completions
+    return [opens_reasoning(text_of(prompt)) for prompt in prompts]

@@ -1,0 +1,241 @@
+r"""Reads an answer out of a sentence: "the answer is ...", in many languages, and the last value of a text.
+
+It may assume text without reasoning and formatting tags; every scan is linear in it. A word that changes the value
+("negative", "half of", "not", "million") is never dropped: then the whole phrase is the answer, for math_compare to read.
+It will not compute: "18 plus 2" stays a sum.
+"""
+
+import re
+
+from .math_languages import ENDING, MARKERS, MINUS_WORDS, NOT_WORDS
+from .math_relations import value_named
+from .math_text import normalize
+from .math_units import same_kind
+
+TAIL_CHARACTERS = 4_000  # a spoken answer and a last number are looked for in the end of the text
+PHRASE_CHARACTERS = 2_500
+
+IS = (
+    r"(?:is|are|was|were|equals?|becomes|remains"
+    r"|(?:would|must|should|will|could|has to|have to|ought to|can only|turns? out to|comes? out to|works? out to|comes? to)(?:\s+(?:then|thus|therefore|also))?(?:\s+be|\s+equal)?)"
+)
+DENIED = r"(?:can(?:'|’)?t|cannot|can not|could(?:n't|n’t| not)|is(?:n't|n’t| not)|are(?:n't| not)|was(?:n't| not)|wo(?:n't|n’t)|will not|would(?:n't| not)|must(?:n't| not)|should(?:n't| not)|does(?:n't| not) (?:equal|seem to be))"
+SPOKEN = re.compile(
+    r"(?:"
+    rf"\b(?:answers?|solutions?|final\s+(?:result|value|total|amount|count|price|cost|number|score)|correct\s+(?:option|choice|letter|result))(?:\s+(?:to|for|of|in)\s[^.\n:=]{{1,80}}?)?"
+    rf"\s*[*_]*\s*(?P<is>\b{DENIED}(?:\s+be\b)?|\b{IS}(?![\w'’])|=>|->|⇒|→|=|:|：|—|–)(?:\s*[*_]*\s*(?:equal\s+to\b|(?:therefore|thus|then|hence|simply|just|exactly|indeed|clearly|obviously|still|actually|now|hereby)\b,?|given by\b|as follows|option\b|choice\b|letter\b|=>|->|:|=))*"
+    r"|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.](?!\w)|\b(?:I (?:choose|pick|select)|choose|select)\s+(?:option|choice|answer)\b"
+    rf"|{'|'.join(MARKERS)}"
+    r")[ \t*_]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+LAST_MARKS = 64  # how many of them may be denials before the search ends
+SENTENCE_END = re.compile(
+    r"[.!?;,]?[ \t]*(?:\n|$)|[.!?](?=\s)|[;,](?=\s+(?!(?:and|or)\s+(?:[a-z]\s*=|[-+$\d\\(\x00]))[^\W\d_]{2})|[ \t]*<\||[。！？｡।۔؟]|[，；](?=\s*[^\W\d_])"
+)
+CLAUSE = re.compile(
+    r"\s*(?:,\s*|\s)(?:because|since|as|so|which|given that|due to|hence|therefore|thus|but|where|meaning|making|giving|assuming|that is|i\.e\.|rather than|instead of|after|when)\b(?!\s*$)|\s*(?:因为|因為|由于)"
+)
+EQUALS = re.compile(r"\b(?:equals|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)")
+NOTE = re.compile(r"\s*\((?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
+MATH_SPAN = re.compile(
+    r"(?<![\\$])\$(?!\s)([^$\n]{1,400}?)(?<![\\\s])\$(?![$\d])|\$\$([^$]{1,400})\$\$|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]",
+    re.DOTALL,
+)
+NUMBER = re.compile(
+    r"(?<![\w.^\\])(?<!\^\{)[-+\u2212\u2013\uff0d]?\s?(?:\\?[$]|[\u20ac\u00a3\u00a5])?\s?"
+    r"(?:\d+[ -]\d+\s?/\s?\d+|\d{1,3}(?:(?:,|\{,\}|\\,|\\!|[\u00a0\u2009\u202f])\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?:e[-+]?\d+)?(?:\s?/\s?\d+(?:\.\d+)?)?"
+    r"(?![\d^]|\.\d|,\d|(?:st|nd|rd|th)\b|(?![mgkshlKMBL])[A-Za-z](?![A-Za-z]))"
+    r"(?:\s?\\?%|\s?percent\b|\s(?:thousand|million|billion|trillion|hundred|dozen)\b)?"
+)
+# Languages without spaces: 有42个, 42です. A digit may follow their letters.
+CJK_NUMBER = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])[-+]?\d[\d,]*(?:\.\d+)?(?![\d^/.]\d)")
+
+SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
+DENIAL = re.compile(rf"\b(?:not|never|cannot|neither|nor|either|between|except|unless|no longer|without|rather than)\b|n['’]t\b|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])", re.I)
+CHANGED_BEFORE = re.compile(
+    r"(?:\b(?:ln|log|lg|exp|sqrt|root|roots|twice|thrice|double|triple|half|third|quarter|fifth|sin|cos|tan|cot|sec|csc|than|at least|at most"
+    r"|over|under|above|below|almost|nearly|plus|times|mod|modulo|opposite|inverse|reciprocal|negation|factorial|squared?|cubed?|or|up to|until|beyond"
+    r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer|root of|power|maximum|minimum)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d\s?:|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
+    r"|负|マイナス以外|超过|至少|至多|少于|大于|小于|约|或|或者|から|から約)"
+    r"\s*(?:(?:of|from|by|the|a|an|number|value|its|negative|minus)\s+)*[$(]?\s*$",
+    re.I,
+)
+NOT_AN_ARROW = re.compile(r"(?:->|=>|>>|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
+CHANGED_AFTER = re.compile(
+    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*[-$\\(\d\x00a-z])|multiplied\b|divided\b|mod\b|modulo\b|choose\b|or\b|to the\b|\\pm|±|\?|!(?!\s|$)"
+    r"|(?:over|to|through|by|out of|in)\s+[-$\\(\d\x00]|[-–~]\s?\d|[-+*/^×÷=<>]|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
+)
+UNIT_WORDS = r"(?:\s*[^\W\d_]+\.?){0,3}?"
+SAFE_BETWEEN = re.compile(rf"{UNIT_WORDS}\s+(?:for|at|after|during|while|where|with|on|every|each|per|within|if we)\b", re.I)
+COMPOUND = re.compile(r"\d\s*([^\W\d_]+)\.?(?:\s*,)?\s*(?:and\s+|und\s+|y\s+|et\s+)?$")
+LEAD = re.compile(
+    r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故|よって|따라서|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，]?\s*)+",
+    re.I,
+)
+TRAIL = re.compile(r"\s*[,.;!]?\s*(?:done|qed|q\.e\.d|final|that's it|hooray|yay|ok|okay|hope this helps)\W*$", re.I)
+PROSE = re.compile(r"[^\W\d_]{2,}[,:]?\s+(?:[^\W\d_]{2,}|[^\s\w]|\d)")
+NO_PROSE = re.compile(
+    r"\\(?:text|mathrm|textbf|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+"
+    r"|(?<![^\W_])(?:and|or|oder|und|ou|et|или|и|sqrt|sin|cos|tan|ln|log|exp|negative|minus|plus|times|squared|cubed|over|option|choice|pi|square root of|percent|infinity)(?=[\s(]+[-+$\d\\(a-z])",
+    re.I,
+)
+RUN = re.compile(
+    r"(?:\\(?!text|mbox|mathrm|quad|qquad|implies|therefore|Rightarrow|because)[a-zA-Z]+|\\[,;!{}|]|(?<![A-Za-z])(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-zA-Z])|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[\d\s+\-*/^=()\[\]{}|.!_<>%×·÷√²³π$',])+$"
+)
+RUN_CHARACTERS = 160
+
+
+def spoken_answer(tail: str) -> str | None:
+    """What the last "the answer is" of a text says, or None if there is none; a denial is none."""
+    marks = [mark for mark in SPOKEN.finditer(tail)][-LAST_MARKS:]
+    while marks and marks[-1]["is"] and re.match(DENIED, marks[-1]["is"], re.I):
+        marks.pop()
+    if not marks:
+        return None
+    return read_sentence(tail[marks[-1].end() :].lstrip(" \t\n*_:"))
+
+
+def unmarked_answer(text: str, whole: bool = True) -> str | None:
+    """The text itself where it is nothing but an answer, else its last formula or number that stands for a value.
+
+    whole: the text was not shortened at its beginning.
+    """
+    stripped = TRAIL.sub("", LEAD.sub("", text.strip()))
+    arrow = NOT_AN_ARROW.split(stripped[-300:])
+    if len(arrow) > 1 and arrow[-1].strip() and "\n" not in arrow[-1]:
+        stripped = arrow[-1].strip()
+    if len(stripped) <= 200 and "\n" not in stripped and not looks_like_prose(stripped):
+        return without_delimiters(ENDING.sub("", stripped)) if MATH_SPAN.search(stripped) else ENDING.sub("", stripped)
+    tail = text[-TAIL_CHARACTERS:]
+    return _last_value(tail, whole and len(tail) == len(text))
+
+
+def read_sentence(rest: str) -> str | None:
+    """The answer at the beginning of a text: its first sentence, without reasons and notes."""
+    rest = rest[:PHRASE_CHARACTERS]
+    masked = _masked(rest)
+    end = SENTENCE_END.search(masked)
+    length = end.start() if end else len(rest)
+    clause = CLAUSE.search(masked, 1, length)
+    equals = [m for m in EQUALS.finditer(masked, 0, length) if re.search(r"\d", masked[: m.start()])]
+    if clause and not (equals and equals[-1].start() > clause.start() and "=" not in equals[-1][0]):
+        length = clause.start()
+    sentence = NOTE.sub("", rest[:length])
+    sentence = LEAD.sub("", ENDING.sub("", sentence).strip("*_ \t"))
+    plain = without_delimiters(sentence)
+    if re.search(r"\\[\])]$", plain) and not re.search(r"\\[\[(]", plain):  # \[Answer: 42\]
+        plain = plain[:-2].strip()
+    return plain if not looks_like_prose(plain) else _from_prose(sentence, plain)
+
+
+def looks_like_prose(text: str) -> bool:
+    """True if the text has a word that LaTeX commands, units and short names do not explain: at least two in a row."""
+    return PROSE.search(NO_PROSE.sub(" ", text)) is not None
+
+
+def without_delimiters(text: str) -> str:
+    """The text with its math spans as plain LaTeX: "$3$ or $5$" is "3 or 5"."""
+    text = MATH_SPAN.sub(lambda m: " " + next(group for group in m.groups() if group is not None) + " ", text)
+    return re.sub(r" {2,}", " ", text).strip().strip("*_")
+
+
+def _from_prose(sentence: str, plain: str) -> str:
+    """The one value of a sentence with its unit; the whole of it where its words may change the value."""
+    if re.match(r"\s*\(?[A-J]\)?[).:]\s", plain):  # "C) Paris is the capital"
+        return plain
+    values = _values(sentence)
+    if not values:
+        return plain
+    equals = [m for m in EQUALS.finditer(_masked(sentence)) if values[0].start() < m.start() < values[-1].start()]
+    if equals and not DENIAL.search(sentence):
+        return _after_equals(sentence, equals[-1], plain)
+    first, before = values[0], _masked(sentence)[: values[0].start()]
+    if DENIAL.search(before) or CHANGED_BEFORE.search(before) or (len(values) > 1 and not _safe(sentence, *values[:2])):
+        return plain
+    value, after = _with_scale(sentence, first)
+    if CHANGED_AFTER.match(re.sub(rf"^{UNIT_WORDS}(?=\s(?:or|squared|cubed|to|plus|minus|times)\b)", "", after)):
+        return plain
+    return _signed(before, value)
+
+
+def _after_equals(sentence: str, equals: re.Match, plain: str) -> str:
+    """The value behind the last "=" or "equals" of a sentence, or the whole equation where it names no value."""
+    after = sentence[equals.end() :].strip()
+    if equals[0] == "=":
+        run = RUN.search(sentence[max(0, equals.start() - RUN_CHARACTERS) : equals.start()])
+        equation = (run[0] if run else "") + "=" + after
+        if run and run[0].strip(" ,.$") and value_named(normalize(equation)) is None and _has_variables(run[0]):
+            return plain
+    return without_delimiters(after) if not looks_like_prose(after) else _from_prose(after, without_delimiters(after))
+
+
+def _has_variables(text: str) -> bool:
+    return re.search(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", text) is not None
+
+
+def _safe(sentence: str, first: re.Match, second: re.Match) -> bool:
+    """True if a second number belongs to a remark ("18 dollars for 3 days"), not to the value ("18 to 20")."""
+    return SAFE_BETWEEN.match(sentence[first.end() : second.start()]) is not None
+
+
+def _last_value(tail: str, whole: bool) -> str | None:
+    values = _values(tail)
+    if not values or (values[-1].start() == 0 and not whole):  # the number may begin before the tail
+        return None
+    last = values[-1]
+    start = max(tail.rfind(stop, 0, last.start()) for stop in (". ", "\n", "? ", "! ", "。", "; ", "，", ", ", ": "))
+    before = _masked(tail[start + 1 : last.start()])[-200:]
+    value, after = _with_scale(tail, last)
+    if _is_part_of_a_compound(before, after) or CHANGED_AFTER.match(after):
+        return None
+    if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(before):
+        return None
+    return _equation_or_value(tail[max(0, start + 1) : last.start()], _signed(before, value))
+
+
+def _equation_or_value(before: str, value: str) -> str:
+    """The value behind a final `=`; with its left side where that is an equation to be solved (2x = 10)."""
+    if not re.search(r"=\s*\$?\s*$", before):
+        return value
+    run = RUN.search(re.sub(r"(?<=\d)(\s?)[xX](?=\s?\d)", r"\1*", before[-RUN_CHARACTERS:]))
+    left = run[0].strip(" ,.$\n") if run else ""
+    left = re.sub(r"(?<=\d)\s?" + re.escape(value[-1]) + r"(?![A-Za-z])", "", left) if value[-1:].isalpha() else left
+    if not _has_variables(left) or value_named(normalize(f"{left}{value}".replace("$", ""))) is not None:
+        return value
+    return without_delimiters(f"{left} {value}")
+
+
+def _is_part_of_a_compound(before: str, after: str) -> bool:
+    """10 minutes and 30 seconds, 5 feet 6 inches: two numbers, one quantity."""
+    first, second = COMPOUND.search(before), re.match(r"\s*([^\W\d_]+)", after)
+    return bool(first and second and same_kind(first[1], second[1]))
+
+
+def _with_scale(text: str, value: re.Match) -> tuple[str, str]:
+    """A value with the scale word, percent sign or unit right behind it, and the text after that."""
+    content = next((group for group in value.groups() if group is not None), None) if value.groups() else None
+    rest = text[value.end() :]
+    scale = re.match(rf"\s?{SCALE}(?![a-zA-Z])", rest) if content is not None else None
+    cjk = re.match(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{1,6}", rest)
+    attached = scale or cjk
+    behind = attached[0] if attached else ""
+    return (content if content is not None else value[0]) + behind, rest[len(behind) :]
+
+
+def _signed(before: str, value: str) -> str:
+    return "-" + value.strip() if re.search(rf"(?:{MINUS_WORDS})\s*$", before, re.I) else value
+
+
+def _values(text: str) -> list[re.Match]:
+    """Math spans and numbers outside of them, in order."""
+    spans = list(MATH_SPAN.finditer(text))
+    masked = _masked(text)
+    numbers = [*NUMBER.finditer(masked), *CJK_NUMBER.finditer(masked)]
+    return sorted([*spans, *numbers], key=lambda match: match.start())
+
+
+def _masked(text: str) -> str:
+    """The text with every character of a math span as NUL: what is inside ends no sentence and is no word."""
+    return MATH_SPAN.sub(lambda m: "\x00" * len(m[0]), text)
