@@ -8,6 +8,7 @@ import html
 import json
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .math_languages import with_decimal_points
 from .math_numbers import quantity, same_quantity
@@ -64,8 +65,7 @@ class Extraction:
             raise ValueError(f"answer_pattern is no regular expression: {error}: {self.answer_pattern!r}") from error
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A marked piece of text: where the mark begins and ends, and what it holds."""
 
     start: int
@@ -161,6 +161,7 @@ def _by_pattern(text: str, pattern: str) -> str | None:
 def _unmarked(text: str) -> str | None:
     if "boxed" in text or "\\fbox" in text:  # a box that was never closed: the text was cut in the middle of its answer
         return None
+    text = re.sub(r"^.*<(?:answer|final_answer)>", "", text, flags=re.DOTALL | re.IGNORECASE)  # never closed
     shortened = _without_html(text[-2 * TAIL_CHARACTERS :])
     return unmarked_answer(shortened, whole=len(text) <= 2 * TAIL_CHARACTERS)
 
@@ -215,6 +216,8 @@ def _side_by_side(text: str, spans: list[Span]) -> str | None:
     """What the last mark holds; the marks before it as well, where only "or", "and" or a comma stands between them."""
     if not spans:
         return None
+    if len(spans) == 1:
+        return spans[0].content
     chosen = [spans[-1]]
     for span in reversed(spans[:-1]):
         between = text[span.end : chosen[0].start]

@@ -20,7 +20,7 @@ MAX_ANSWER_CHARACTERS = 2_000
 @functools.lru_cache(maxsize=65_536)
 def gold_answer(gold: str) -> str:
     """The answer inside a gold text: itself, or what it marks as its answer (a box, `####`, tags, "the answer is")."""
-    if len(gold) <= 12 or not any(character.isalpha() or character == "#" for character in gold):
+    if not any(character.isalpha() or character == "#" for character in gold):
         return gold
     said = after_reasoning(gold)
     if said is None:

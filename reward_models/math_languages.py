@@ -88,7 +88,7 @@ NO_UNIT = frozenset([
     "por", "entre", "mitad", "ou", "et", "pas", "moins", "fois", "à", "a", "demi", "و", "أو", "ليس", "إلى", "زائد",
     "ناقص", "نصف", "ضعف", "quadrat", "cuadrado", "carré", "в", "квадрате",
 ])  # fmt: skip
-NOT_A_COUNTER = re.compile(r"[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正倍]|分之|また|または|또는|혹은|이상|이하|より|から|まで|부터|까지|초과|미만")  # fmt: skip
+NOT_A_COUNTER = re.compile(r"[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正倍]|分之|また|または|또는|혹은|이상|이하|より|から|まで|부터|까지|초과|미만|ない|ません|아니|않")  # fmt: skip
 
 # What ends a sentence that states an answer: "42です", "42입니다", "उत्तर 42 है".
 ENDING = re.compile(
@@ -115,6 +115,13 @@ MARKERS = (
     r"\b(?:cevap|sonuç)\s*[:=]?(?=\s*[-$\\(\d])",
     r"\b(?:đáp án|đáp số|kết quả)(?:\s+(?:cuối cùng|đúng))?\s*(?:\blà\b|[:=])\s*:?",
     r"\b(?:antwoord|oplossing)\s*(?:\bis\b|[:=])\s*:?",
+)  # fmt: skip
+# A text with none of these has none of the markers; looking for words is cheaper.
+MARKER_WORDS = (
+    "答", "选", "選", "结果", "結果", "得数", "得數", "解は", "正解", "정답", "답", "결과", "ответ", "جواب", "إجابة", "اجابة",
+    "ناتج", "نتيجة", "حل", "उत्तर", "जवाब", "हल", "respuesta", "resposta", "soluc", "soluç", "resultado", "antwor",
+    "lösung", "ergebnis", "réponse", "solution", "résultat", "rispost", "soluzion", "risultat", "odpowied", "wynik",
+    "cevap", "sonuç", "đáp", "kết quả", "antwoord", "oplossing",
 )  # fmt: skip
 # Denials between a marker and a value.
 NOT_WORDS = r"\bне\b|\bnicht\b|\bkein|\bno es\b|\bn'est pas\b|\bpas\b|不是|不会|不可能|并非|ではない|じゃない|아니|ليس|ليست|नहीं|\bnon\b"

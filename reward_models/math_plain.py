@@ -15,7 +15,7 @@ FUNCTIONS = (
 )  # fmt: skip
 GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "phi", "varphi", "sigma", "omega", "rho",
-    "tau", "psi", "pi", "Delta", "Omega",
+    "tau", "pi", "Delta", "Omega",
 )  # fmt: skip
 LATEX_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log"}
 NOT_INSIDE = r"(?<![A-Za-z\\])"
@@ -42,11 +42,11 @@ SYMBOLS: tuple[tuple[re.Pattern, str], ...] = (
     (re.compile(rf"{NOT_INSIDE}(?:infinity|infinite|inf|infty|oo)(?![A-Za-z])", re.I), r"\\infty "),
     (re.compile(r"^(?:the )?(?:empty set|null set|emptyset)$", re.I), r"\\emptyset"),
     (re.compile(r"^\\?\{\s*\\?\}$"), r"\\emptyset"),
-    (re.compile(rf"{NOT_INSIDE}(sin|cos|tan|ln|log)(?=[a-z](?![A-Za-z]))"), r"\\\1 "),
+    (re.compile(rf"{NOT_INSIDE}(sin|cos|tan|ln|log)(?=[xyz](?![A-Za-z]))"), r"\\\1 "),
     (re.compile(rf"{NOT_INSIDE}({'|'.join(GREEK)})(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\^\s*([-+]?\d{2,}|-\d)(?![\d.])"), r"^{\1}"),
-    (re.compile(r"(?<![\w.}^])1\s?\*?\s?(?=\\(?:pi|sqrt|theta)|[abcinpqrtuvwxyz](?![A-Za-z])|e(?![-+\dA-Za-z]))"), ""),
+    (re.compile(r"(?<![\w.}^])1(?:\s?\*\s?)?(?=\\(?:pi|sqrt|theta)|[abcinpqrtuvwxyz](?![A-Za-z])|e(?![-+\dA-Za-z]))"), ""),
 )
 FUNCTION_CALL = re.compile(
     rf"{NOT_INSIDE}({'|'.join(FUNCTIONS)})(?=\s*[(^]|_|\d*\(|\s+(?:\d|[a-z](?![A-Za-z])|\\(?:pi|theta|frac|sqrt|alpha|beta)))"

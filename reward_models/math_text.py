@@ -40,7 +40,7 @@ TABLE = str.maketrans(
 
 ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[a-z]))")
 WRAPPERS = (
-    ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("__", "__"), ("*", "*"),
+    ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"),
     ("```", "```"), ("`", "`"), ('"', '"'), ("'", "'"), ("==", "=="), ("<b>", "</b>"),
 )  # fmt: skip
 # Commands that change how their argument looks, not what it is. \cancel and \sout take back what they hold.
@@ -49,10 +49,11 @@ WRAPPING_COMMAND = re.compile(
     rf"\\(?P<name>{TEXT_COMMAND}|boxed|fbox|framebox|textbf|textit|textsf|texttt|textsc|emph|mathbf|mathit|mathsf"
     r"|mathtt|mathnormal|boldsymbol|bm|pmb|mathbin|mathrel|mathord|mathopen|mathclose|mathop|underline|uline|uuline|overbrace"
     r"|underbrace|ensuremath|mathcolor|centerline|large|Large|LARGE|huge|Huge|small|bf|it|highlight|hl|em|bold)"
-    r"\s*\{(?P<text>[^{}]*)\}"
+    r"\s*\{"
 )
+MAX_COMMANDS = 40
 COLOR = re.compile(
-    r"\\(?:textcolor|color|colorbox|mathcolor|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}\s*(?:\{([^{}]*)\})?"
+    r"\\(?:textcolor|color|colorbox|mathcolor|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}"
 )
 SWITCH = re.compile(
     r"\\(?:bf|it|rm|sf|tt|sl|em|sc|bfseries|itshape|rmfamily|sffamily|ttfamily|mdseries|upshape|slshape|normalfont|boldmath"
@@ -119,12 +120,7 @@ def _undecorated(text: str) -> str:
     if "\\" in text:
         text = GROUP_SWITCH.sub(r"\\\1{\2}", QUANTITY_COMMAND.sub(r"\1\\text{ \2}", text))
         text = DELIMITER_DOT.sub(" ", INVISIBLE_COMMAND.sub(" ", ENVIRONMENT.sub(" ", text)))
-        for _ in range(6):  # commands nested in one another; more than a few levels is no answer
-            before = text
-            text = COLOR.sub(lambda m: f" {m[1] or ''} ", text)
-            text = WRAPPING_COMMAND.sub(_contents, text)
-            if text == before:
-                break
+        text = _without_commands(COLOR.sub(" ", text))
         text = re.sub(r"&?\s*\\\\(?:\[[^\[\]]*\])?\s*$", "", SWITCH.sub(" ", text))
         if "\\begin" not in text:
             text = re.sub(r"(?<!\\)&(?=\s*[=<>])|^\s*&", "", text)
@@ -132,9 +128,32 @@ def _undecorated(text: str) -> str:
     return re.sub(rf"^(?:{ORNAMENT}|\s)+|(?:{ORNAMENT}|\s)+$", "", text)
 
 
-def _contents(command: re.Match) -> str:
+def _without_commands(text: str) -> str:
+    """Every decorating command replaced by what it holds, whatever braces there are in it."""
+    position = 0
+    for _ in range(MAX_COMMANDS):
+        command = WRAPPING_COMMAND.search(text, position)
+        end = _closing_brace(text, command.end()) if command else -1
+        if command is None or end == -1:
+            return text
+        held = _contents(command, text[command.end() : end])
+        text, position = text[: command.start()] + held + text[end + 1 :], command.start()
+    return text
+
+
+def _closing_brace(text: str, start: int) -> int:
+    """Index of the brace that closes the one just before `start`; -1 if none does."""
+    depth = 1
+    for brace in re.finditer(r"\\\\|\\[{}]|[{}]", text[start:]):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return start + brace.start()
+    return -1
+
+
+def _contents(command: re.Match, text: str) -> str:
     """What a decorating command holds; letters that a `\\text` held behind a number keep a mark that they are text."""
-    text, name = command["text"], command["name"]
+    name = command["name"]
     is_text = re.fullmatch(TEXT_COMMAND, name) and re.match(r"\s*[^\W\d_]", text) and command.start() > 0
     if not is_text:
         return f" {text} "
@@ -147,8 +166,11 @@ def _unwrap(text: str) -> str:
     while True:
         before = text
         text = text.strip()
+        text = re.sub(r"(?:\\[,;:! ]|(?<!\\)\\)$", "", text).rstrip()  # \, at the end
         if not text.endswith(("..", "\\.")):
-            text = text.rstrip(".,;").rstrip() if not text.endswith("\\") else text
+            text = text.rstrip(".,;").rstrip()
+        if text.startswith("{{") and text.endswith("}}") and not text.startswith("{{{{") and _closing_brace(text, 1) == len(text) - 1:
+            text = text[1:-1]
         for left, right in WRAPPERS:
             inner = text[len(left) : -len(right)]
             if text.startswith(left) and text.endswith(right) and inner.strip() and left not in inner:

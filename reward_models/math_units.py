@@ -46,7 +46,7 @@ NO_UNIT = frozenset([
 ])  # fmt: skip
 NOT_CLAIMED = frozenset(["square", "sq", "cubic", "us", "of"])
 # Symbols that stand for two units, or that pint takes for another one than a school book does.
-AMBIGUOUS = frozenset(["C", "T", "B", "M", "h", "min", "degC", "degF", "AU", "A"])
+AMBIGUOUS = frozenset(["C", "T", "B", "M", "h", "min", "degC", "degF", "AU"])
 SINGLE = frozenset("mgsLlJKNVWATFCBHΩ")  # one-letter symbols that are taken for a unit after a number
 MARKED_SINGLE = frozenset("StdRbMDuΩμ")  # only in \\text{}: else these are variables
 SI_SYMBOL = re.compile(
@@ -54,12 +54,13 @@ SI_SYMBOL = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=4096)
 def is_unit(text: str, attached: bool) -> bool:
     """True if a text after a number says what is counted or measured, and changes nothing about the number.
 
     attached: no space stood between number and text; then its first word has to be a known unit (18cm, not 18xy).
     """
-    if not UNIT.fullmatch(text):
+    if not UNIT.fullmatch(text) or re.search(f"[{math_languages.CJK}]", text):
         return math_languages.counted(text) is not None
     marked = text.startswith(MARK)
     words = re.findall(WORD, text.replace(MARK, ""))
@@ -70,6 +71,7 @@ def is_unit(text: str, attached: bool) -> bool:
     return all(_everyday(word) or _is_noun(word) or _is_symbol(word, marked) for word in words)
 
 
+@functools.lru_cache(maxsize=4096)
 def unit_name(text: str) -> str | None:
     """The unit's one name, its power included (cm^2, square cm): None for a common noun."""
     text = text.replace(MARK, "").strip()
@@ -111,7 +113,8 @@ def same_kind(first: str, second: str) -> bool:
 
 
 def _changes_the_value(word: str) -> bool:
-    return word.lower() in NO_UNIT or word.lower() in math_languages.NO_UNIT
+    word = word if len(word) == 1 else word.lower()  # A is an ampere, "a" a word
+    return word in NO_UNIT or word in math_languages.NO_UNIT
 
 
 def _everyday(word: str) -> bool:

@@ -67,7 +67,7 @@ def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
     if len(prediction) > INPUT_CHARACTERS:
         return False
     options = {
-        "extraction_config": [math_verify.LatexExtractionConfig(boxed_match_priority=0)],
+        "extraction_config": [math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=as_written())],
         "fallback_mode": "no_fallback",
         "extraction_mode": "first_match",
         "parsing_timeout": None,
@@ -79,6 +79,15 @@ def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
         return False  # an equation is not its right side
     equal = math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
     return equal and not refuted(sympy, sides[0][0], sides[1][0])
+
+
+def as_written() -> Any:
+    """math-verify's clean-up of LaTeX without its list of units: the h of 10\\pi h may be a height."""
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+
+    return NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
 
 
 def refuted(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
