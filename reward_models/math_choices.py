@@ -12,7 +12,7 @@ Verdict = TypeVar("Verdict")
 
 WORD = r"(?:(?:the )?(?:correct |right )?(?:option|choice|answer|letter|alternative|statement|选项|選項|选|選)(?: is)?\s*[:：]?\s*)"
 LETTER = re.compile(rf"{WORD}?\(?([A-Z])\)?[.:)]?\s*(?:选项|選項)?", re.IGNORECASE)
-WITH_TEXT = re.compile(rf"{WORD}?(?:\(([A-J])\)[.:]?\s*|([A-J])(?:\)|\.|:)\s+|([A-J])[.)](?=[\d\\$]))(?P<text>\S.*)", re.DOTALL)
+WITH_TEXT = re.compile(rf"{WORD}?(?:\(([A-J])\)[.:]?\s*|([A-J])(?:\)|\.|:)\s+|([A-J])[.)](?=[\d\\$])|([A-J])\s+-\s+(?=[A-Za-z]{{2}})|([A-J])\s+(?=\([^()]*\)$))(?P<text>\S.*)", re.DOTALL)
 MORE_LETTERS = re.compile(r"^(?:[,;&/]|(?:or|and)\b)|\([A-J]\)|\b(?:or|and)\s+\(?[A-J]\)?(?![\w])|(?:^|\s)[A-J][.)](?=\s)")
 SEVERAL = re.compile(r"\(?[A-J]\)?(?:\s*(?:,|;|&|\band\b|、|和)?\s*\(?[A-J]\)?){1,9}")
 
@@ -41,7 +41,7 @@ def _parts(text: str) -> tuple[str | None, str]:
     labelled = WITH_TEXT.fullmatch(text)
     if labelled is None or MORE_LETTERS.search(labelled["text"]):
         return None, ""
-    return next(group for group in labelled.groups()[:3] if group), labelled["text"].strip()
+    return next(group for group in labelled.groups()[:5] if group), labelled["text"].strip()
 
 
 def _uppercase(text: str, letter: re.Match) -> bool:

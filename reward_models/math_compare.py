@@ -95,7 +95,7 @@ def _compare_rest(left: str, right: str, left_number: Quantity | None, right_num
     units = _without_units(left, right)
     if units is not None:
         return units if isinstance(units, bool) else _compare(*units)
-    left, right = left.replace(MARK, ""), right.replace(MARK, "")
+    left, right = _bare(left, left_number), _bare(right, right_number)
     if left_number is None and right_number is None and (_has_words(left) or _has_words(right)):
         return _same_words(left, right)
     if _has_words(left) or _has_words(right):
@@ -106,6 +106,11 @@ def _compare_rest(left: str, right: str, left_number: Quantity | None, right_num
     if not (_is_symbolic(left) and _is_symbolic(right)) and not _closed_form(left, right, left_number, right_number):
         return _same_words(left, right)
     return False if _differ_in_case_only(left, right) else [(left, right)]
+
+
+def _bare(text: str, number: Quantity | None) -> str:
+    """The text without marks; a number with a unit ("243 ways") as the number alone."""
+    return str(number.value) if number and not number.percent and _has_words(text) else text.replace(MARK, "")
 
 
 def _without_units(left: str, right: str) -> tuple[str, str] | bool | None:

@@ -51,7 +51,7 @@ class Extraction:
 
     mode: str = "flexible"
     answer_pattern: str | None = None
-    answer_tags: tuple[str, ...] = ("answer", "final_answer", "final-answer", "finalanswer")
+    answer_tags: tuple[str, ...] = ("answer", "final_answer", "final-answer", "finalanswer", "solution")
     decimal_comma: bool = False
 
     def __post_init__(self) -> None:

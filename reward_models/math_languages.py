@@ -6,6 +6,7 @@ It will not decide what a comma between digits means: that is the caller's `deci
 
 import re
 import unicodedata
+from fractions import Fraction
 
 PUNCTUATION = {
     "。": ". ", "｡": ". ", "、": ", ", "，": ", ", "；": "; ", "،": ", ", "؛": "; ", "٫": ".", "٬": ",", "۔": ". ",
@@ -88,7 +89,7 @@ NO_UNIT = frozenset([
     "por", "entre", "mitad", "ou", "et", "pas", "moins", "fois", "à", "a", "demi", "و", "أو", "ليس", "إلى", "زائد",
     "ناقص", "نصف", "ضعف", "quadrat", "cuadrado", "carré", "в", "квадрате",
 ])  # fmt: skip
-NOT_A_COUNTER = re.compile(r"[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正倍]|分之|また|または|또는|혹은|이상|이하|より|から|まで|부터|까지|초과|미만|ない|ません|아니|않")  # fmt: skip
+NOT_A_COUNTER = re.compile(r"[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正]|分之|また|または|또는|혹은|이상|이하|より|から|まで|부터|까지|초과|미만|ない|ません|아니|않")  # fmt: skip
 
 # What ends a sentence that states an answer: "42です", "42입니다", "उत्तर 42 है".
 ENDING = re.compile(
@@ -98,7 +99,7 @@ ENDING = re.compile(
 MARKERS = (
     # Chinese, Japanese, Korean: no spaces between words
     r"答[案え](?:就|应该|應該|应|應|便|也)?(?:是|为|為|等于|等於|は|が|[:：])\s*[:：]?|(?<![一-龥])答\s*[:：]",
-    r"(?:故|应|應|因此|所以|本题|本題|正确选项|正確選項)?(?:选择|選擇|选|選)(?:项|項)?(?:是|为|為)?\s*[:：]?(?=\s*[(（$\\]*[A-J])",
+    r"(?<![不未别非没])(?:故|应|應|因此|所以|本题|本題|正确选项|正確選項)?(?:选择|選擇|选|選)(?:项|項)?(?:是|为|為)?\s*[:：]?(?=\s*[(（$\\]*[A-J])",
     r"(?:最终|最後|最后|最終)?(?:结果|結果|得数|得數)(?:是|为|為|等于|等於|は|[:：])",
     r"(?:解答|正解|解|最終答え|回答)(?:は|[:：])",
     r"(?:정답|답|해답|최종 답|결과)(?:은|는|이|:|：)",
@@ -131,6 +132,24 @@ MINUS_WORDS = r"negative|minus|负|負|マイナス|음수|마이너스|мину
 def ascii_digits(text: str) -> str:
     """Every decimal digit of Unicode (Arabic-Indic, Devanagari, full width) as 0 to 9."""
     return text if text.isascii() else re.sub(r"\d", lambda m: str(unicodedata.decimal(m[0])), text)
+
+
+SCALED_NUMBER = re.compile(rf"(?:\d+(?:\.\d+)?[{''.join(SCALES)}]+){{2,4}}\d{{0,4}}")
+
+
+def without_compound_scales(text: str) -> str:
+    """2万5千 as 25000: a number in several steps of the scale, each smaller than the one before."""
+    return SCALED_NUMBER.sub(lambda m: str(_sum_of_steps(m[0])), text)
+
+
+def _sum_of_steps(number: str) -> int | str:
+    total, last = Fraction(0), None
+    for digits, scale in re.findall(rf"(\d+(?:\.\d+)?)([{''.join(SCALES)}]*)", number):
+        factor = scaled(scale)[0]
+        if last is not None and factor >= last:
+            return number
+        total, last = total + Fraction(digits) * factor, factor
+    return int(total) if total.denominator == 1 else number
 
 
 def with_decimal_points(text: str) -> str:

@@ -7,7 +7,7 @@ It will not calculate, and a word that it does not know stays a word.
 import re
 from collections.abc import Callable
 
-from .math_languages import MINUS_WORDS
+from .math_languages import MINUS_WORDS, without_compound_scales
 
 FUNCTIONS = (
     "arcsinh", "arccosh", "arctanh", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sin",
@@ -25,6 +25,11 @@ BARE_OVER = re.compile(r"^([^{}]+?)\\over(?![a-zA-Z])([^{}]+)$")
 VALUE_AHEAD = r"(?=[-\d\\(.a-zA-Z$])"
 SPOKEN: tuple[tuple[re.Pattern, str], ...] = (
     (re.compile(rf"((?:^|[,(\[;=]|\bor\b|\band\b)\s*)(?:{MINUS_WORDS})\s*(?=[\d\\(.$]|[a-z](?![a-z]))", re.I), r"\1-"),
+    (re.compile(r"百分之\s*(\d+(?:\.\d+)?)"), r"\1%"),
+    (re.compile(r"(\d+)\s*分之\s*(\d+)"), r"\\frac{\2}{\1}"),
+    (re.compile(r"(?<![\w.])(\d+) and (?:a|one)[ -]half\b", re.I), r"\1\\frac{1}{2}"),
+    (re.compile(r"(?<![\w.])(\d+) and (?:a|one)[ -]third\b", re.I), r"\1\\frac{1}{3}"),
+    (re.compile(r"(?<![\w.])(\d+) and (?:a|one)[ -]quarter\b", re.I), r"\1\\frac{1}{4}"),
     (re.compile(r"\b(?:the )?(?:square root|sqrt) of (?=[\d(\\a-z])", re.I), "sqrt "),
     (re.compile(r"\b(?:the )?cube root of (\d+|[a-z])(?![a-z])", re.I), r"\\sqrt[3]{\1}"),
     (re.compile(r"(?<=[\w)}])\s+squared\b", re.I), "^2"),
@@ -45,6 +50,8 @@ SYMBOLS: tuple[tuple[re.Pattern, str], ...] = (
     (re.compile(rf"{NOT_INSIDE}(sin|cos|tan|ln|log)(?=[xyz](?![A-Za-z]))"), r"\\\1 "),
     (re.compile(rf"{NOT_INSIDE}({'|'.join(GREEK)})(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w(\\-])"), r" \\cdot "),
+    (re.compile(r"(?<=[\w)}])\^(?:1(?![\d.])|\{\s*1\s*\})"), ""),
     (re.compile(r"\^\s*([-+]?\d{2,}|-\d)(?![\d.])"), r"^{\1}"),
     (re.compile(r"(?<![\w.}^])1(?:\s?\*\s?)?(?=\\(?:pi|sqrt|theta)|[abcinpqrtuvwxyz](?![A-Za-z])|e(?![-+\dA-Za-z]))"), ""),
 )
@@ -66,6 +73,17 @@ OPENED = re.compile(rf"{NOT_INSIDE}({'|'.join(NAMED_ARGUMENT)})\s*\(|(?:\^|\*\*)
 BARE_ROOT = re.compile(rf"{NOT_INSIDE}sqrt\s*(\d+(?:\.\d+)?|[a-z](?![a-z]))")
 PLAIN_WORDS = re.compile(r"[A-Za-z*^]|\\over|[^\x00-\x7f]|\{")
 MAX_REWRITES = 40
+ONES = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen".split()
+    )
+}
+TENS = {word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+NUMBER_WORD = "|".join([*ONES, *TENS, *MULTIPLES])
+NUMBER_WORDS = re.compile(rf"(?P<sign>(?:minus|negative)\s+)?(?P<words>(?:{'|'.join([*ONES, *TENS])})(?:(?:[ -]|\s+and\s+)(?:{NUMBER_WORD}))*)(?![\w-])(?!\s+(?:and|or|over|of|point)\b)(?=(?P<rest>.*))", re.I | re.S)
 
 
 def to_latex(text: str) -> str:
@@ -73,6 +91,7 @@ def to_latex(text: str) -> str:
     if not PLAIN_WORDS.search(text):
         return text
     text = BARE_OVER.sub(r"\\frac{\1}{\2}", OVER.sub(r"\\frac{\1}{\2}", text))
+    text = without_compound_scales(digits_for_words(text))
     for pattern, replacement in SPOKEN:
         text = pattern.sub(replacement, text)
     text = BARE_ROOT.sub(r"\\sqrt{\1}", _calls(text))
@@ -82,6 +101,22 @@ def to_latex(text: str) -> str:
     for pattern, replacement in SYMBOLS:
         text = pattern.sub(replacement, text)
     return text.strip()
+
+
+def digits_for_words(text: str) -> str:
+    """A text that begins with a number in words ("forty-two apples") with digits instead."""
+    match = NUMBER_WORDS.match(text)
+    if match is None or any(c.isdigit() for c in text):
+        return text
+    total, current = 0, 0
+    for word in re.findall(r"[a-z]+", match["words"].lower()):
+        if word in MULTIPLES:
+            current = max(1, current) * MULTIPLES[word]
+            if word != "hundred":
+                total, current = total + current, 0
+        elif word != "and":
+            current += ONES.get(word, TENS.get(word, 0))
+    return f"{'-' if match['sign'] else ''}{total + current}{text[match.end() :]}"
 
 
 def _calls(text: str) -> str:

@@ -17,7 +17,7 @@ GREEK_OR_LETTER = (
     r"(?![a-zA-Z])|[A-Za-z])"
 )
 ACCENTED = rf"(?:\\(?:bar|hat|vec|dot|tilde|overline|widehat|overrightarrow|mathbf)\s*(?:\{{[A-Za-z]{{1,3}}\}}|[A-Za-z])|{GREEK_OR_LETTER})"
-SUBSCRIPT = r"(?:_(?:\{[^{}=]{1,12}\}|\w)|'|\^\{?\\?(?:prime|circ|ast|\*)\}?|\^\{-1\}(?=\())"
+SUBSCRIPT = r"(?:_(?:\{[^{}=]{1,24}\}|\w)|'|\^\{?\\?(?:prime|circ|ast|\*)\}?|\^\{-1\}(?=\())"
 SYMBOL = rf"{ACCENTED}{SUBSCRIPT}{{0,3}}"
 CALL = rf"(?:[a-zA-Z]|\\(?:phi|psi|varphi|sigma|tau|mu|zeta|Gamma)|Var|Cov|Pr|area|Area|perimeter|gcd|lcm|deg){SUBSCRIPT}{{0,2}}\s?[(\[][^()\[\]]{{1,30}}[)\]]"
 VARIABLE_TIMES = re.compile(r"[a-eijklmnostu-z]\s?\((?![a-z0-9]\))")  # x(x+1) is a product, x(t) a function

@@ -23,16 +23,19 @@ IS = (
 DENIED = r"(?:can(?:'|’)?t|cannot|can not|could(?:n't|n’t| not)|is(?:n't|n’t| not)|are(?:n't| not)|was(?:n't| not)|wo(?:n't|n’t)|will not|would(?:n't| not)|must(?:n't| not)|should(?:n't| not)|does(?:n't| not) (?:equal|seem to be))"
 SPOKEN = re.compile(
     r"(?:"
-    rf"\b(?:answers?|solutions?|final\s+(?:result|value|total|amount|count|price|cost|number|score)|correct\s+(?:option|choice|letter|result))(?:\s+(?:to|for|of|in)\s[^.\n:=]{{1,80}}?)?"
+    rf"\b(?:answers?|solutions?|(?:possible\s+|valid\s+)?(?:values|roots|zeros)(?=\s+(?:(?:of|for)\s[^.\n:=]{{1,40}}?\s)?are\b)|final\s+(?:result|value|total|amount|count|price|cost|number|score)|(?:correct|right|best)\s+(?:option|choice|letter|result))(?:\s+(?:to|for|of|in)\s[^.\n:=]{{1,80}}?)?"
     rf"\s*[*_]*\s*(?P<is>\b{DENIED}(?:\s+be\b)?|\b{IS}(?![\w'’])|=>|->|⇒|→|=|:|：|—|–)(?:\s*[*_]*\s*(?:equal\s+to\b|(?:therefore|thus|then|hence|simply|just|exactly|indeed|clearly|obviously|still|actually|now|hereby)\b,?|given by\b|as follows|option\b|choice\b|letter\b|=>|->|:|=))*"
     r"|^[ \t]*[#*_]+[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t]*[*_:]*[ \t]*\n"
-    r"|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.](?!\w)|\b(?:I (?:choose|pick|select)|choose|select)\s+(?:option|choice|answer)\b"
+    r"|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.](?!\w)|\b(?:I (?:would )?(?:choose|pick|select|go with)|choose|select)\s+(?:(?:option|choice|answer)\b|(?=\(?[A-J]\)?(?![\w])))"
     r")[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
 # Words without which SPOKEN and its counterparts in other languages find nothing: searching for them is ten times faster.
-SPOKEN_WORDS = re.compile(r"answer|solution|final|correct|choose|pick|select|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.]", re.IGNORECASE | re.MULTILINE)
+SPOKEN_WORDS = re.compile(r"answer|solution|final|correct|values|roots|zeros|right|best|choose|pick|select|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.]", re.IGNORECASE | re.MULTILINE)
 FOREIGN = re.compile(rf"(?:{'|'.join(MARKERS)})[ \t*_]*", re.IGNORECASE)
+STATED_CHOICE = re.compile(
+    r"(?<![\w(])\(?([A-J])\)?\s+is\s+(?:the\s+|our\s+|my\s+)?(?:final\s+)?(?:correct|right|best|answer)\b"
+)
 LAST_MARKS = 64  # how many of them may be denials before the search ends
 SENTENCE_END = re.compile(
     r"[.!?;,]?[ \t]*(?:\n|$)|[.!?](?=\s)|[;,](?=\s+(?!which\b[^.\n]{0,60}=)(?!(?:and|or)\s+(?:[a-z]\s*=|[-+$\d\\(\x00]))[^\W\d_]{2})|[ \t]*<\||[。！？｡।۔؟]|[，；](?=\s*[^\W\d_])"
@@ -59,30 +62,30 @@ CJK_NUMBER = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])[-+]?\d[
 SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
 DENIAL = re.compile(rf"\b(?:not|never|cannot|neither|nor|either|between|except|unless|no longer|without|rather than)\b|n['’]t\b|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])", re.I)
 CHANGED_BEFORE = re.compile(
-    r"(?:\b(?:ln|log|lg|exp|sqrt|root|roots|twice|thrice|double|triple|half|third|quarter|fifth|sin|cos|tan|cot|sec|csc|than|at least|at most"
+    r"(?:\b(?:e to the|base|ln|log|lg|exp|sqrt|root|roots|twice|thrice|double|triple|half|third|quarter|fifth|sin|cos|tan|cot|sec|csc|than|at least|at most"
     r"|over|under|above|below|almost|nearly|plus|times|mod|modulo|opposite|inverse|reciprocal|negation|factorial|squared?|cubed?|or|up to|until|beyond"
-    r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer|root of|power|maximum|minimum|maybe|perhaps|possibly)|[\d\x00]\s*(?:to|through|and|-|–|à|a|bis)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d\s?:|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
+    r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer|больше|меньше|более|менее|mehr|weniger|más|plus de|moins de|mayor|menor|größer|kleiner|أكثر|أقل|root of|power|maximum|minimum|maybe|perhaps|possibly)|[\d\x00]\s*(?:to|through|and|of|out of|in|from|-|–|à|a|bis)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d(?:\s:|:(?!\s))|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
     r"|负|マイナス以外|超过|至少|至多|少于|大于|小于|约|或|或者|から|から約)"
     r"\s*(?:(?:of|from|by|the|a|an|number|value|its|negative|minus)\s+)*[$(]?\s*$",
     re.I,
 )
-NOT_AN_ARROW = re.compile(r"(?:->|=>|>>|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
+NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
-    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*[-$\\(\d\x00a-z])|multiplied\b|divided\b|mod\b|modulo\b|choose\b|or\b|to the\b|\\pm|±|\?|!(?!\s|$)"
+    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*[-$\\(\d\x00a-z])|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b|to the\b|\\pm|±|\?|!(?!\s|$)"
     r"|(?:over|to|through|by|out of|in)\s+[-$\\(\d\x00]|[-–~]\s?\d|[-+*/^×÷=<>]|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
 )
 UNIT_WORDS = r"(?:\s*[^\W\d_]+\.?){0,3}?"
-SAFE_BETWEEN = re.compile(rf"{UNIT_WORDS}\s+(?:for|at|after|during|while|where|with|on|every|each|per|within|if we)\b", re.I)
+SAFE_BETWEEN = re.compile(rf"{UNIT_WORDS}\s+(?:for|at|after|during|while|where|with|on|every|each|per|within|if we)\b(?!.*\b(?:of|to|by|times|plus|minus|over|and|or|than)\s*[$(]?$)", re.I)
 COMPOUND = re.compile(r"\d\s*([^\W\d_]+)\.?(?:\s*,)?\s*(?:and\s+|und\s+|y\s+|et\s+)?$")
 LEAD = re.compile(
-    r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故|よって|따라서|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，]?\s*)+",
+    r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故|よって|따라서|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
     re.I,
 )
 TRAIL = re.compile(r"\s*[,.;!]?\s*(?:done|qed|q\.e\.d|final|that's it|hooray|yay|ok|okay|hope this helps)\W*$", re.I)
 PROSE = re.compile(r"[^\W\d_]{2,}[,:]?\s+(?:[^\W\d_]{2,}|[^\s\w]|\d)|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{2,}\s*[$\\(]*-?\d")
 NO_PROSE = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+"
-    r"|(?<![^\W_])(?:and|or|oder|und|ou|et|или|и|sqrt|sin|cos|tan|ln|log|exp|negative|minus|plus|times|squared|cubed|over|option|choice|pi|square root of|percent|infinity)(?=[\s(]+[-+$\d\\(a-z])",
+    r"|(?<![^\W_])(?:and|or|oder|und|ou|et|или|и|sqrt|sin|cos|tan|ln|log|exp|negative|minus|plus|times|squared|cubed|over|option|choice|pi|square root of|percent|infinity)(?=[\s(]+[-+$\d\\(a-z/*^])",
     re.I,
 )
 RUN = re.compile(
@@ -94,7 +97,17 @@ RUN_CHARACTERS = 160
 def spoken_answer(tail: str) -> str | None:
     """What the last "the answer is" of a text says, or None if there is none; a denial is none."""
     end = max(_english_mark(tail), _foreign_mark(tail))
-    return None if end == -1 else read_sentence(tail[end:].lstrip(" \t\n*_:}"))
+    choice = _last(STATED_CHOICE, tail) if "correct" in tail or "right" in tail or "answer" in tail else None
+    if choice and choice.start() > end:
+        return choice[1]
+    return None if end == -1 else read_sentence(tail[end:].lstrip(" \t\n*_:}、,，"))
+
+
+def _last(pattern: re.Pattern, text: str) -> re.Match | None:
+    match = None
+    for match in pattern.finditer(text):  # noqa: B007  only the last is wanted
+        pass
+    return match
 
 
 def _english_mark(tail: str) -> int:
@@ -122,7 +135,7 @@ def unmarked_answer(text: str, whole: bool = True) -> str | None:
     stripped = TRAIL.sub("", LEAD.sub("", text.strip()))
     arrow = NOT_AN_ARROW.split(stripped[-300:])
     if len(arrow) > 1 and arrow[-1].strip() and "\n" not in arrow[-1]:
-        stripped = arrow[-1].strip()
+        stripped = arrow[-1].strip(" *_")
     if len(stripped) <= 200 and "\n" not in stripped and not looks_like_prose(stripped) and not _derives(stripped):
         return without_delimiters(ENDING.sub("", stripped)) if MATH_SPAN.search(stripped) else ENDING.sub("", stripped)
     tail = text[-TAIL_CHARACTERS:]
@@ -140,7 +153,7 @@ def read_sentence(rest: str) -> str | None:
     if clause and not (equals and equals[-1].start() > clause.start() and "=" not in equals[-1][0]):
         length = clause.start()
     sentence = NOTE.sub("", rest[:length])
-    sentence = LEAD.sub("", ENDING.sub("", sentence).strip("*_ \t"))
+    sentence = LEAD.sub("", ENDING.sub("", sentence).strip("*_ \t").rstrip("="))
     plain = without_delimiters(sentence)
     if re.search(r"\\[\])]$", plain) and not re.search(r"\\[\[(]", plain):  # \[Answer: 42\]
         plain = plain[:-2].strip()
@@ -209,14 +222,15 @@ def _last_value(tail: str, whole: bool) -> str | None:
     if not values or (values[-1].start() == 0 and not whole):  # the number may begin before the tail
         return None
     last = values[-1]
-    start = max(tail.rfind(stop, 0, last.start()) for stop in (". ", "\n", "? ", "! ", "。", "; ", "，", ", ", ": "))
-    before = _masked(tail[start + 1 : last.start()])[-200:]
+    begin = last.start() + len(last[0]) - len(last[0].lstrip())
+    start = max(tail.rfind(stop, 0, begin) for stop in (". ", "\n", "? ", "! ", "。", "; ", "，", ", ", ": "))
+    before = _masked(tail[start + 1 : begin])[-200:]
     value, after = _with_scale(tail, last)
     if _is_part_of_a_compound(before, after) or CHANGED_AFTER.match(after):
         return None
     if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(before):
         return None
-    return _equation_or_value(tail[max(0, start + 1) : last.start()], _signed(before, value))
+    return _equation_or_value(tail[max(0, start + 1) : begin], _signed(before, value))
 
 
 def _equation_or_value(before: str, value: str) -> str:
@@ -243,7 +257,7 @@ def _with_scale(text: str, value: re.Match) -> tuple[str, str]:
     rest = text[value.end() :]
     scale = re.match(rf"\s?{SCALE}(?![a-zA-Z])", rest) if content is not None else None
     cjk = re.match(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{1,6}", rest)
-    attached = scale or cjk
+    attached = scale or cjk or re.match(r"\s?π[²³]?(?:\s?/\s?\d+)?", rest)
     behind = attached[0] if attached else ""
     return (content if content is not None else value[0]) + behind, rest[len(behind) :]
 

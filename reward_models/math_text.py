@@ -48,7 +48,7 @@ TEXT_COMMAND = r"text|textnormal|textup|textrm|mathrm|mbox|hbox|operatorname\*?|
 WRAPPING_COMMAND = re.compile(
     rf"\\(?P<name>{TEXT_COMMAND}|boxed|fbox|framebox|textbf|textit|textsf|texttt|textsc|emph|mathbf|mathit|mathsf"
     r"|mathtt|mathnormal|boldsymbol|bm|pmb|mathbin|mathrel|mathord|mathopen|mathclose|mathop|underline|uline|uuline|overbrace"
-    r"|underbrace|ensuremath|mathcolor|centerline|large|Large|LARGE|huge|Huge|small|bf|it|highlight|hl|em|bold)"
+    r"|underbrace|ensuremath|mathcolor|centerline|large|Large|LARGE|huge|Huge|small|bf|it|highlight|hl|em|bold|textmd|textsl|textlf|smash|mathstrut)"
     r"\s*\{"
 )
 MAX_COMMANDS = 40
@@ -60,10 +60,15 @@ SWITCH = re.compile(
     r"|tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge|displaystyle|textstyle|scriptstyle"
     r"|scriptscriptstyle|limits|nolimits|nonumber|notag|hfill|hfil|centering|noindent|par|strut|mathstrut|null|protect|relax"
     r"|left|right|middle|[bB]igg?[lrm]?|unit|newline|linebreak|medskip|smallskip|bigskip|allowbreak|nobreak|hline"
-    r"|checkmark|blacksquare|square|qed|QED|Box)(?![a-zA-Z])"
+    r"|checkmark|blacksquare|square|qed|QED|Box|qedhere|qedsymbol|therefore)(?![a-zA-Z])"
 )
-GROUP_SWITCH = re.compile(r"\{\s*\\(rm|bf|it|em|large|Large|LARGE|huge|Huge|small)(?![a-zA-Z])([^{}]*)\}")
+GROUP_SWITCH = re.compile(r"(?<![a-zA-Z*])\{\s*\\(rm|bf|it|em|large|Large|LARGE|huge|Huge|small)(?![a-zA-Z])([^{}]*)\}")
 QUANTITY_COMMAND = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+ALPHABET = re.compile(r"\\(?:mathbb|mathcal|mathfrak|mathscr)\s*\{\s*(-?[\d.,]+)\s*\}")
+ONE_CELL = re.compile(r"\\begin\{(array|matrix)\}(?:\{[lcr|]*\})?([^&\\]*)\\end\{\1\}")
+EMPTY_GROUP = re.compile(r"(?<=[\d\s)])\{\s*\}|^\{\s*\}(?=\S)")
+OHM = re.compile(rf"(\d)\s*{MARK}?(?:([kMGmµμ])|(\\mu)(?![a-zA-Z]))?\s*{MARK}?\s*\\(?:Omega|ohm)(?![a-zA-Z])")
+MICRO = re.compile(rf"\\mu\s*{MARK}")
 DELIMITER_DOT = re.compile(r"\\(?:left|right)\s*\.")
 INVISIBLE_COMMAND = re.compile(
     r"\\(?:(?:h|v)?phantom|hspace\*?|vspace\*?|mspace|kern|mkern|label|tag\*?|ref|hskip|rule)\s*"
@@ -76,7 +81,8 @@ ORNAMENT = "[\u2600-\u2716\u2719-\u27be\ufe0f\u2b50\u2b55\u25a0-\u25ff\U0001f300
 DOLLARS = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 PREFIX = re.compile(
     r"(?:(?:so |thus |therefore,? |hence )?(?:the )?(?:final )?answer(?: is|:)?:? *)?"
-    r"(?:\\(?:approx|sim)(?![a-zA-Z])|approximately\b|approx\.|about\b|roughly\b)? *",
+    r"(?:\\(?:approx|sim|implies|Rightarrow|rightarrow|to)(?![a-zA-Z])|approximately\b|approx\.|about\b|roughly\b|around\b"
+    r"|大?[约約]|总?共|一共|合计|约为)? *",
     re.IGNORECASE,
 )
 REWRITES = (
@@ -110,6 +116,8 @@ def normalize(answer: str, decimal_comma: bool = False) -> str:
     text = _undecorated(_unwrap(text))
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
+    if "\\" in text:
+        text = OHM.sub(lambda m: f"{m[1]} {MARK}{m[2] or ('μ' if m[3] else '')}Ω", MICRO.sub(f"{MARK}μ", text))
     text = _unwrap(text)
     prefix = PREFIX.match(text)
     return to_latex(_unwrap(text[prefix.end() :] if prefix else text))
@@ -118,13 +126,15 @@ def normalize(answer: str, decimal_comma: bool = False) -> str:
 def _undecorated(text: str) -> str:
     """Without the commands and marks that only change how an answer looks."""
     if "\\" in text:
-        text = GROUP_SWITCH.sub(r"\\\1{\2}", QUANTITY_COMMAND.sub(r"\1\\text{ \2}", text))
+        text = QUANTITY_COMMAND.sub(lambda m: rf"{m[1]}\text{{ {m[2].replace(chr(92), ' ').strip()}}}", text)
+        text = ONE_CELL.sub(r"\2", ALPHABET.sub(r" \1 ", re.sub(r"\\raisebox\s*\{[^{}]*\}", r"\\text", text)))
+        text = GROUP_SWITCH.sub(r"\\\1{\2}", text)
         text = DELIMITER_DOT.sub(" ", INVISIBLE_COMMAND.sub(" ", ENVIRONMENT.sub(" ", text)))
         text = _without_commands(COLOR.sub(" ", text))
         text = re.sub(r"&?\s*\\\\(?:\[[^\[\]]*\])?\s*$", "", SWITCH.sub(" ", text))
-        if "\\begin" not in text:
-            text = re.sub(r"(?<!\\)&(?=\s*[=<>])|^\s*&", "", text)
-    text = DOLLARS.sub(r" \1 ", text)
+    if "&" in text and "\\begin" not in text:
+        text = re.sub(r"(?<!\\)&(?=\s*[=<>])|^\s*&", "", text)
+    text = EMPTY_GROUP.sub("", DOLLARS.sub(r" \1 ", text))
     return re.sub(rf"^(?:{ORNAMENT}|\s)+|(?:{ORNAMENT}|\s)+$", "", text)
 
 
@@ -136,8 +146,11 @@ def _without_commands(text: str) -> str:
         end = _closing_brace(text, command.end()) if command else -1
         if command is None or end == -1:
             return text
-        held = _contents(command, text[command.end() : end])
-        text, position = text[: command.start()] + held + text[end + 1 :], command.start()
+        held, behind = _contents(command, text[command.end() : end]), text[end + 1 :]
+        if command["name"].endswith("brace"):
+            note = re.match(r"\s*[_^]\s*\{", behind)  # under or over the brace
+            behind = behind[_closing_brace(behind, note.end()) + 1 :] if note else behind
+        text, position = text[: command.start()] + held + behind, command.start()
     return text
 
 
@@ -169,6 +182,8 @@ def _unwrap(text: str) -> str:
         text = re.sub(r"(?:\\[,;:! ]|(?<!\\)\\)$", "", text).rstrip()  # \, at the end
         if not text.endswith(("..", "\\.")):
             text = text.rstrip(".,;").rstrip()
+        if text.startswith("{") and "," not in text and text.endswith("}") and "\\" in text and _closing_brace(text, 1) == len(text) - 1:
+            text = text[1:-1]
         if text.startswith("{{") and text.endswith("}}") and not text.startswith("{{{{") and _closing_brace(text, 1) == len(text) - 1:
             text = text[1:-1]
         for left, right in WRAPPERS:

@@ -32,7 +32,7 @@ UNITS = {
 }  # fmt: skip
 WORD = rf"{math_languages.LETTER}(?:{math_languages.LETTER}|['-])*\.?"
 POWER = r"(?:\s?\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4]))"
-UNIT = re.compile(rf"{MARK}?{WORD}{POWER}?(?:(?: |/| / | ?\\cdot |\*){MARK}?{WORD}{POWER}?){{0,5}}")
+UNIT = re.compile(rf"{MARK}?{WORD}{POWER}?(?:(?: |/| / | ?\\cdot ?|\*|(?={MARK})){MARK}?{WORD}{POWER}?){{0,5}}")
 # Words that change the value, or make it something other than one value.
 NO_UNIT = frozenset([
     "or", "nor", "and", "not", "to", "than", "more", "less", "least", "most", "fewer", "between", "either", "times",
@@ -47,7 +47,7 @@ NO_UNIT = frozenset([
 NOT_CLAIMED = frozenset(["square", "sq", "cubic", "us", "of"])
 # Symbols that stand for two units, or that pint takes for another one than a school book does.
 AMBIGUOUS = frozenset(["C", "T", "B", "M", "h", "min", "degC", "degF", "AU"])
-SINGLE = frozenset("mgsLlJKNVWATFCBHΩ")  # one-letter symbols that are taken for a unit after a number
+SINGLE = frozenset("mgsLlJKNVWATFCBHΩÅ")  # one-letter symbols that are taken for a unit after a number
 MARKED_SINGLE = frozenset("StdRbMDuΩμ")  # only in \\text{}: else these are variables
 SI_SYMBOL = re.compile(
     r"(?:[YZEPTGMkhdcmµμunpf]|da)?(?:Hz|Pa|Wb|lm|lx|Bq|Gy|Sv|kat|mol|cd|eV|bit|bps|Wh|Ah|bar|cal|[gmsAKNJWCVFTHLlBbΩ]|ohm)|dB|rpm|ha|ppm|ppb|psi|atm|degC|degF"
@@ -68,7 +68,10 @@ def is_unit(text: str, attached: bool) -> bool:
         return False
     if attached and not marked:
         return _everyday(words[0]) or (len(words) == 1 and math_languages.counted(words[0]) is not None)
-    return all(_everyday(word) or _is_noun(word) or _is_symbol(word, marked) for word in words)
+    return all(
+        _everyday(word) or _is_noun(word) or _is_symbol(word, marked) or word.lower().rstrip(".") in NOT_CLAIMED
+        for word in words
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -133,7 +136,7 @@ def _is_symbol(word: str, marked: bool) -> bool:
     """A physical unit that is no product of variables: kWh, GB; one letter if a `\\text` held it or it is one of SI's."""
     if len(word) == 1:
         return word in (SINGLE | MARKED_SINGLE if marked else SINGLE)
-    if SI_SYMBOL.fullmatch(word):
+    if SI_SYMBOL.fullmatch(word) or word in AMBIGUOUS:
         return True
     return (marked or len(word) > 2 or not word.islower()) and _pint_name(word) is not None
 

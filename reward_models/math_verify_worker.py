@@ -75,10 +75,33 @@ def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
     sides = [math_verify.parse(rf"\boxed{{{text}}}", **options) for text in (gold, prediction)]
     if not all(sides):
         return False
+    for side in sides:
+        side[0] = with_plain_letters(sympy, side[0])
     if any(isinstance(side[0], sympy.Eq) for side in sides) and not all(isinstance(side[0], sympy.Eq) for side in sides):
         return False  # an equation is not its right side
+    if isinstance(sides[0][0], sympy.Eq) and same_equation(sympy, sides[0][0], sides[1][0]):
+        return True
     equal = math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
     return equal and not refuted(sympy, sides[0][0], sides[1][0])
+
+
+def with_plain_letters(sympy: ModuleType, formula: Any) -> Any:
+    """The formula with each letter as one symbol (math-verify reads the i of 3i and of 3 \\cdot i as two), i as the
+    imaginary unit, and 1 \\cdot x as x.
+    """
+    if not isinstance(formula, sympy.Expr):
+        return formula
+    letters = {s: sympy.I if s.name == "i" else sympy.Symbol(s.name, real=True) for s in formula.free_symbols}
+    return formula.xreplace(letters).doit()
+
+
+def same_equation(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
+    """True if one equation is a multiple of the other: x^2 - 5x + 6 = 0 and 2x^2 - 10x + 12 = 0."""
+    try:
+        ratio = sympy.simplify((gold.lhs - gold.rhs) / (prediction.lhs - prediction.rhs))
+    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
+        return False
+    return bool(ratio.is_number and ratio.is_finite and ratio != 0)
 
 
 def as_written() -> Any:
