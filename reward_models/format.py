@@ -6,17 +6,26 @@ It will not judge content, except that the cosine length reward asks the math gr
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from .base import text_of
+from .finished import opened_reasoning
 
 
-def think_format(*, completions: list, **columns: Any) -> list[float]:
-    """1 if the completion is one `<think>...</think>` followed by the answer, else 0 (TRL's think_format_reward)."""
-    from trl.rewards import think_format_reward
+ONE_THOUGHT = re.compile(r"<think>(?!.*<think>).*?</think>\s*\S", re.DOTALL)
 
-    return think_format_reward([[{"role": "assistant", "content": text_of(c)}] for c in completions])
+
+def think_format(*, completions: list, prompts: list | None = None, **columns: Any) -> list[float]:
+    """1 if the completion is one `<think>...</think>` followed by an answer, else 0.
+
+    Where the prompt already opened `<think>`, the completion goes on from there. TRL's think_format_reward, but for an
+    empty answer, which is none here.
+    """
+    opened = opened_reasoning(prompts, len(completions))
+    texts = [("<think>" if begun else "") + text_of(c) for c, begun in zip(completions, opened, strict=True)]
+    return [float(ONE_THOUGHT.match(text) is not None) for text in texts]
 
 
 def repetition(
@@ -47,6 +56,9 @@ def cosine_length(
     max_value_wrong: float = -0.5,
     min_value_correct: float = 0.5,
     max_value_correct: float = 1.0,
+    prompts: list | None = None,
+    finished: list[bool | None] | None = None,
+    needs: str = "finished",
     **columns: Any,
 ) -> list[float | None]:
     """Correctness scaled by length along a half cosine (arXiv 2502.03373 C.1): short and right is best, short and
@@ -56,7 +68,8 @@ def cosine_length(
     from .math_answers import math_answer
 
     scores: list[float | None] = []
-    for right, ids in zip(math_answer(completions=completions, answer=answer), completion_ids, strict=True):
+    verdicts = math_answer(completions=completions, answer=answer, prompts=prompts, finished=finished, needs=needs)
+    for right, ids in zip(verdicts, completion_ids, strict=True):
         short, long = (max_value_correct, min_value_correct) if right else (min_value_wrong, max_value_wrong)
         shortness = (1.0 + math.cos(math.pi * min(len(ids) / max_len, 1.0))) / 2.0
         scores.append(None if right is None else long + (short - long) * shortness)

@@ -79,6 +79,8 @@ def _compare_values(left: str, right: str) -> Decision:
     left_number, right_number = quantity(left), quantity(right)
     if left_number and right_number:
         return same_quantity(left_number, right_number)
+    if bool(left_number) != bool(right_number):  # 276,000 is one number, whatever 276,000^2 looks like
+        return _compare_rest(left, right, left_number, right_number)
     for structure in (structures.as_matrix, structures.as_union, structures.as_interval, structures.as_collection):
         left_parts, right_parts = structure(left), structure(right)
         if left_parts is not None and right_parts is not None:

@@ -34,7 +34,7 @@ HTML_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|div|code|mark|font|center|s
 HTML_POWER = re.compile(r"<sup>([^<>]{1,20})</sup>", re.I)
 CALCULATION = re.compile(r"<<[^<>\n]{0,200}?([^<>=\n]{0,40})>>(?=(\s?\$?\d)?)")
 JSON_ANSWER = re.compile(
-    r"[\"'](?:final[_ ]?)?(?:answer|result|solution)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.){0,400}\"|'[^'\n]{0,400}'|\[[^\[\]]{0,400}\]|[^\s,}\]\"'\[]{1,100})",
+    r"[\"'](?:final[_ ]?)?(?:answer|result|solution)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.){0,400}\"|'[^'\n]{0,400}'|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[]{1,100})",
     re.I,
 )
 

@@ -40,7 +40,7 @@ PERCENT = (
     rf"{MARK}?(?:%|percent(?:age)?(?: points?)?\b|per cent\b|pct\b|por ciento\b|prozent\b|pour cent\b|процент\w*|퍼센트|パーセント)"
 )
 REST = re.compile(
-    rf"\s*{MARK}?(?P<scale>(?:hundreds?|dozen|thousands?|millions?|mil|mn|billions?|bn|trillion|[kKMBT])(?![a-zA-Z]))?"
+    rf"\s*{MARK}?(?P<scale>(?:hundreds?|dozen|thousands?|millions?|mil|mn|billions?|bn|trillion|[kKMBT])(?![^\W\d_]))?"
     rf"\s*(?P<percent>{PERCENT})?\s*(?P<currency>{CURRENCY})?\s*(?P<unit>.*)"
 )
 

@@ -51,7 +51,7 @@ MATH_SPAN = re.compile(
 )
 NUMBER = re.compile(
     r"(?<![\w.^\\])(?<!\^\{)[-+\u2212\u2013\uff0d]?\s?(?:\\?[$]|[\u20ac\u00a3\u00a5])?\s?"
-    r"(?:\d+[ -]\d+\s?/\s?\d+|\d{1,3}(?:(?:,|\{,\}|\\,|\\!|[\u00a0\u2009\u202f])\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?:\d+[ -]\d+\s?/\s?\d+|(?<=\$)\d{1,3}(?: \d{3})+|\d{1,3}(?:(?:,|\{,\}|\\,|\\!|[\u00a0\u2009\u202f])\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:e[-+]?\d+)?(?:\s?/\s?\d+(?:\.\d+)?)?"
     r"(?![\d^]|\.\d|,\d|(?:st|nd|rd|th)\b|(?![mgkshlKMBL])[A-Za-z](?![A-Za-z]))"
     r"(?:\s?\\?%|\s?percent\b|\s(?:thousand|million|billion|trillion|hundred|dozen)\b)?"
@@ -59,20 +59,25 @@ NUMBER = re.compile(
 # Languages without spaces: 有42个, 42です. A digit may follow their letters.
 CJK_NUMBER = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])[-+]?\d[\d,]*(?:\.\d+)?(?![\d^/.]\d)")
 
+COPULA = re.compile(r"\b(?:is|are|was|were|equals|has|have|had|makes|leaves)\b(?!['’n])|=")
+RESULT_OF = re.compile(r"=\s?[$]?\s?[-$\d.]?$")
+REMARK = re.compile(
+    r"\b(?:in|for|from|after|per|within|during|at|with|out of|of|to|into|than|every)\s+(?:(?:the|each|all|his|her|their|its|only)\s+)?\s?[-$]?\s?$"
+)
 SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
-DENIAL = re.compile(rf"\b(?:not|never|cannot|neither|nor|either|between|except|unless|no longer|without|rather than)\b|n['’]t\b|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])", re.I)
+DENIAL = re.compile(rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer)\b|n['’]t\b|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])", re.I)
 CHANGED_BEFORE = re.compile(
     r"(?:\b(?:e to the|base|ln|log|lg|exp|sqrt|root|roots|twice|thrice|double|triple|half|third|quarter|fifth|sin|cos|tan|cot|sec|csc|than|at least|at most"
     r"|over|under|above|below|almost|nearly|plus|times|mod|modulo|opposite|inverse|reciprocal|negation|factorial|squared?|cubed?|or|up to|until|beyond"
-    r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer|больше|меньше|более|менее|mehr|weniger|más|plus de|moins de|mayor|menor|größer|kleiner|أكثر|أقل|root of|power|maximum|minimum|maybe|perhaps|possibly)|[\d\x00]\s*(?:to|through|and|of|out of|in|from|-|–|à|a|bis)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d(?:\s:|:(?!\s))|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
+    r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer|больше|меньше|более|менее|mehr|weniger|más|plus de|moins de|mayor|menor|größer|kleiner|أكثر|أقل|root of|power|maximum|minimum|maybe|perhaps|possibly|except|unless|without|rather than)|[\d\x00]\s*(?:to|through|and|of|out of|in|from|-|–|à|a|bis)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d(?:\s:|:(?!\s))|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
     r"|负|マイナス以外|超过|至少|至多|少于|大于|小于|约|或|或者|から|から約)"
     r"\s*(?:(?:of|from|by|the|a|an|number|value|its|negative|minus)\s+)*[$(]?\s*$",
     re.I,
 )
 NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
-    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*[-$\\(\d\x00a-z])|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b|to the\b|\\pm|±|\?|!(?!\s|$)"
-    r"|(?:over|to|through|by|out of|in)\s+[-$\\(\d\x00]|[-–~]\s?\d|[-+*/^×÷=<>]|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
+    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b|to the (?:\d|power|n)|\\pm|±|\?|!(?!\s|$)"
+    r"|(?:over|to|through|by|out of)\s+[-$\\(\d\x00]|in\s+[-$\\(\d\x00]+(?![\d.]*\s?[a-z]{3})|[-–~]\s?\d|[-+*^×÷=<>]|/(?!\s?[a-z]{2})|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
 )
 UNIT_WORDS = r"(?:\s*[^\W\d_]+\.?){0,3}?"
 SAFE_BETWEEN = re.compile(rf"{UNIT_WORDS}\s+(?:for|at|after|during|while|where|with|on|every|each|per|within|if we)\b(?!.*\b(?:of|to|by|times|plus|minus|over|and|or|than)\s*[$(]?$)", re.I)
@@ -221,25 +226,38 @@ def _last_value(tail: str, whole: bool) -> str | None:
     values = _values(tail)
     if not values or (values[-1].start() == 0 and not whole):  # the number may begin before the tail
         return None
-    last = values[-1]
+    last = _result(tail, values)
     begin = last.start() + len(last[0]) - len(last[0].lstrip())
     start = max(tail.rfind(stop, 0, begin) for stop in (". ", "\n", "? ", "! ", "。", "; ", "，", ", ", ": "))
     before = _masked(tail[start + 1 : begin])[-200:]
     value, after = _with_scale(tail, last)
     if _is_part_of_a_compound(before, after) or CHANGED_AFTER.match(after):
         return None
-    if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(before):
+    if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(COPULA.split(before)[-1]):
         return None
-    return _equation_or_value(tail[max(0, start + 1) : begin], _signed(before, value))
+    return _equation_or_value(tail[max(0, start + 1) : begin], _signed(before, value), re.match(r"\s?[a-z]{2}", after) is not None)
 
 
-def _equation_or_value(before: str, value: str) -> str:
+def _result(tail: str, values: list[re.Match]) -> re.Match:
+    """The last value; the one behind the last `=` of its sentence where only "in 40 minutes" or the like follows."""
+    last = values[-1]
+    for value in reversed(values[-4:]):
+        if RESULT_OF.search(tail[max(0, value.start() - 4) : value.start()] + value[0][:1]):
+            return value
+        between = tail[max(0, value.start() - 40) : value.start()]
+        if not REMARK.search(between) or re.search(r"[.!?]\s|\n", tail[value.start() : last.start()]):
+            return last
+    return last
+
+
+def _equation_or_value(before: str, value: str, has_unit: bool) -> str:
     """The value behind a final `=`; with its left side where that is an equation to be solved (2x = 10)."""
     if not re.search(r"=\s*\$?\s*$", before):
         return value
-    run = RUN.search(re.sub(r"(?<=\d)(\s?)[xX](?=\s?\d)", r"\1*", before[-RUN_CHARACTERS:]))
-    left = run[0].strip(" ,.$\n") if run else ""
-    left = re.sub(r"(?<=\d)\s?" + re.escape(value[-1]) + r"(?![A-Za-z])", "", left) if value[-1:].isalpha() else left
+    run = RUN.search(re.sub(r"(?<=[\d\s])[xX](?=\s?[\d$])", "*", before[-RUN_CHARACTERS:]))
+    left = re.sub(r"^(?:a|I|'s)\s+(?=[$\d])", "", run[0].strip(" ,.$\n").lstrip()) if run else ""
+    if has_unit or value[-1:].isalpha():
+        left = re.sub(r"(?<=\d)\s?[a-zA-Z](?![A-Za-z])", "", left)  # 60g * 4/5 = 48 grams
     if not _has_variables(left) or value_named(normalize(f"{left}{value}".replace("$", ""))) is not None:
         return value
     return without_delimiters(f"{left} {value}")

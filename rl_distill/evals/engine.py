@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from reward_models.math_extract import opens_reasoning
+
 from .. import distributed
 from ..generation.sampling import Generated, Sampling, StopStrings, added_text, ending_ids, generate
 from ..models.tokenizers import prompt_ids
@@ -126,7 +128,8 @@ def _solve_batch(
         cut(added_text(student.tokenizer, item.token_ids, output.token_ids), task.stops)
         for item, output in zip(batch, generated, strict=True)
     ]
-    graded = task.grade([item.problem for item in batch], [text for text, _ in texts])
+    opened = ["<think>" if opens_reasoning(item.text) else "" for item in batch]  # by the chat template
+    graded = task.grade([item.problem for item in batch], [tag + text for tag, (text, _) in zip(opened, texts, strict=True)])
     choices = [{"choices": choice_logprobs(student, item, task.choices)} if task.choices else {} for item in batch]
     return [
         {

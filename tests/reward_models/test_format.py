@@ -8,11 +8,18 @@ from reward_models.format import cosine_length, repetition, soft_overlong, think
 TEXTS = ["<think>a</think>b", "<think>a", "a</think>b", "<think>a<think>b</think>c", "b", "", "<think></think>"]
 
 
-def test_think_format_is_trls_on_strings_and_messages():
+def test_think_format_is_trls_on_strings_and_messages_but_for_an_empty_answer():
     messages = [[{"role": "assistant", "content": text}] for text in TEXTS]
-    expected = trl_rewards.think_format_reward(messages)
-    assert think_format(completions=TEXTS) == think_format(completions=messages) == expected
-    assert expected == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    ours = think_format(completions=TEXTS)
+    assert ours == think_format(completions=messages) == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert ours[:-1] == trl_rewards.think_format_reward(messages)[:-1]
+    assert think_format(completions=["<think>a</think>", "<think>a</think> \n"]) == [0.0, 0.0]
+
+
+def test_think_format_goes_on_where_the_prompt_opened_the_tag():
+    prompts = ["Q<|assistant|>\n<think>\n", "Q: ", [{"role": "assistant", "content": "<think>"}]]
+    assert think_format(completions=["a</think>b"] * 3, prompts=prompts) == [1.0, 0.0, 1.0]
+    assert think_format(completions=["<think>a</think>b"] * 2, prompts=prompts[:2]) == [0.0, 1.0]
 
 
 def test_repetition_by_hand():
