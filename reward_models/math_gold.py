@@ -36,11 +36,14 @@ def unparsed_golds(golds: Sequence[str | None]) -> list[int]:
 
 def _parses(gold: str) -> bool:
     answer = gold_answer(gold).strip()
-    if not answer or len(answer) > MAX_ANSWER_CHARACTERS:
+    if not answer or len(answer) > MAX_ANSWER_CHARACTERS or after_reasoning(gold) is None:
         return False
     plain = normalize(without_delimiters(answer))
-    if quantity(plain) or any(read(plain) for read in (as_matrix, as_union, as_interval, as_collection)):
+    if quantity(plain) or any(read(plain) for read in (as_matrix, as_union, as_interval)):
         return True
-    if "\n" in plain:
-        return False
+    parts = as_collection(plain)
+    return "\n" not in answer and all(_is_short(item) for item in (parts[1] if parts else [plain]))
+
+
+def _is_short(plain: str) -> bool:
     return not looks_like_prose(plain) or (len(plain) <= SHORT and not any(c.isdigit() for c in plain))

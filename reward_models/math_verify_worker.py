@@ -14,6 +14,7 @@ from typing import Any
 MEMORY_BYTES = 1 << 30
 INPUT_CHARACTERS = 2_000
 MAX_LETTERS = 8
+POINTS = (7, 97, 1009)  # numerators of the values that letters take, over 11
 RELATIVE, EXACT = 1e-12, 1e-900  # decimals are compared to 12 digits, exact formulas exactly
 
 
@@ -61,13 +62,14 @@ def out_of_time(*_: object) -> None:
 
 
 def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
-    """True if math-verify parses both formulas and finds them equal, and a relative comparison does not refute it."""
+    """True if math-verify parses both formulas and finds them equal, and they do not differ at any point tried."""
     import sympy
 
     if len(prediction) > INPUT_CHARACTERS:
         return False
+    config = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=as_written())
     options = {
-        "extraction_config": [math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=as_written())],
+        "extraction_config": [config],
         "fallback_mode": "no_fallback",
         "extraction_mode": "first_match",
         "parsing_timeout": None,
@@ -77,12 +79,33 @@ def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
         return False
     for side in sides:
         side[0] = with_plain_letters(sympy, side[0])
-    if any(isinstance(side[0], sympy.Eq) for side in sides) and not all(isinstance(side[0], sympy.Eq) for side in sides):
-        return False  # an equation is not its right side
-    if isinstance(sides[0][0], sympy.Eq) and same_equation(sympy, sides[0][0], sides[1][0]):
+    equations = [isinstance(side[0], sympy.Eq) for side in sides]
+    if all(equations) and same_equation(sympy, sides[0][0], sides[1][0]):
         return True
-    equal = math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
-    return equal and not refuted(sympy, sides[0][0], sides[1][0])
+    if equations[0] != equations[1] or refuted(sympy, sides[0][0], sides[1][0]):
+        return False  # an equation is not its right side
+    return math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
+
+
+def refuted(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
+    """True if two formulas differ in value at a point: quicker than algebra, and sharper than math-verify, whose absolute
+    tolerance takes 10^{-40} pi for 10^{-50} pi. The difference is computed to 30 significant digits.
+    """
+    if not (isinstance(gold, sympy.Expr) and isinstance(prediction, sympy.Expr)):
+        return False
+    letters = sorted(gold.free_symbols | prediction.free_symbols, key=str)
+    approximate = gold.has(sympy.Float) or prediction.has(sympy.Float)
+    for start in POINTS if letters else POINTS[:1]:
+        point = {letter: sympy.Rational(start + 2 * i, 11 + i) for i, letter in enumerate(letters[:MAX_LETTERS])}
+        try:
+            values = [side.subs(point) for side in (gold, prediction)]
+            difference, size = (sympy.N(v, 30, maxn=1_000) for v in (values[0] - values[1], values[0]))
+            if difference.is_number and size.is_number and difference.is_finite and (not letters or size.is_real):
+                bound = sympy.Abs(size) * (RELATIVE if approximate else EXACT)
+                return bool(sympy.Abs(difference) > bound and significant(difference))
+        except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
+            return False  # undefined here, or no number at all: algebra decides
+    return False
 
 
 def with_plain_letters(sympy: ModuleType, formula: Any) -> Any:
@@ -111,27 +134,6 @@ def as_written() -> Any:
     return NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
     )
-
-
-def refuted(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
-    """True if two formulas that math-verify calls equal differ: it compares with an absolute tolerance, so that
-    10^{-40} pi = 10^{-50} pi. Their difference is computed to 30 significant digits, letters as some fractions.
-    """
-    if not (isinstance(gold, sympy.Expr) and isinstance(prediction, sympy.Expr)):
-        return False
-    letters = sorted(gold.free_symbols | prediction.free_symbols, key=str)
-    if len(letters) > MAX_LETTERS:
-        return False
-    point = {letter: sympy.Rational(7 + 2 * index, 11 + index) for index, letter in enumerate(letters)}
-    try:
-        sides = [side.doit().subs(point) for side in (gold, prediction)]
-        difference, size = sympy.N(sides[0] - sides[1], 30, maxn=1_000), sympy.Abs(sympy.N(sides[0], 30, maxn=1_000))
-        if not (difference.is_number and size.is_number and difference.is_finite):
-            return False
-        approximate = gold.has(sympy.Float) or prediction.has(sympy.Float)
-        return bool(sympy.Abs(difference) > size * (RELATIVE if approximate else EXACT) and significant(difference))
-    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
-        return False  # sets, matrices, intervals, undefined at this point: the verdict stays
 
 
 def significant(difference: Any) -> bool:
