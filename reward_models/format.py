@@ -13,7 +13,6 @@ from typing import Any
 from .base import text_of
 from .finished import opened_reasoning
 
-
 ONE_THOUGHT = re.compile(r"<think>(?!.*<think>).*?</think>\s*\S", re.DOTALL)
 
 

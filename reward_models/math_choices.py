@@ -10,10 +10,19 @@ from typing import TypeVar
 
 Verdict = TypeVar("Verdict")
 
-WORD = r"(?:(?:the )?(?:correct |right )?(?:option|choice|answer|letter|alternative|statement|选项|選項|选|選)(?: is)?\s*[:：]?\s*)"
+WORD = (
+    r"(?:(?:the )?(?:correct |right )?(?:option|choice|answer|letter|alternative|statement|选项|選項|选"
+    r"|選)(?: is)?\s*[:：]?\s*)"
+)
 LETTER = re.compile(rf"{WORD}?\(?([A-Z])\)?[.:)]?\s*(?:选项|選項)?", re.IGNORECASE)
-WITH_TEXT = re.compile(rf"{WORD}?(?:\(([A-J])\)[.:]?\s*|([A-J])(?:\)|\.|:)\s+|([A-J])[.)](?=[\d\\$])|([A-J])\s+-\s+(?=[A-Za-z]{{2}})|([A-J])\s+(?=\([^()]*\)$))(?P<text>\S.*)", re.DOTALL)
-MORE_LETTERS = re.compile(r"^(?:[,;&/]|(?:or|and)\b)|\([A-J]\)|\b(?:or|and)\s+\(?[A-J]\)?(?![\w])|(?:^|\s)[A-J][.)](?=\s)")
+WITH_TEXT = re.compile(
+    rf"{WORD}?(?:\(([A-J])\)[.:]?\s*|([A-J])(?:\)|\.|:)\s+|([A-J])[.)](?=[\d\\$])"
+    rf"|([A-J])\s+-\s+(?=[A-Za-z]{{2}})|([A-J])\s+(?=\([^()]*\)$))(?P<text>\S.*)",
+    re.DOTALL,
+)
+MORE_LETTERS = re.compile(
+    r"^(?:[,;&/]|(?:or|and)\b)|\([A-J]\)|\b(?:or|and)\s+\(?[A-J]\)?(?![\w])|(?:^|\s)[A-J][.)](?=\s)"
+)
 SEVERAL = re.compile(r"\(?[A-J]\)?(?:\s*(?:,|;|&|\band\b|、|和)?\s*\(?[A-J]\)?){1,9}")
 
 

@@ -140,7 +140,12 @@ def _split_unit(text: str, single: bool = False) -> tuple[str, str]:
     for match in UNIT_BEHIND.finditer(text):
         value, unit = text[: match.start()].strip(), match["unit"]
         long = len(re.sub(r"[^\w]|\d", "", unit)) > 1 or unit.startswith(MARK) or single
-        if value and long and re.search(r"[\d)}!|\]]$|\\[a-z]+$|(?<![A-Za-z])[a-z]$", value) and is_unit(unit, attached=False):
+        if (
+            value
+            and long
+            and re.search(r"[\d)}!|\]]$|\\[a-z]+$|(?<![A-Za-z])[a-z]$", value)
+            and is_unit(unit, attached=False)
+        ):
             return value, unit
     return text, ""
 

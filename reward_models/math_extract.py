@@ -1,7 +1,7 @@
 r"""Finds the final answer in a model's text: `<answer>` tags, boxes, `####`, JSON, "the answer is", or the last number.
 
 It may assume text of any length and content; every scan is linear in it (a user's own `answer_pattern` aside).
-It will not interpret the answer (math_compare.py), nor look into reasoning: everything up to the last `</think>` is cut.
+It will not interpret the answer (math_compare.py), nor look into reasoning: all up to the last `</think>` is cut.
 """
 
 import html
@@ -20,21 +20,28 @@ MAX_ANSWER_CHARACTERS = 2_000
 MAX_BOXES = 32
 
 REASONING = re.compile(
-    r"<(?P<end>/?)(?:think|thinking|reasoning|thought|thoughts|scratchpad|reflection)>|\[(?P<end2>/?)THINK\]|◁(?P<end3>/?)think▷"
+    r"<(?P<end>/?)(?:think|thinking|reasoning|thought|thoughts|scratchpad|reflection)>"
+    r"|\[(?P<end2>/?)THINK\]|◁(?P<end3>/?)think▷"
 )
 OPENS_REASONING = re.compile(r"(?:<(?:think|thinking|reasoning|thought)>|\[THINK\]|◁think▷)(?P<begun>[^<>]{0,200})$")
 BRACES = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox|framebox)(?![a-zA-Z])\s*\{?)|\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"-?\d[\d,.]*\d|-?\d|[A-Za-z]")
 SIDE_BY_SIDE = re.compile(
-    r"(?:\s|\$|\\[()\[\],;: ]|[,;&*、]|\\q?quad|\\(?:text|mbox|mathrm)\s*\{\s*(?:,?\s*(?:and|or|или|或)\s*|[,;\s])\}|\b(?:and|or|oder|und|ou|et|y|o)\b"
+    r"(?:\s|\$|\\[()\[\],;: ]|[,;&*、]|\\q?quad|\\(?:text|mbox|mathrm)\s*\{\s*(?:,?\s*(?:and|or|или|或)\s*"
+    r"|[,;\s])\}|\b(?:and|or|oder|und|ou|et|y|o)\b"
     r"|或者?|和|与|または|또는|или)*(?:[a-zA-Z](?:_\{?\d\}?)?\s*=\s*)?"
 )
 NAME_BEFORE = re.compile(r"(?<![A-Za-z\\])[a-zA-Z](?:_\{?\d\}?)?\s*=\s*$")
-HTML_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|p|div|code|mark|font|center|small|big|h[1-6]|br|li|ul|ol|pre|tt|result|output)(?:\s[^<>]{0,100})?/?>", re.I)
+HTML_TAG = re.compile(
+    r"</?(?:b|i|u|em|strong|span|p|div|code|mark|font|center|small|big|h[1-6]|br|li|ul|ol|pre|tt|result"
+    r"|output)(?:\s[^<>]{0,100})?/?>",
+    re.I,
+)
 HTML_POWER = re.compile(r"<sup>([^<>]{1,20})</sup>", re.I)
 CALCULATION = re.compile(r"<<[^<>\n]{0,200}?([^<>=\n]{0,40})>>(?=(\s?\$?\d)?)")
 JSON_ANSWER = re.compile(
-    r"[\"'](?:final[_ ]?)?(?:answer|result|solution)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.){0,400}\"|'[^'\n]{0,400}'|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[]{1,100})",
+    r"[\"'](?:final[_ ]?)?(?:answer|result|solution)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.){0,400}\""
+    r"|'[^'\n]{0,400}'|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[]{1,100})",
     re.I,
 )
 
@@ -45,8 +52,8 @@ class Extraction:
 
     mode: `strict` takes an answer that is marked as one, `flexible` also the last formula or number of the text,
     `last_line` what the last line says. answer_pattern: a regular expression that alone decides; the answer is its
-    group `answer`, else its first group, else the match; the last match counts. answer_tags: names of XML tags that mark
-    an answer. decimal_comma: 3,5 is 3.5 and 1.234 is 1234, in completions and gold answers.
+    group `answer`, else its first group, else the match; the last match counts. answer_tags: names of the XML tags that
+    mark an answer. decimal_comma: 3,5 is 3.5 and 1.234 is 1234, in completions and gold answers.
     """
 
     mode: str = "flexible"
@@ -235,7 +242,9 @@ def _all_the_same(contents: list[str]) -> bool:
     if len(set(contents)) == 1:
         return True
     numbers = [quantity(normalize(content)) if len(content) < 200 else None for content in contents]
-    return all(number is not None and numbers[0] is not None and same_quantity(number, numbers[0]) for number in numbers)
+    return all(
+        number is not None and numbers[0] is not None and same_quantity(number, numbers[0]) for number in numbers
+    )
 
 
 def _json_answer(text: str) -> str | None:

@@ -1,7 +1,7 @@
 r"""The answer inside a gold text: most data sets give it bare, some as a worked solution, in a sentence, or in tags.
 
 It may assume gold texts of a data set, not model output.
-It will not guess: a text that marks no answer is taken as it stands, and `unparsed_golds` says which of them cannot work.
+It will not guess: a text that marks no answer is taken as it stands, and `unparsed_golds` says which cannot work.
 """
 
 import functools

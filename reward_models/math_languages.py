@@ -19,9 +19,9 @@ LETTER = r"[^\W\d_]"
 
 # "or" and "and" between two values; one-letter words only between things that look like values (see VALUE_WORDS).
 OR_AND = (
-    "and", "or", "oder", "und", "или", "и", "либо", "أو", "और", "या", "または", "又は", "あるいは", "および", "及び", "또는", "혹은",
-    "그리고", "或者是", "或者", "或是", "或", "以及", "和", "与", "及", "と", "ou", "et", "ve", "veya", "hoặc",
-    "và", "lub", "oraz",
+    "and", "or", "oder", "und", "или", "и", "либо", "أو", "और", "या", "または", "又は", "あるいは", "および", "及び",
+    "또는", "혹은", "그리고", "或者是", "或者", "或是", "或", "以及", "和", "与", "及", "と", "ou", "et", "ve",
+    "veya", "hoặc", "và", "lub", "oraz",
 )  # fmt: skip
 SEPARATOR_WORD = "(?:" + "|".join(
     sorted((re.escape(w) if re.match(f"[{CJK}]", w) else rf"\b{re.escape(w)}\b" for w in OR_AND), key=len, reverse=True)
@@ -46,35 +46,35 @@ SCALE_WORDS = {
 # Names as in math_units.UNITS. A counter that is not here (个, 名, 개) is a common noun.
 UNITS = {
     "毫米": "mm", "厘米": "cm", "公分": "cm", "分米": "dm", "米": "m", "公尺": "m", "千米": "km", "公里": "km",
-    "克": "g", "千克": "kg", "公斤": "kg", "毫克": "mg", "吨": "ton", "斤": "jin", "升": "l", "毫升": "ml", "小时": "hour",
-    "时": "hour", "個小時": "hour", "个小时": "hour", "分钟": "minute", "分鐘": "minute", "分": "minute", "秒": "second",
-    "秒钟": "second", "天": "day", "日": "day", "周": "week", "星期": "week", "个月": "month", "月": "month",
-    "年": "year", "岁": "year", "歲": "year", "元": "yuan", "块": "yuan", "块钱": "yuan", "人民币": "yuan", "角": "jiao",
-    "美元": "dollar", "美金": "dollar", "欧元": "euro", "度": "degree", "度角": "degree", "米每秒": "m/s", "米/秒": "m/s",
-    "千米/小时": "km/h", "千米/时": "km/h", "公里/小时": "km/h", "円": "yen", "ドル": "dollar", "ユーロ": "euro",
-    "時間": "hour", "時": "hour", "分間": "minute", "秒間": "second", "日間": "day", "週間": "week", "ヶ月": "month",
-    "か月": "month", "歳": "year", "メートル": "m", "センチメートル": "cm", "センチ": "cm", "キロメートル": "km",
-    "ミリメートル": "mm", "キロ": "kg", "キログラム": "kg", "グラム": "g", "リットル": "l", "시간": "hour", "분": "minute",
-    "초": "second", "일": "day", "주": "week", "개월": "month", "년": "year", "살": "year", "원": "won", "달러": "dollar",
-    "미터": "m", "센티미터": "cm", "킬로미터": "km", "그램": "g", "킬로그램": "kg", "리터": "l", "도": "degree",
-    "мм": "mm", "см": "cm", "дм": "dm", "м": "m", "км": "km", "г": "g", "кг": "kg", "мг": "mg", "т": "ton",
-    "л": "l", "мл": "ml", "ч": "hour", "час": "hour", "часа": "hour", "часов": "hour", "мин": "minute",
-    "минута": "minute", "минуты": "minute", "минут": "minute", "с": "second", "сек": "second", "секунд": "second",
-    "секунды": "second", "секунда": "second", "день": "day", "дня": "day", "дней": "day", "год": "year",
-    "года": "year", "лет": "year", "месяц": "month", "месяца": "month", "месяцев": "month", "неделя": "week",
-    "недели": "week", "недель": "week", "руб": "ruble", "рубль": "ruble", "рубля": "ruble", "рублей": "ruble",
-    "копеек": "kopeck", "коп": "kopeck", "доллар": "dollar", "доллара": "dollar", "долларов": "dollar",
-    "евро": "euro", "метр": "m", "метра": "m", "метров": "m", "километр": "km", "километра": "km",
-    "километров": "km", "сантиметр": "cm", "сантиметра": "cm", "сантиметров": "cm", "килограмм": "kg",
-    "килограмма": "kg", "килограммов": "kg", "грамм": "g", "граммов": "g", "литр": "l", "литра": "l",
-    "литров": "l", "км/ч": "km/h", "м/с": "m/s", "градус": "degree", "градусов": "degree", "градуса": "degree",
-    "متر": "m", "سم": "cm", "كم": "km", "كيلومتر": "km", "كغ": "kg", "ساعة": "hour", "ساعات": "hour",
-    "دقيقة": "minute", "دقائق": "minute", "ثانية": "second", "يوم": "day", "أيام": "day", "سنة": "year",
-    "سنوات": "year", "دولار": "dollar", "يورو": "euro", "horas": "hour", "hora": "hour", "minutos": "minute",
-    "minuto": "minute", "segundos": "second", "segundo": "second", "días": "day", "día": "day", "años": "year",
-    "año": "year", "metros": "m", "metro": "m", "kilómetros": "km", "centímetros": "cm", "gramos": "g",
-    "kilogramos": "kg", "kilos": "kg", "litros": "l", "dólares": "dollar", "dólar": "dollar", "euros": "euro",
-    "centavos": "cent", "grados": "degree", "stunden": "hour", "stunde": "hour", "minuten": "minute",
+    "克": "g", "千克": "kg", "公斤": "kg", "毫克": "mg", "吨": "ton", "斤": "jin", "升": "l", "毫升": "ml",
+    "小时": "hour", "时": "hour", "個小時": "hour", "个小时": "hour", "分钟": "minute", "分鐘": "minute",
+    "分": "minute", "秒": "second", "秒钟": "second", "天": "day", "日": "day", "周": "week", "星期": "week",
+    "个月": "month", "月": "month", "年": "year", "岁": "year", "歲": "year", "元": "yuan", "块": "yuan",
+    "块钱": "yuan", "人民币": "yuan", "角": "jiao", "美元": "dollar", "美金": "dollar", "欧元": "euro",
+    "度": "degree", "度角": "degree", "米每秒": "m/s", "米/秒": "m/s", "千米/小时": "km/h", "千米/时": "km/h",
+    "公里/小时": "km/h", "円": "yen", "ドル": "dollar", "ユーロ": "euro", "時間": "hour", "時": "hour",
+    "分間": "minute", "秒間": "second", "日間": "day", "週間": "week", "ヶ月": "month", "か月": "month", "歳": "year",
+    "メートル": "m", "センチメートル": "cm", "センチ": "cm", "キロメートル": "km", "ミリメートル": "mm", "キロ": "kg",
+    "キログラム": "kg", "グラム": "g", "リットル": "l", "시간": "hour", "분": "minute", "초": "second", "일": "day",
+    "주": "week", "개월": "month", "년": "year", "살": "year", "원": "won", "달러": "dollar", "미터": "m",
+    "센티미터": "cm", "킬로미터": "km", "그램": "g", "킬로그램": "kg", "리터": "l", "도": "degree", "мм": "mm",
+    "см": "cm", "дм": "dm", "м": "m", "км": "km", "г": "g", "кг": "kg", "мг": "mg", "т": "ton", "л": "l", "мл": "ml",
+    "ч": "hour", "час": "hour", "часа": "hour", "часов": "hour", "мин": "minute", "минута": "minute",
+    "минуты": "minute", "минут": "minute", "с": "second", "сек": "second", "секунд": "second", "секунды": "second",
+    "секунда": "second", "день": "day", "дня": "day", "дней": "day", "год": "year", "года": "year", "лет": "year",
+    "месяц": "month", "месяца": "month", "месяцев": "month", "неделя": "week", "недели": "week", "недель": "week",
+    "руб": "ruble", "рубль": "ruble", "рубля": "ruble", "рублей": "ruble", "копеек": "kopeck", "коп": "kopeck",
+    "доллар": "dollar", "доллара": "dollar", "долларов": "dollar", "евро": "euro", "метр": "m", "метра": "m",
+    "метров": "m", "километр": "km", "километра": "km", "километров": "km", "сантиметр": "cm", "сантиметра": "cm",
+    "сантиметров": "cm", "килограмм": "kg", "килограмма": "kg", "килограммов": "kg", "грамм": "g", "граммов": "g",
+    "литр": "l", "литра": "l", "литров": "l", "км/ч": "km/h", "м/с": "m/s", "градус": "degree", "градусов": "degree",
+    "градуса": "degree", "متر": "m", "سم": "cm", "كم": "km", "كيلومتر": "km", "كغ": "kg", "ساعة": "hour",
+    "ساعات": "hour", "دقيقة": "minute", "دقائق": "minute", "ثانية": "second", "يوم": "day", "أيام": "day",
+    "سنة": "year", "سنوات": "year", "دولار": "dollar", "يورو": "euro", "horas": "hour", "hora": "hour",
+    "minutos": "minute", "minuto": "minute", "segundos": "second", "segundo": "second", "días": "day", "día": "day",
+    "años": "year", "año": "year", "metros": "m", "metro": "m", "kilómetros": "km", "centímetros": "cm",
+    "gramos": "g", "kilogramos": "kg", "kilos": "kg", "litros": "l", "dólares": "dollar", "dólar": "dollar",
+    "euros": "euro", "centavos": "cent", "grados": "degree", "stunden": "hour", "stunde": "hour", "minuten": "minute",
     "sekunden": "second", "tage": "day", "tag": "day", "jahre": "year", "jahr": "year", "wochen": "week",
     "monate": "month", "meter": "m", "kilometer": "km", "zentimeter": "cm", "gramm": "g", "kilogramm": "kg",
     "grad": "degree", "heures": "hour", "heure": "hour", "secondes": "second", "jours": "day", "jour": "day",
@@ -89,7 +89,10 @@ NO_UNIT = frozenset([
     "por", "entre", "mitad", "ou", "et", "pas", "moins", "fois", "à", "a", "demi", "و", "أو", "ليس", "إلى", "زائد",
     "ناقص", "نصف", "ضعف", "quadrat", "cuadrado", "carré", "в", "квадрате",
 ])  # fmt: skip
-NOT_A_COUNTER = re.compile(r"[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正]|分之|また|または|또는|혹은|이상|이하|より|から|まで|부터|까지|초과|미만|ない|ません|아니|않")  # fmt: skip
+NOT_A_COUNTER = re.compile(
+    r"[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正]|分之|また|または|또는"
+    r"|혹은|이상|이하|より|から|まで|부터|까지|초과|미만|ない|ません|아니|않"
+)
 
 # What ends a sentence that states an answer: "42です", "42입니다", "उत्तर 42 है".
 ENDING = re.compile(
@@ -104,11 +107,17 @@ MARKERS = (
     r"(?:解答|正解|解|最終答え|回答)(?:は|[:：])",
     r"(?:정답|답|해답|최종 답|결과)(?:은|는|이|:|：)",
     # Cyrillic, Arabic, Devanagari
-    r"\b[Оо]твет(?:ом)?(?:\s+(?:задачи|на задачу))?\s*(?:[:：=—–-]|\bравен\b|\bравно\b|\bявляется\b|\bбудет\b|\bсоставляет\b)\s*[:—–]?",
-    r"\b(?:ال)?(?:جواب|إجابة|اجابة|ناتج|نتيجة|حل)(?:\s+(?:النهائي|النهائية|الصحيح|الصحيحة))?\s*(?:هو|هي|يساوي|تساوي|[:=])\s*[:=]?",
+
+        r"\b[Оо]твет(?:ом)?(?:\s+(?:задачи|на задачу))?\s*(?:[:：=—–-]|\bравен\b|\bравно\b|\bявляется\b"
+        r"|\bбудет\b|\bсоставляет\b)\s*[:—–]?",
+
+        r"\b(?:ال)?(?:جواب|إجابة|اجابة|ناتج|نتيجة|حل)(?:\s+(?:النهائي|النهائية|الصحيح|الصحيحة))?\s*(?:هو|هي"
+        r"|يساوي|تساوي|[:=])\s*[:=]?",
     r"(?:उत्तर|जवाब|हल)\s*(?:है|[:=])?\s*[:=]?(?=\s*[-$\\(\d])",
     # Latin scripts
-    r"\b(?:respuesta|solución|resultado|resposta|solução)(?:\s+(?:final|correcta|correcto|correta))?\s*(?:\b(?:es|son|sería|será|é|são|igual a)\b|[:=])\s*:?",
+
+        r"\b(?:respuesta|solución|resultado|resposta|solução)(?:\s+(?:final|correcta|correcto"
+        r"|correta))?\s*(?:\b(?:es|son|sería|será|é|são|igual a)\b|[:=])\s*:?",
     r"\b(?:antwort|lösung|ergebnis|endergebnis)(?:\s+(?:ist|lautet|beträgt|sind|wäre)\b|\s*[:=])\s*:?",
     r"\b(?:réponse|solution|résultat)(?:\s+(?:finale?|correcte|exacte))?\s*(?:\b(?:est|sont|vaut|serait)\b|[:=])\s*:?",
     r"\b(?:risposta|soluzione|risultato)(?:\s+(?:finale|corretta|esatta))?\s*(?:(?:è|e'|sono)(?!\w)|[:=])\s*:?",
@@ -119,13 +128,16 @@ MARKERS = (
 )  # fmt: skip
 # A text with none of these has none of the markers; looking for words is cheaper.
 MARKER_WORDS = (
-    "答", "选", "選", "结果", "結果", "得数", "得數", "解は", "正解", "정답", "답", "결과", "ответ", "جواب", "إجابة", "اجابة",
-    "ناتج", "نتيجة", "حل", "उत्तर", "जवाब", "हल", "respuesta", "resposta", "soluc", "soluç", "resultado", "antwor",
-    "lösung", "ergebnis", "réponse", "solution", "résultat", "rispost", "soluzion", "risultat", "odpowied", "wynik",
-    "cevap", "sonuç", "đáp", "kết quả", "antwoord", "oplossing",
+    "答", "选", "選", "结果", "結果", "得数", "得數", "解は", "正解", "정답", "답", "결과", "ответ", "جواب", "إجابة",
+    "اجابة", "ناتج", "نتيجة", "حل", "उत्तर", "जवाब", "हल", "respuesta", "resposta", "soluc", "soluç", "resultado",
+    "antwor", "lösung", "ergebnis", "réponse", "solution", "résultat", "rispost", "soluzion", "risultat", "odpowied",
+    "wynik", "cevap", "sonuç", "đáp", "kết quả", "antwoord", "oplossing",
 )  # fmt: skip
 # Denials between a marker and a value.
-NOT_WORDS = r"\bне\b|\bnicht\b|\bkein|\bno es\b|\bn'est pas\b|\bpas\b|不是|不会|不可能|并非|ではない|じゃない|아니|ليس|ليست|नहीं|\bnon\b"
+NOT_WORDS = (
+    r"\bне\b|\bnicht\b|\bkein|\bno es\b|\bn'est pas\b|\bpas\b"
+    r"|不是|不会|不可能|并非|ではない|じゃない|아니|ليس|ليست|नहीं|\bnon\b"
+)
 MINUS_WORDS = r"negative|minus|负|負|マイナス|음수|마이너스|минус|سالب|ناقص|menos|moins|meno|negativ"
 
 

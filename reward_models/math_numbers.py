@@ -37,7 +37,8 @@ SCALES = {
     "thousands": 1000, "millions": 10**6, "billions": 10**9,
 }  # fmt: skip
 PERCENT = (
-    rf"{MARK}?(?:%|percent(?:age)?(?: points?)?\b|per cent\b|pct\b|por ciento\b|prozent\b|pour cent\b|процент\w*|퍼센트|パーセント)"
+    rf"{MARK}?(?:%|percent(?:age)?(?: points?)?\b|per cent\b|pct\b|por ciento\b|prozent\b|pour cent\b"
+    rf"|процент\w*|퍼센트|パーセント)"
 )
 REST = re.compile(
     rf"\s*{MARK}?(?P<scale>(?:hundreds?|dozen|thousands?|millions?|mil|mn|billions?|bn|trillion|[kKMBT])(?![^\W\d_]))?"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from .math_languages import MINUS_WORDS, without_compound_scales
 
 FUNCTIONS = (
-    "arcsinh", "arccosh", "arctanh", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sin",
-    "cos", "tan", "cot", "sec", "csc", "ln", "lg", "log",
+    "arcsinh", "arccosh", "arctanh", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh", "tanh",
+    "sin", "cos", "tan", "cot", "sec", "csc", "ln", "lg", "log",
 )  # fmt: skip
 GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "phi", "varphi", "sigma", "omega", "rho",
@@ -53,10 +53,16 @@ SYMBOLS: tuple[tuple[re.Pattern, str], ...] = (
     (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w(\\-])"), r" \\cdot "),
     (re.compile(r"(?<=[\w)}])\^(?:1(?![\d.])|\{\s*1\s*\})"), ""),
     (re.compile(r"\^\s*([-+]?\d{2,}|-\d)(?![\d.])"), r"^{\1}"),
-    (re.compile(r"(?<![\w.}^])1(?:\s?\*\s?)?(?=\\(?:pi|sqrt|theta)|[abcinpqrtuvwxyz](?![A-Za-z])|e(?![-+\dA-Za-z]))"), ""),
+    (
+        re.compile(
+            r"(?<![\w.}^])1(?:\s?\*\s?)?(?=\\(?:pi|sqrt|theta)|[abcinpqrtuvwxyz](?![A-Za-z])|e(?![-+\dA-Za-z]))"
+        ),
+        "",
+    ),
 )
 FUNCTION_CALL = re.compile(
-    rf"{NOT_INSIDE}({'|'.join(FUNCTIONS)})(?=\s*[(^]|_|\d*\(|\s+(?:\d|[a-z](?![A-Za-z])|\\(?:pi|theta|frac|sqrt|alpha|beta)))"
+    rf"{NOT_INSIDE}({'|'.join(FUNCTIONS)})(?=\s*[(^]|_|\d*\(|\s+(?:\d|[a-z](?![A-Za-z])|\\(?:pi|theta|frac"
+    rf"|sqrt|alpha|beta)))"
 )
 NAMED_ARGUMENT: dict[str, Callable[[str], str]] = {
     "sqrt": lambda inside: rf"\sqrt{{{inside}}}",
@@ -76,14 +82,41 @@ MAX_REWRITES = 40
 ONES = {
     word: value
     for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+        ]
     )
 }
-TENS = {word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+TENS = {
+    word: 10 * value
+    for value, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
+}
 MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 NUMBER_WORD = "|".join([*ONES, *TENS, *MULTIPLES])
-NUMBER_WORDS = re.compile(rf"(?P<sign>(?:minus|negative)\s+)?(?P<words>(?:{'|'.join([*ONES, *TENS])})(?:(?:[ -]|\s+and\s+)(?:{NUMBER_WORD}))*)(?![\w-])(?!\s+(?:and|or|over|of|point)\b)(?=(?P<rest>.*))", re.I | re.S)
+NUMBER_WORDS = re.compile(
+    rf"(?P<sign>(?:minus|negative)\s+)?(?P<words>(?:{'|'.join([*ONES, *TENS])})(?:(?:[ -]"
+    rf"|\s+and\s+)(?:{NUMBER_WORD}))*)(?![\w-])(?!\s+(?:and|or|over|of|point)\b)(?=(?P<rest>.*))",
+    re.I | re.S,
+)
 
 
 def to_latex(text: str) -> str:

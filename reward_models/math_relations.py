@@ -5,6 +5,7 @@ It will not solve: an equation stays one.
 """
 
 import re
+from itertools import pairwise
 
 from .math_exact import exact_value
 from .math_structures import CLOSING, OPENING
@@ -13,25 +14,34 @@ from .math_units import MARK
 Pairs = list[tuple[str, str]]
 
 GREEK_OR_LETTER = (
-    r"(?:\\(?:alpha|beta|gamma|delta|epsilon|varepsilon|theta|lambda|mu|nu|rho|sigma|tau|phi|varphi|omega|Delta|Omega|ell)"
+    r"(?:\\(?:alpha|beta|gamma|delta|epsilon|varepsilon|theta|lambda|mu|nu|rho|sigma|tau|phi|varphi|omega"
+    r"|Delta|Omega|ell)"
     r"(?![a-zA-Z])|[A-Za-z])"
 )
-ACCENTED = rf"(?:\\(?:bar|hat|vec|dot|tilde|overline|widehat|overrightarrow|mathbf)\s*(?:\{{[A-Za-z]{{1,3}}\}}|[A-Za-z])|{GREEK_OR_LETTER})"
+ACCENTED = (
+    rf"(?:\\(?:bar|hat|vec|dot|tilde|overline|widehat|overrightarrow|mathbf)\s*(?:\{{[A-Za-z]{{1,3}}\}}"
+    rf"|[A-Za-z])|{GREEK_OR_LETTER})"
+)
 SUBSCRIPT = r"(?:_(?:\{[^{}=]{1,24}\}|\w)|'|\^\{?\\?(?:prime|circ|ast|\*)\}?|\^\{-1\}(?=\())"
 SYMBOL = rf"{ACCENTED}{SUBSCRIPT}{{0,3}}"
-CALL = rf"(?:[a-zA-Z]|\\(?:phi|psi|varphi|sigma|tau|mu|zeta|Gamma)|Var|Cov|Pr|area|Area|perimeter|gcd|lcm|deg){SUBSCRIPT}{{0,2}}\s?[(\[][^()\[\]]{{1,30}}[)\]]"
+CALL = (
+    rf"(?:[a-zA-Z]|\\(?:phi|psi|varphi|sigma|tau|mu|zeta|Gamma)|Var|Cov|Pr|area|Area|perimeter|gcd|lcm"
+    rf"|deg){SUBSCRIPT}{{0,2}}\s?[(\[][^()\[\]]{{1,30}}[)\]]"
+)
 VARIABLE_TIMES = re.compile(r"[a-eijklmnostu-z]\s?\((?![a-z0-9]\))")  # x(x+1) is a product, x(t) a function
-GEOMETRY = r"(?:m?\\(?:angle|triangle|measuredangle)\s?[A-Z]{1,4}|\|?[A-Z]{2,4}\|?|\[[A-Z]{3,6}\]|\\frac\{d[a-z]\}\{d[a-z]\})"
+GEOMETRY = (
+    r"(?:m?\\(?:angle|triangle|measuredangle)\s?[A-Z]{1,4}|\|?[A-Z]{2,4}\|?|\[[A-Z]{3,6}\]|\\frac\{d[a-z]\}\{d[a-z]\})"
+)
 TUPLE = rf"\(\s*{SYMBOL}(?:\s*,\s*{SYMBOL})+\s*\)"
 NAME = re.compile(rf"(?:{SYMBOL}|{CALL}|{GEOMETRY}|{TUPLE})")
 WORD_NAME = re.compile(r"(?:[^\W\d_][^\W\d_'-]*[ ,:]*){1,8}")
 WORD = re.compile(r"[^\W\d_]{2,}")
 NO_NAME = frozenset([
-    "not", "no", "if", "or", "and", "nor", "never", "isn", "than", "least", "most", "except", "twice", "thrice", "half",
-    "double", "triple", "minus", "negative", "plus", "times", "square", "squared", "cube", "cubed", "root", "sqrt", "log",
-    "ln", "exp", "sin", "cos", "tan", "unless", "when", "where", "either", "neither", "between", "over", "under", "cannot",
-    "opposite", "inverse", "reciprocal", "wrong", "incorrect", "for", "mod", "divided", "multiplied", "without", "xyz",
-    "abc", "lwh", "pqr", "abcd",
+    "not", "no", "if", "or", "and", "nor", "never", "isn", "than", "least", "most", "except", "twice", "thrice",
+    "half", "double", "triple", "minus", "negative", "plus", "times", "square", "squared", "cube", "cubed", "root",
+    "sqrt", "log", "ln", "exp", "sin", "cos", "tan", "unless", "when", "where", "either", "neither", "between",
+    "over", "under", "cannot", "opposite", "inverse", "reciprocal", "wrong", "incorrect", "for", "mod", "divided",
+    "multiplied", "without", "xyz", "abc", "lwh", "pqr", "abcd",
 ])  # fmt: skip
 CONDITIONS = re.compile(r"\b(?:if|unless|when|where|whenever|or|not|for|but|and|given|while|except)\b")
 VALUE_OPERATOR = re.compile(r"\\(?:lim|int|iint|oint|sum|prod|max|min|det|gcd|inf|sup)(?![a-z])")
@@ -87,7 +97,7 @@ def _unproven(chain: list[str], named: bool) -> Pairs | None:
     named: the chain belongs to a name (V = lwh = 24), so that a step in other letters is taken as it stands.
     """
     pairs: Pairs = []
-    for first, second in zip(chain, chain[1:]):
+    for first, second in pairwise(chain):
         equal = _are_equal(first, second, named)
         if equal is False:
             return None

@@ -1,7 +1,7 @@
 r"""Reads an answer out of a sentence: "the answer is ...", in many languages, and the last value of a text.
 
 It may assume text without reasoning and formatting tags; every scan is linear in it. A word that changes the value
-("negative", "half of", "not", "million") is never dropped: then the whole phrase is the answer, for math_compare to read.
+("negative", "half of", "not") is never dropped: then the whole phrase is the answer, for math_compare to read.
 It will not compute: "18 plus 2" stays a sum.
 """
 
@@ -18,40 +18,60 @@ PHRASE_CHARACTERS = 2_500
 
 IS = (
     r"(?:is|are|was|were|equals?|becomes|remains"
-    r"|(?:would|must|should|will|could|has to|have to|ought to|can only|turns? out to|comes? out to|works? out to|comes? to)(?:\s+(?:then|thus|therefore|also))?(?:\s+be|\s+equal)?)"
+    r"|(?:would|must|should|will|could|has to|have to|ought to|can only|turns? out to|comes? out to"
+    r"|works? out to|comes? to)(?:\s+(?:then|thus|therefore|also))?(?:\s+be|\s+equal)?)"
 )
-DENIED = r"(?:can(?:'|’)?t|cannot|can not|could(?:n't|n’t| not)|is(?:n't|n’t| not)|are(?:n't| not)|was(?:n't| not)|wo(?:n't|n’t)|will not|would(?:n't| not)|must(?:n't| not)|should(?:n't| not)|does(?:n't| not) (?:equal|seem to be))"
+DENIED = (
+    r"(?:can(?:'|’)?t|cannot|can not|could(?:n't|n’t| not)|is(?:n't|n’t| not)|are(?:n't| not)|was(?:n't"
+    r"| not)|wo(?:n't|n’t)|will not|would(?:n't| not)|must(?:n't| not)|should(?:n't| not)|does(?:n't"
+    r"| not) (?:equal|seem to be))"
+)
 SPOKEN = re.compile(
     r"(?:"
-    rf"\b(?:answers?|solutions?|(?:possible\s+|valid\s+)?(?:values|roots|zeros)(?=\s+(?:(?:of|for)\s[^.\n:=]{{1,40}}?\s)?are\b)|final\s+(?:result|value|total|amount|count|price|cost|number|score)|(?:correct|right|best)\s+(?:option|choice|letter|result))(?:\s+(?:to|for|of|in)\s[^.\n:=]{{1,80}}?)?"
-    rf"\s*[*_]*\s*(?P<is>\b{DENIED}(?:\s+be\b)?|\b{IS}(?![\w'’])|=>|->|⇒|→|=|:|：|—|–)(?:\s*[*_]*\s*(?:equal\s+to\b|(?:therefore|thus|then|hence|simply|just|exactly|indeed|clearly|obviously|still|actually|now|hereby)\b,?|given by\b|as follows|option\b|choice\b|letter\b|=>|->|:|=))*"
+    rf"\b(?:answers?|solutions?|(?:possible\s+|valid\s+)?(?:values|roots|zeros)(?=\s+(?:(?:of"
+    rf"|for)\s[^.\n:=]{{1,40}}?\s)?are\b)|final\s+(?:result|value|total|amount|count|price|cost|number"
+    rf"|score)|(?:correct|right|best)\s+(?:option|choice|letter|result))(?:\s+(?:to|for|of"
+    rf"|in)\s[^.\n:=]{{1,80}}?)?"
+    rf"\s*[*_]*\s*(?P<is>\b{DENIED}(?:\s+be\b)?|\b{IS}(?![\w'’])|=>|->|⇒|→|=|:|：|—"
+    rf"|–)(?:\s*[*_]*\s*(?:equal\s+to\b|(?:therefore|thus|then|hence|simply|just|exactly|indeed|clearly"
+    rf"|obviously|still|actually|now|hereby)\b,?|given by\b|as follows|option\b|choice\b|letter\b|=>|->|:"
+    rf"|=))*"
     r"|^[ \t]*[#*_]+[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t]*[*_:]*[ \t]*\n"
-    r"|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.](?!\w)|\b(?:I (?:would )?(?:choose|pick|select|go with)|choose|select)\s+(?:(?:option|choice|answer)\b|(?=\(?[A-J]\)?(?![\w])))"
+    r"|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.](?!\w)|\b(?:I (?:would )?(?:choose|pick|select|go with)|choose"
+    r"|select)\s+(?:(?:option|choice|answer)\b|(?=\(?[A-J]\)?(?![\w])))"
     r")[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
-# Words without which SPOKEN and its counterparts in other languages find nothing: searching for them is ten times faster.
-SPOKEN_WORDS = re.compile(r"answer|solution|final|correct|values|roots|zeros|right|best|choose|pick|select|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.]", re.IGNORECASE | re.MULTILINE)
+# Words without which SPOKEN finds nothing: searching for them is ten times faster.
+SPOKEN_WORDS = re.compile(
+    r"answer|solution|final|correct|values|roots|zeros|right|best|choose|pick|select|^[ \t>*#]*A(?:ns)?\s*\**\s*[:.]",
+    re.IGNORECASE | re.MULTILINE,
+)
 FOREIGN = re.compile(rf"(?:{'|'.join(MARKERS)})[ \t*_]*", re.IGNORECASE)
 STATED_CHOICE = re.compile(
     r"(?<![\w(])\(?([A-J])\)?\s+is\s+(?:the\s+|our\s+|my\s+)?(?:final\s+)?(?:correct|right|best|answer)\b"
 )
 LAST_MARKS = 64  # how many of them may be denials before the search ends
 SENTENCE_END = re.compile(
-    r"[.!?;,]?[ \t]*(?:\n|$)|[.!?](?=\s)|[;,](?=\s+(?!which\b[^.\n]{0,60}=)(?!(?:and|or)\s+(?:[a-z]\s*=|[-+$\d\\(\x00]))[^\W\d_]{2})|[ \t]*<\||[。！？｡।۔؟]|[，；](?=\s*[^\W\d_])"
+    r"[.!?;,]?[ \t]*(?:\n|$)|[.!?](?=\s)|[;,](?=\s+(?!which\b[^.\n]{0,60}=)(?!(?:and|or)\s+(?:[a-z]\s*="
+    r"|[-+$\d\\(\x00]))[^\W\d_]{2})|[ \t]*<\||[。！？｡।۔؟]|[，；](?=\s*[^\W\d_])"
 )
 CLAUSE = re.compile(
-    r"\s*(?:,\s*|\s)(?:because|since|as|so|which(?! [^.\n]{0,60}=)|given that|due to|hence|therefore|thus|but|where|meaning|making|giving|assuming|that is|i\.e\.|rather than|instead of|after|when)\b(?!\s*$)|\s*(?:因为|因為|由于)"
+    r"\s*(?:,\s*|\s)(?:because|since|as|so|which(?! [^.\n]{0,60}=)|given that|due to|hence|therefore|thus"
+    r"|but|where|meaning|making|giving|assuming|that is|i\.e\.|rather than|instead of|after"
+    r"|when)\b(?!\s*$)|\s*(?:因为|因為|由于)"
 )
 EQUALS = re.compile(r"\b(?:equals|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)")
 NOTE = re.compile(r"\s*\((?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
 MATH_SPAN = re.compile(
-    r"(?<![\\$])\$(?!\s)([^$\n]{1,400}?)(?<![\\\s])\$(?![$\d])|\$\$([^$]{1,400})\$\$|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]",
+    r"(?<![\\$])\$(?!\s)([^$\n]{1,400}?)(?<![\\\s])\$(?![$\d])|\$\$([^$]{1,400})\$\$"
+    r"|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]",
     re.DOTALL,
 )
 NUMBER = re.compile(
     r"(?<![\w.^\\])(?<!\^\{)[-+\u2212\u2013\uff0d]?\s?(?:\\?[$]|[\u20ac\u00a3\u00a5])?\s?"
-    r"(?:\d+[ -]\d+\s?/\s?\d+|(?<=\$)\d{1,3}(?: \d{3})+|\d{1,3}(?:(?:,|\{,\}|\\,|\\!|[\u00a0\u2009\u202f])\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?:\d+[ -]\d+\s?/\s?\d+|(?<=\$)\d{1,3}(?: \d{3})+|\d{1,3}(?:(?:,|\{,\}|\\,|\\!"
+    r"|[\u00a0\u2009\u202f])\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:e[-+]?\d+)?(?:\s?/\s?\d+(?:\.\d+)?)?"
     r"(?![\d^]|\.\d|,\d|(?:st|nd|rd|th)\b|(?![mgkshlKMBL])[A-Za-z](?![A-Za-z]))"
     r"(?:\s?\\?%|\s?percent\b|\s(?:thousand|million|billion|trillion|hundred|dozen)\b)?"
@@ -62,39 +82,65 @@ CJK_NUMBER = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])[-+]?\d[
 COPULA = re.compile(r"\b(?:is|are|was|were|equals|has|have|had|makes|leaves)\b(?!['’n])|=")
 RESULT_OF = re.compile(r"=\s?[$]?\s?[-$\d.]?$")
 REMARK = re.compile(
-    r"\b(?:in|for|from|after|per|within|during|at|with|out of|of|to|into|than|every)\s+(?:(?:the|each|all|his|her|their|its|only)\s+)?\s?[-$]?\s?$"
+    r"\b(?:in|for|from|after|per|within|during|at|with|out of|of|to|into|than|every)\s+(?:(?:the|each|all"
+    r"|his|her|their|its|only)\s+)?\s?[-$]?\s?$"
 )
 SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
-DENIAL = re.compile(rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer)\b|n['’]t\b|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])", re.I)
+DENIAL = re.compile(
+    rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer)\b|n['’]t\b"
+    rf"|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])",
+    re.I,
+)
 CHANGED_BEFORE = re.compile(
-    r"(?:\b(?:e to the|base|ln|log|lg|exp|sqrt|root|roots|twice|thrice|double|triple|half|third|quarter|fifth|sin|cos|tan|cot|sec|csc|than|at least|at most"
-    r"|over|under|above|below|almost|nearly|plus|times|mod|modulo|opposite|inverse|reciprocal|negation|factorial|squared?|cubed?|or|up to|until|beyond"
-    r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer|больше|меньше|более|менее|mehr|weniger|más|plus de|moins de|mayor|menor|größer|kleiner|أكثر|أقل|root of|power|maximum|minimum|maybe|perhaps|possibly|except|unless|without|rather than)|[\d\x00]\s*(?:to|through|and|of|out of|in|from|-|–|à|a|bis)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt|lt)q?|\d(?:\s:|:(?!\s))|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
+    r"(?:\b(?:e to the|base|ln|log|lg|exp|sqrt|root|roots|twice|thrice|double|triple|half|third|quarter"
+    r"|fifth|sin|cos|tan|cot|sec|csc|than|at least|at most"
+    r"|over|under|above|below|almost|nearly|plus|times|mod|modulo|opposite|inverse|reciprocal|negation"
+    r"|factorial|squared?|cubed?|or|up to|until|beyond"
+    r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer"
+    r"|больше|меньше|более|менее|mehr|weniger|más|plus de|moins de|mayor|menor|größer|kleiner|أكثر|أقل"
+    r"|root of|power|maximum|minimum|maybe|perhaps|possibly|except|unless|without|rather than)"
+    r"|[\d\x00]\s*(?:to|through|and|of|out of|in|from|-|–|à|a|bis)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt"
+    r"|lt)q?|\d(?:\s:|:(?!\s))|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
     r"|负|マイナス以外|超过|至少|至多|少于|大于|小于|约|或|或者|から|から約)"
     r"\s*(?:(?:of|from|by|the|a|an|number|value|its|negative|minus)\s+)*[$(]?\s*$",
     re.I,
 )
 NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
-    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b|to the (?:\d|power|n)|\\pm|±|\?|!(?!\s|$)"
-    r"|(?:over|to|through|by|out of)\s+[-$\\(\d\x00]|in\s+[-$\\(\d\x00]+(?![\d.]*\s?[a-z]{3})|[-–~]\s?\d|[-+*^×÷=<>]|/(?!\s?[a-z]{2})|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
+    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
+    r"|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b"
+    r"|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b"
+    r"|to the (?:\d|power|n)|\\pm|±|\?|!(?!\s|$)"
+    r"|(?:over|to|through|by|out of)\s+[-$\\(\d\x00]|in\s+[-$\\(\d\x00]+(?![\d.]*\s?[a-z]{3})|[-–~]\s?\d"
+    r"|[-+*^×÷=<>]|/(?!\s?[a-z]{2})|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
 )
 UNIT_WORDS = r"(?:\s*[^\W\d_]+\.?){0,3}?"
-SAFE_BETWEEN = re.compile(rf"{UNIT_WORDS}\s+(?:for|at|after|during|while|where|with|on|every|each|per|within|if we)\b(?!.*\b(?:of|to|by|times|plus|minus|over|and|or|than)\s*[$(]?$)", re.I)
+SAFE_BETWEEN = re.compile(
+    rf"{UNIT_WORDS}\s+(?:for|at|after|during|while|where|with|on|every|each|per|within|if we)\b(?!.*\b(?:of"
+    rf"|to|by|times|plus|minus|over|and|or|than)\s*[$(]?$)",
+    re.I,
+)
 COMPOUND = re.compile(r"\d\s*([^\W\d_]+)\.?(?:\s*,)?\s*(?:and\s+|und\s+|y\s+|et\s+)?$")
 LEAD = re.compile(
-    r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故|よって|따라서|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
+    r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain"
+    r"|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故|よって|따라서"
+    r"|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
     re.I,
 )
 TRAIL = re.compile(r"\s*[,.;!]?\s*(?:done|qed|q\.e\.d|final|that's it|hooray|yay|ok|okay|hope this helps)\W*$", re.I)
-PROSE = re.compile(r"[^\W\d_]{2,}[,:]?\s+(?:[^\W\d_]{2,}|[^\s\w]|\d)|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{2,}\s*[$\\(]*-?\d")
+PROSE = re.compile(
+    r"[^\W\d_]{2,}[,:]?\s+(?:[^\W\d_]{2,}|[^\s\w]|\d)|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{2,}\s*[$\\(]*-?\d"
+)
 NO_PROSE = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+"
-    r"|(?<![^\W_])(?:and|or|oder|und|ou|et|или|и|sqrt|sin|cos|tan|ln|log|exp|negative|minus|plus|times|squared|cubed|over|option|choice|pi|square root of|percent|infinity)(?=[\s(]+[-+$\d\\(a-z/*^])",
+    r"|(?<![^\W_])(?:and|or|oder|und|ou|et|или|и|sqrt|sin|cos|tan|ln|log|exp|negative|minus|plus|times"
+    r"|squared|cubed|over|option|choice|pi|square root of|percent|infinity)(?=[\s(]+[-+$\d\\(a-z/*^])",
     re.I,
 )
 RUN = re.compile(
-    r"(?:\\(?!text|mbox|mathrm|quad|qquad|implies|therefore|Rightarrow|because)[a-zA-Z]+|\\[,;!{}|]|(?<![A-Za-z])(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-zA-Z])|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[\d\s+\-*/^=()\[\]{}|.!_<>%×·÷√²³π$',])+$"
+    r"(?:\\(?!text|mbox|mathrm|quad|qquad|implies|therefore|Rightarrow|because)[a-zA-Z]+|\\[,;!{}|]"
+    r"|(?<![A-Za-z])(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-zA-Z])|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])"
+    r"|[\d\s+\-*/^=()\[\]{}|.!_<>%×·÷√²³π$',])+$"
 )
 RUN_CHARACTERS = 160
 
@@ -235,7 +281,9 @@ def _last_value(tail: str, whole: bool) -> str | None:
         return None
     if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(COPULA.split(before)[-1]):
         return None
-    return _equation_or_value(tail[max(0, start + 1) : begin], _signed(before, value), re.match(r"\s?[a-z]{2}", after) is not None)
+    return _equation_or_value(
+        tail[max(0, start + 1) : begin], _signed(before, value), re.match(r"\s?[a-z]{2}", after) is not None
+    )
 
 
 def _result(tail: str, values: list[re.Match]) -> re.Match:

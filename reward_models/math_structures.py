@@ -43,7 +43,9 @@ def split_list(text: str, words: bool = True) -> list[str] | None:
     """The elements of a list at depth 0 of its brackets; None if the brackets do not match or an element is empty."""
     separator = r",\s+|;\s*" if re.search(r",\s", text) else r",|;\s*"
     if words:
-        separator = separator.replace(r"|,|", "|") if separator.startswith(r",\s+") else r",(?!(?<=\d,)\d{3}(?!\d))|;\s*"  # 6,250
+        separator = (
+            separator.replace(r"|,|", "|") if separator.startswith(r",\s+") else r",(?!(?<=\d,)\d{3}(?!\d))|;\s*"
+        )  # 6,250
         separator = rf"(?:[,;]\s*)?{ANY_WORD}\s*|\s&\s|{separator}"
     pieces, depth, last = [], 0, 0
     for token in re.finditer(rf"\\[a-zA-Z]+|[\[({{]|[\])}}]|{separator}", text):
@@ -125,5 +127,3 @@ def as_matrix(text: str) -> Parts | None:
         return None
     shape = f"{'det' if match[1][0] in 'vV' else 'matrix'} {len(rows)}x{len(rows[0])}"
     return shape, [cell.strip() for row in rows for cell in row]
-
-

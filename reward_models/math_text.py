@@ -40,25 +40,27 @@ TABLE = str.maketrans(
 
 ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[a-z]))")
 WRAPPERS = (
-    ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"),
-    ("```", "```"), ("`", "`"), ('"', '"'), ("'", "'"), ("==", "=="), ("<b>", "</b>"),
+    ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("***", "***"), ("**", "**"), ("__", "__"), ("*", "*"),
+    ("_", "_"), ("```", "```"), ("`", "`"), ('"', '"'), ("'", "'"), ("==", "=="), ("<b>", "</b>"),
 )  # fmt: skip
 # Commands that change how their argument looks, not what it is. \cancel and \sout take back what they hold.
 TEXT_COMMAND = r"text|textnormal|textup|textrm|mathrm|mbox|hbox|operatorname\*?|rm|unit|si"
 WRAPPING_COMMAND = re.compile(
     rf"\\(?P<name>{TEXT_COMMAND}|boxed|fbox|framebox|textbf|textit|textsf|texttt|textsc|emph|mathbf|mathit|mathsf"
-    r"|mathtt|mathnormal|boldsymbol|bm|pmb|mathbin|mathrel|mathord|mathopen|mathclose|mathop|underline|uline|uuline|overbrace"
-    r"|underbrace|ensuremath|mathcolor|centerline|large|Large|LARGE|huge|Huge|small|bf|it|highlight|hl|em|bold|textmd|textsl|textlf|smash|mathstrut)"
+    r"|mathtt|mathnormal|boldsymbol|bm|pmb|mathbin|mathrel|mathord|mathopen|mathclose|mathop|underline"
+    r"|uline|uuline|overbrace"
+    r"|underbrace|ensuremath|mathcolor|centerline|large|Large|LARGE|huge|Huge|small|bf|it|highlight|hl|em"
+    r"|bold|textmd|textsl|textlf|smash|mathstrut)"
     r"\s*\{"
 )
 MAX_COMMANDS = 40
-COLOR = re.compile(
-    r"\\(?:textcolor|color|colorbox|mathcolor|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}"
-)
+COLOR = re.compile(r"\\(?:textcolor|color|colorbox|mathcolor|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}")
 SWITCH = re.compile(
-    r"\\(?:bf|it|rm|sf|tt|sl|em|sc|bfseries|itshape|rmfamily|sffamily|ttfamily|mdseries|upshape|slshape|normalfont|boldmath"
+    r"\\(?:bf|it|rm|sf|tt|sl|em|sc|bfseries|itshape|rmfamily|sffamily|ttfamily|mdseries|upshape|slshape"
+    r"|normalfont|boldmath"
     r"|tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge|displaystyle|textstyle|scriptstyle"
-    r"|scriptscriptstyle|limits|nolimits|nonumber|notag|hfill|hfil|centering|noindent|par|strut|mathstrut|null|protect|relax"
+    r"|scriptscriptstyle|limits|nolimits|nonumber|notag|hfill|hfil|centering|noindent|par|strut|mathstrut"
+    r"|null|protect|relax"
     r"|left|right|middle|[bB]igg?[lrm]?|unit|newline|linebreak|medskip|smallskip|bigskip|allowbreak|nobreak|hline"
     r"|checkmark|blacksquare|square|qed|QED|Box|qedhere|qedsymbol|therefore)(?![a-zA-Z])"
 )
@@ -75,13 +77,15 @@ INVISIBLE_COMMAND = re.compile(
     r"(?:\{[^{}]*\}(?:\{[^{}]*\})?|-?\d+\.?\d*\s?(?:mu|em|pt|ex|cm|mm))"
 )
 ENVIRONMENT = re.compile(
-    r"\\(?:begin|end)\s*\{(?:aligned|align\*?|gather\*?|gathered|equation\*?|split|center|math|displaymath|eqnarray\*?|multline\*?)\}"
+    r"\\(?:begin|end)\s*\{(?:aligned|align\*?|gather\*?|gathered|equation\*?|split|center|math|displaymath"
+    r"|eqnarray\*?|multline\*?)\}"
 )
 ORNAMENT = "[\u2600-\u2716\u2719-\u27be\ufe0f\u2b50\u2b55\u25a0-\u25ff\U0001f300-\U0001faff\u200d]"
 DOLLARS = re.compile(r"(?<!\\)\$([^$]+)(?<!\\)\$")
 PREFIX = re.compile(
     r"(?:(?:so |thus |therefore,? |hence )?(?:the )?(?:final )?answer(?: is|:)?:? *)?"
-    r"(?:\\(?:approx|sim|implies|Rightarrow|rightarrow|to)(?![a-zA-Z])|approximately\b|approx\.|about\b|roughly\b|around\b"
+    r"(?:\\(?:approx|sim|implies|Rightarrow|rightarrow|to)(?![a-zA-Z])|approximately\b|approx\.|about\b"
+    r"|roughly\b|around\b"
     r"|大?[约約]|总?共|一共|合计|约为)? *",
     re.IGNORECASE,
 )
@@ -89,7 +93,13 @@ REWRITES = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\{\s*,\s*\}|(?<=\d)(?:\\[,!]|~)(?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\!"), ""),
-    (re.compile(r"(?<!\\)\\[,;:>/ -]|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|negthinspace|space)(?![a-zA-Z])"), " "),
+    (
+        re.compile(
+            r"(?<!\\)\\[,;:>/ -]|\\(?:q?quad|enspace|enskip|thinspace|medspace|thickspace|negthinspace"
+            r"|space)(?![a-zA-Z])"
+        ),
+        " ",
+    ),
     (re.compile(r"(?<!\\)~"), " "),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\(?:text)?degree(?![a-zA-Z])"), " degrees"),
     (re.compile(r"\\(?:varnothing|empty)(?![a-zA-Z])"), r"\\emptyset"),
@@ -170,7 +180,9 @@ def _contents(command: re.Match, text: str) -> str:
     is_text = re.fullmatch(TEXT_COMMAND, name) and re.match(r"\s*[^\W\d_]", text) and command.start() > 0
     if not is_text:
         return f" {text} "
-    spaced = text[:1].isspace() or command.string[command.start() - 1] in " ,;"  # 18\\text{k} is 18000, 5\\text{ K} is not
+    spaced = (
+        text[:1].isspace() or command.string[command.start() - 1] in " ,;"
+    )  # 18\\text{k} is 18000, 5\\text{ K} is not
     return f"{' ' if spaced else ''}{MARK}{text.strip()} "
 
 
@@ -182,9 +194,20 @@ def _unwrap(text: str) -> str:
         text = re.sub(r"(?:\\[,;:! ]|(?<!\\)\\)$", "", text).rstrip()  # \, at the end
         if not text.endswith(("..", "\\.")):
             text = text.rstrip(".,;").rstrip()
-        if text.startswith("{") and "," not in text and text.endswith("}") and "\\" in text and _closing_brace(text, 1) == len(text) - 1:
+        if (
+            text.startswith("{")
+            and "," not in text
+            and text.endswith("}")
+            and "\\" in text
+            and _closing_brace(text, 1) == len(text) - 1
+        ):
             text = text[1:-1]
-        if text.startswith("{{") and text.endswith("}}") and not text.startswith("{{{{") and _closing_brace(text, 1) == len(text) - 1:
+        if (
+            text.startswith("{{")
+            and text.endswith("}}")
+            and not text.startswith("{{{{")
+            and _closing_brace(text, 1) == len(text) - 1
+        ):
             text = text[1:-1]
         for left, right in WRAPPERS:
             inner = text[len(left) : -len(right)]

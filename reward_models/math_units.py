@@ -50,7 +50,8 @@ AMBIGUOUS = frozenset(["C", "T", "B", "M", "h", "min", "degC", "degF", "AU"])
 SINGLE = frozenset("mgsLlJKNVWATFCBHΩÅ")  # one-letter symbols that are taken for a unit after a number
 MARKED_SINGLE = frozenset("StdRbMDuΩμ")  # only in \\text{}: else these are variables
 SI_SYMBOL = re.compile(
-    r"(?:[YZEPTGMkhdcmµμunpf]|da)?(?:Hz|Pa|Wb|lm|lx|Bq|Gy|Sv|kat|mol|cd|eV|bit|bps|Wh|Ah|bar|cal|[gmsAKNJWCVFTHLlBbΩ]|ohm)|dB|rpm|ha|ppm|ppb|psi|atm|degC|degF"
+    r"(?:[YZEPTGMkhdcmµμunpf]|da)?(?:Hz|Pa|Wb|lm|lx|Bq|Gy|Sv|kat|mol|cd|eV|bit|bps|Wh|Ah|bar|cal"
+    r"|[gmsAKNJWCVFTHLlBbΩ]|ohm)|dB|rpm|ha|ppm|ppb|psi|atm|degC|degF"
 )
 
 
@@ -96,7 +97,7 @@ def unit_name(text: str) -> str | None:
 
 
 def same_unit(first: str, second: str) -> bool:
-    """True if two names from `unit_name` may be the same unit: equal, or of one dimension and size (mph, miles/hour)."""
+    """True if two names from `unit_name` may be the same unit: equal, or of one size (mph, miles/hour)."""
     if first == second:
         return True
     sizes = _size(first), _size(second)
@@ -133,7 +134,7 @@ def _is_noun(word: str) -> bool:
 
 
 def _is_symbol(word: str, marked: bool) -> bool:
-    """A physical unit that is no product of variables: kWh, GB; one letter if a `\\text` held it or it is one of SI's."""
+    """A physical unit that is no product of variables: kWh, GB; one letter if it is in a `\\text` or one of SI's."""
     if len(word) == 1:
         return word in (SINGLE | MARKED_SINGLE if marked else SINGLE)
     if SI_SYMBOL.fullmatch(word) or word in AMBIGUOUS:
@@ -161,7 +162,9 @@ def _pint_word(word: str) -> str | None:
     if not found:
         return None
     prefix, name, _ = found[0]  # without a prefix if there is such a reading: amps are amperes
-    if name in ("speed_of_light", "pi", "elementary_charge", "technical_atmosphere") or (prefix and len(prefix + word) < 3):
+    if name in ("speed_of_light", "pi", "elementary_charge", "technical_atmosphere") or (
+        prefix and len(prefix + word) < 3
+    ):
         return None
     odd = prefix and word.islower() and not SI_SYMBOL.fullmatch(word) and not word.startswith(prefix)
     return None if odd else prefix + name  # "cats" are no centi-atmospheres

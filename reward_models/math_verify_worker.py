@@ -88,8 +88,8 @@ def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
 
 
 def refuted(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
-    """True if two formulas differ in value at a point: quicker than algebra, and sharper than math-verify, whose absolute
-    tolerance takes 10^{-40} pi for 10^{-50} pi. The difference is computed to 30 significant digits.
+    """True if two formulas differ in value at a point: quicker than algebra, and sharper than math-verify, whose
+    absolute tolerance takes 10^{-40} pi for 10^{-50} pi. The difference is computed to 30 significant digits.
     """
     if not (isinstance(gold, sympy.Expr) and isinstance(prediction, sympy.Expr)):
         return False

@@ -31,7 +31,8 @@ def task_check(
 ) -> list[float | None]:
     """`code_execution` where the problem has a test, `math_answer` where it has only an answer, None elsewhere.
 
-    mode, answer_pattern, answer_tags, decimal_comma, needs: how math answers are found (`math_answer`); fraction: score code by the share of tests passed instead of all or nothing.
+    mode, answer_pattern, answer_tags, decimal_comma, needs: how math answers are found (`math_answer`).
+    fraction: score code by the share of tests passed instead of all or nothing.
     """
     nothing: list[str | None] = [None] * len(completions)
     test, entry_point, code_prompt = test or nothing, entry_point or nothing, code_prompt or nothing

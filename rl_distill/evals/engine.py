@@ -129,7 +129,9 @@ def _solve_batch(
         for item, output in zip(batch, generated, strict=True)
     ]
     opened = ["<think>" if opens_reasoning(item.text) else "" for item in batch]  # by the chat template
-    graded = task.grade([item.problem for item in batch], [tag + text for tag, (text, _) in zip(opened, texts, strict=True)])
+    graded = task.grade(
+        [item.problem for item in batch], [tag + text for tag, (text, _) in zip(opened, texts, strict=True)]
+    )
     choices = [{"choices": choice_logprobs(student, item, task.choices)} if task.choices else {} for item in batch]
     return [
         {

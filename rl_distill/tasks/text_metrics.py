@@ -14,7 +14,10 @@ from reward_models.tokenizers import bleu_tokenizer
 
 
 def corpus_bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """BLEU-4 of a whole corpus (Papineni et al. 2002; sacrebleu, 13a tokens for spaced scripts); not a mean of sentence scores."""
+    """BLEU-4 of a whole corpus (Papineni et al. 2002); not a mean of sentence scores.
+
+    sacrebleu with 13a tokens, or those of the references' script.
+    """
     from sacrebleu.metrics import BLEU
 
     width = max((len(group) for group in references), default=0)

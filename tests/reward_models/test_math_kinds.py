@@ -1,4 +1,4 @@
-"""Kinds of answers that graders get wrong: 1,693 hand-written verdicts, and the settings that choose how answers are read."""
+"""Kinds of answers that graders get wrong: hand-written verdicts, and the settings for how answers are read."""
 
 import json
 from collections import Counter
@@ -34,7 +34,8 @@ def test_the_kinds_have_near_misses():
 RIGHT = (
     "<answer>N</answer>", "<think>7</think>\n<answer>\nN\n</answer>", "<b>N</b>", "=> N", "thus -> N",
     "The answer is $N$.", "The answers are N.", "The answer must be N. (Checked 3 ways.)", '{"answer": "N"}',
-    "答案是N。", "\\boxed{N\\text{ 个}}", "Ответ: N", "الجواب هو N", "\\boxed{x = N}", "f(2) = N", "\\boxed{N \\text{ W}}",
+    "答案是N。", "\\boxed{N\\text{ 个}}", "Ответ: N",
+    "الجواب هو N", "\\boxed{x = N}", "f(2) = N", "\\boxed{N \\text{ W}}",
 )  # fmt: skip
 WRONG = (
     "2x+3y=N", "\\boxed{2x+1=N}", "x^2=N", "|x|=N", "not x=N", "x=-7 or x=N", "The answer is $N$ or $-20$.",
@@ -160,7 +161,10 @@ def test_decimal_commas_are_lists_and_thousands_without_it():
 def test_golds_that_cannot_work_are_told_and_worked_solutions_are_read():
     golds = ["5", "5 apples", "Evelyn", "\\frac{1}{2}", "x^2+1", "(1,2)", "no solution", None, "A", "是"]
     assert unparsed_golds(golds) == []
-    assert unparsed_golds(["We add 2 and 3. #### 5", "\\boxed{5}", "<answer>5</answer>", "Therefore, the answer is: 5."]) == []
+    assert (
+        unparsed_golds(["We add 2 and 3. #### 5", "\\boxed{5}", "<answer>5</answer>", "Therefore, the answer is: 5."])
+        == []
+    )
     prose = ["She first buys 3 apples and later on 4 more of them in town", "Line one\nline two", "", "<think>5"]
     assert unparsed_golds(["5", *prose, "6"]) == [1, 2, 3, 4]
     assert gold_answer("(8 points) 120 + 60 = 180 (days).\nTherefore, the answer is: 180.") == "180"
@@ -174,5 +178,17 @@ def test_exact_values_by_hand_and_their_bounds():
         "5!": 120, "\\binom{5}{2}": 10, "3(4)": 12, "2^3^2": 512, "7/2/2": Fraction(7, 4), "1,000+1": 1001,
     }  # fmt: skip
     assert {text: exact_value(text) for text in values} == values
-    for text in ("2\\pi", "x", "", "1/0", "10^{10^{10}}", "9**9**9", "5000!", "0^0", "2\\frac{1}{2}", "(" * 300 + "1", "1+"):
+    for text in (
+        "2\\pi",
+        "x",
+        "",
+        "1/0",
+        "10^{10^{10}}",
+        "9**9**9",
+        "5000!",
+        "0^0",
+        "2\\frac{1}{2}",
+        "(" * 300 + "1",
+        "1+",
+    ):
         assert exact_value(text) is None, text

@@ -88,7 +88,15 @@ def test_exact_match_credits_neither_reasoning_nor_what_was_cut():
     assert exact_match(completions=["Paris"], answer=["Paris"], finished=[False], needs="anything") == [1.0]
 
 
-SAME = ["今天天气很好", "今日はいい天気です", "오늘 날씨가 좋다", "Сегодня хорошая погода", "الطقس جميل اليوم", "สวัสดีครับ", "Il fait beau à Orléans"]
+SAME = [
+    "今天天气很好",
+    "今日はいい天気です",
+    "오늘 날씨가 좋다",
+    "Сегодня хорошая погода",
+    "الطقس جميل اليوم",
+    "สวัสดีครับ",
+    "Il fait beau à Orléans",
+]
 
 
 @pytest.mark.parametrize("text", SAME)
