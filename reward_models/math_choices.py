@@ -16,7 +16,7 @@ WORD = (
 )
 LETTER = re.compile(rf"{WORD}?\(?([A-Z])\)?[.:)]?\s*(?:选项|選項)?", re.IGNORECASE)
 WITH_TEXT = re.compile(
-    rf"{WORD}?(?:\(([A-J])\)[.:]?\s*|([A-J])(?:\)|\.|:)\s+|([A-J])[.)](?=[\d\\$])"
+    rf"{WORD}?(?:\(([A-J])\)[.:]?\s*|([A-J])\s?(?:\)|\.|:)\s+|([A-J])[.)](?=[\d\\$])"
     rf"|([A-J])\s+-\s+(?=[A-Za-z]{{2}})|([A-J])\s+(?=\([^()]*\)$))(?P<text>\S.*)",
     re.DOTALL,
 )

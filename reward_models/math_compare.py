@@ -90,7 +90,9 @@ def _compare_values(left: str, right: str) -> Decision:
 
 def _compare_rest(left: str, right: str, left_number: Quantity | None, right_number: Quantity | None) -> Decision:
     """Neither two numbers nor two structures: words are compared as words, formulas are handed on."""
-    if bool(RELATION.search(left)) != bool(RELATION.search(right)) or (":" in left) != (":" in right):
+    if bool(RELATION.search(left)) != bool(RELATION.search(right)) or any(
+        (mark in left) != (mark in right) for mark in (":", "'")
+    ):
         return False
     if (structures.as_collection(left) is None) != (structures.as_collection(right) is None):
         return False

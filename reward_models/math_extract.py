@@ -27,7 +27,7 @@ OPENS_REASONING = re.compile(r"(?:<(?:think|thinking|reasoning|thought)>|\[THINK
 BRACES = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox|framebox)(?![a-zA-Z])\s*\{?)|\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"-?\d[\d,.]*\d|-?\d|[A-Za-z]")
 SIDE_BY_SIDE = re.compile(
-    r"(?:\s|\$|\\[()\[\],;: ]|[,;&*、]|\\q?quad|\\(?:text|mbox|mathrm)\s*\{\s*(?:,?\s*(?:and|or|или|或)\s*"
+    r"(?:\s|\$|\\\\|\\[()\[\],;: ]|[,;&*、]|\\q?quad|\\(?:text|mbox|mathrm)\s*\{\s*(?:,?\s*(?:and|or|или|或)\s*"
     r"|[,;\s])\}|\b(?:and|or|oder|und|ou|et|y|o)\b"
     r"|或者?|和|与|または|또는|или)*(?:[a-zA-Z](?:_\{?\d\}?)?\s*=\s*)?"
 )
@@ -39,6 +39,7 @@ HTML_TAG = re.compile(
 )
 HTML_POWER = re.compile(r"<sup>([^<>]{1,20})</sup>", re.I)
 CALCULATION = re.compile(r"<<[^<>\n]{0,200}?([^<>=\n]{0,40})>>(?=(\s?\$?\d)?)")
+BOLD = re.compile(r"(?<![\w)*])\*\*(?=[^\s*])([^*\n]{1,200}?)(?<=\S)\*\*(?![\w*])")
 JSON_ANSWER = re.compile(
     r"[\"'](?:final[_ ]?)?(?:answer|result|solution)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.){0,400}\""
     r"|'[^'\n]{0,400}'|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[]{1,100})",
@@ -179,6 +180,8 @@ def _inside_tag(content: str, how: Extraction) -> str | None:
     marked = marked_answer(content, how)
     if marked is not None:
         return marked
+    if re.fullmatch(r"[-\d.,]+!", content):
+        return content  # a factorial; in a sentence it would be emphasis
     return read_sentence(content) if "\n" not in content else (unmarked_answer(content) or content)
 
 
@@ -266,6 +269,7 @@ def _json_answer(text: str) -> str | None:
 
 def _without_html(text: str) -> str:
     """Without tags that only format, HTML's entities and GSM8K's <<6*7=42>> notes."""
+    text = BOLD.sub(r"\1", text) if "**" in text else text
     if "<" in text:
         text = CALCULATION.sub(lambda m: "" if m[2] else m[1], text)
         text = HTML_TAG.sub(" ", HTML_POWER.sub(r"^{\1}", text))

@@ -128,7 +128,7 @@ def _with_rest(value: Fraction, currency: str | None, rest: str) -> Quantity | N
     match = REST.fullmatch(rest)
     if match is None or (currency and match["currency"]):
         return None
-    unit = re.sub(r"^\(([^\W\d_ ]+(?: [^\W\d_]+)*)\)$", r"\1", match["unit"].strip())
+    unit = re.sub(r"^\(([^\W\d_ ]+(?:[ -][^\W\d_]+)*)\)$", r"\1", match["unit"].strip())
     scale = match["scale"]
     if scale and len(scale) == 1 and rest[0] == " " and scale != "k":  # 5 K, 3 B: not a scale; 5K is
         scale, unit = None, rest.strip()

@@ -49,6 +49,8 @@ SYMBOLS: tuple[tuple[re.Pattern, str], ...] = (
     (re.compile(r"^\\?\{\s*\\?\}$"), r"\\emptyset"),
     (re.compile(rf"{NOT_INSIDE}(sin|cos|tan|ln|log)(?=[xyz](?![A-Za-z]))"), r"\\\1 "),
     (re.compile(rf"{NOT_INSIDE}({'|'.join(GREEK)})(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(rf"{NOT_INSIDE}(max|min|gcd)(?=\()"), r"\\\1"),
+    (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r" \\cup "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w(\\-])"), r" \\cdot "),
     (re.compile(r"(?<=[\w)}])\^(?:1(?![\d.])|\{\s*1\s*\})"), ""),

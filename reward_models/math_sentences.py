@@ -53,15 +53,18 @@ STATED_CHOICE = re.compile(
 )
 LAST_MARKS = 64  # how many of them may be denials before the search ends
 SENTENCE_END = re.compile(
-    r"[.!?;,]?[ \t]*(?:\n|$)|[.!?](?=\s)|[;,](?=\s+(?!which\b[^.\n]{0,60}=)(?!(?:and|or)\s+(?:[a-z]\s*="
-    r"|[-+$\d\\(\x00]))[^\W\d_]{2})|[ \t]*<\||[。！？｡।۔؟]|[，；](?=\s*[^\W\d_])"
+    r"[.!?;,]?[ \t]*(?:\n|$)|[.!?](?=\s)|[;,](?=\s+(?!which\b[^.\n]{0,60}=)(?=I\s|[^\W\d_]{2}|i\.e)(?!(?:and|or)\s+(?:[a-z]\s*="
+    r"|[-+$\d\\(\x00])))|\s[-–—]\s(?=[a-z]{3})|[ \t]*<\||[。！？｡।۔؟]|[，；](?=\s*[^\W\d_])"
 )
 CLAUSE = re.compile(
     r"\s*(?:,\s*|\s)(?:because|since|as|so|which(?! [^.\n]{0,60}=)|given that|due to|hence|therefore|thus"
     r"|but|where|meaning|making|giving|assuming|that is|i\.e\.|rather than|instead of|after"
     r"|when)\b(?!\s*$)|\s*(?:因为|因為|由于)"
 )
-EQUALS = re.compile(r"\b(?:equals|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)")
+EQUALS = re.compile(
+    r"\b(?:equals|(?:is|are)(?=\s*[-$\d\x00])|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)"
+)
+SMILEY = re.compile(r"\s*[:;]-?[)DP]\s*$")
 NOTE = re.compile(r"\s*\((?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
 MATH_SPAN = re.compile(
     r"(?<![\\$])\$(?!\s)([^$\n]{1,400}?)(?<![\\\s])\$(?![$\d])|\$\$([^$]{1,400})\$\$"
@@ -93,13 +96,13 @@ DENIAL = re.compile(
 )
 CHANGED_BEFORE = re.compile(
     r"(?:\b(?:e to the|base|ln|log|lg|exp|sqrt|root|roots|twice|thrice|double|triple|half|third|quarter"
-    r"|fifth|sin|cos|tan|cot|sec|csc|than|at least|at most"
+    r"|fifth|(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|than|at least|at most"
     r"|over|under|above|below|almost|nearly|plus|times|mod|modulo|opposite|inverse|reciprocal|negation"
     r"|factorial|squared?|cubed?|or|up to|until|beyond"
     r"|exceeds?|exceeding|approaches|multiples?|divisible|oder|ou|или|hasta|bis|jusqu'à|до|more|less|fewer"
     r"|больше|меньше|более|менее|mehr|weniger|más|plus de|moins de|mayor|menor|größer|kleiner|أكثر|أقل"
     r"|root of|power|maximum|minimum|maybe|perhaps|possibly|except|unless|without|rather than)"
-    r"|[\d\x00]\s*(?:to|through|and|of|out of|in|from|-|–|à|a|bis)|[<>\u2264\u2265\u2260]|\\(?:ge|le|ne|gt"
+    r"|[\d\x00]\s*(?:to|through|and|of|out of|in|from|-|–|à|a|bis)|[<>]=?|[\u2264\u2265\u2260]|\\(?:ge|le|ne|gt"
     r"|lt)q?|\d(?:\s:|:(?!\s))|[*×/^±]|\\(?:times|cdot|pm|div|sqrt|ln|log|sin|cos|tan)"
     r"|负|マイナス以外|超过|至少|至多|少于|大于|小于|约|或|或者|から|から約)"
     r"\s*(?:(?:of|from|by|the|a|an|number|value|its|negative|minus)\s+)*[$(]?\s*$",
@@ -110,7 +113,7 @@ CHANGED_AFTER = re.compile(
     r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
     r"|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b"
     r"|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b"
-    r"|to the (?:\d|power|n)|\\pm|±|\?|!(?!\s|$)"
+    r"|to the (?:\d|power|n|\w+ power)|below\b|short of\b|\\pm|±|\?|!(?!\s|$)"
     r"|(?:over|to|through|by|out of)\s+[-$\\(\d\x00]|in\s+[-$\\(\d\x00]+(?![\d.]*\s?[a-z]{3})|[-–~]\s?\d"
     r"|[-+*^×÷=<>]|/(?!\s?[a-z]{2})|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
 )
@@ -134,7 +137,8 @@ PROSE = re.compile(
 NO_PROSE = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+"
     r"|(?<![^\W_])(?:and|or|oder|und|ou|et|или|и|sqrt|sin|cos|tan|ln|log|exp|negative|minus|plus|times"
-    r"|squared|cubed|over|option|choice|pi|square root of|percent|infinity)(?=[\s(]+[-+$\d\\(a-z/*^])",
+    r"|squared|cubed|over|option|choice|pi|square root of|percent|infinity)(?=[\s(]+[-+$\d\\(a-z/*^])"
+    r"|(?<![^\W_])(?:inf|infinity|oo)(?=\s*[,)\]])",
     re.I,
 )
 RUN = re.compile(
@@ -201,9 +205,11 @@ def read_sentence(rest: str) -> str | None:
     length = end.start() if end else len(rest)
     clause = CLAUSE.search(masked, 1, length)
     equals = [m for m in EQUALS.finditer(masked, 0, length) if re.search(r"\d", masked[: m.start()])]
-    if clause and not (equals and equals[-1].start() > clause.start() and "=" not in equals[-1][0]):
+    if clause and not (
+        equals and equals[-1].start() > clause.start() and equals[-1][0].strip() not in ("=", "is", "are")
+    ):
         length = clause.start()
-    sentence = NOTE.sub("", rest[:length])
+    sentence = NOTE.sub("", SMILEY.sub("", rest[:length]))
     sentence = LEAD.sub("", ENDING.sub("", sentence).strip("*_ \t").rstrip("="))
     plain = without_delimiters(sentence)
     if re.search(r"\\[\])]$", plain) and not re.search(r"\\[\[(]", plain):  # \[Answer: 42\]
@@ -237,7 +243,7 @@ def _from_prose(sentence: str, plain: str) -> str:
     if not values:
         return plain
     equals = [m for m in EQUALS.finditer(_masked(sentence)) if values[0].start() < m.start() < values[-1].start()]
-    if equals and not DENIAL.search(sentence):
+    if equals and (equals[-1][0].strip() not in ("is", "are") or values[0].start() > 2) and not DENIAL.search(sentence):
         return _after_equals(sentence, equals[-1], plain)
     first, before = values[0], _masked(sentence)[: values[0].start()]
     if DENIAL.search(before) or CHANGED_BEFORE.search(before) or (len(values) > 1 and not _safe(sentence, *values[:2])):

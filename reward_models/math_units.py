@@ -32,7 +32,7 @@ UNITS = {
 }  # fmt: skip
 WORD = rf"{math_languages.LETTER}(?:{math_languages.LETTER}|['-])*\.?"
 POWER = r"(?:\s?\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4]))"
-UNIT = re.compile(rf"{MARK}?{WORD}{POWER}?(?:(?: |/| / | ?\\cdot ?|\*|(?={MARK})){MARK}?{WORD}{POWER}?){{0,5}}")
+UNIT = re.compile(rf"{MARK}?{WORD}{POWER}?(?:(?: | ?/ ?\(?| ?\\cdot ?|\*|(?={MARK})){MARK}?{WORD}{POWER}?){{0,5}}\)?")
 # Words that change the value, or make it something other than one value.
 NO_UNIT = frozenset([
     "or", "nor", "and", "not", "to", "than", "more", "less", "least", "most", "fewer", "between", "either", "times",
@@ -139,6 +139,8 @@ def _is_symbol(word: str, marked: bool) -> bool:
         return word in (SINGLE | MARKED_SINGLE if marked else SINGLE)
     if SI_SYMBOL.fullmatch(word) or word in AMBIGUOUS:
         return True
+    if "-" in word:
+        return all(_everyday(part) or _pint_name(part) for part in word.split("-"))
     return (marked or len(word) > 2 or not word.islower()) and _pint_name(word) is not None
 
 
