@@ -5,6 +5,7 @@ rules are loaded from an installed lm-eval (`pip install --no-deps lm-eval==0.4.
 It will not time rivals in workers: they run as their users run them, in the main thread with their own alarms.
 """
 
+import argparse
 import importlib.util
 import json
 import re
@@ -116,21 +117,22 @@ def safely(grader: Grader, answer: str, gold: str) -> bool | None:
         return False
 
 
-def print_kinds() -> None:
-    """Right verdicts and false positives of each grader by kind of answer."""
+def print_kinds(every: int) -> None:
+    """Right verdicts and false positives of each grader by kind of answer, on every n-th case."""
+    chosen = KINDS[::every]
     graders = {name: grader for name, grader in GRADERS.items() if name != "its exact comparison alone"}
     hendrycks = lm_eval_math()
     if hendrycks is not None:
         graders["lm-eval hendrycks_math"] = hendrycks
-    names = list(dict.fromkeys(case["kind"] for case in KINDS))
+    names = list(dict.fromkeys(case["kind"] for case in chosen))
     print(
-        f"\n## By kind of answer\n\n{len(KINDS)} cases of tests/reward_models/math_kinds.jsonl: right verdicts, and how"
+        f"\n## By kind of answer\n\n{len(chosen)} of the {len(KINDS)} cases of tests/reward_models/math_kinds.jsonl: right verdicts, and how"
     )
     print("many wrong answers were taken for right (after the +).\n")
     print("| kind | cases | " + " | ".join(graders) + " |\n|---|---|" + "---|" * len(graders))
     totals = {name: [0, 0] for name in graders}
     for kind in names:
-        cases = [case for case in KINDS if case["kind"] == kind]
+        cases = [case for case in chosen if case["kind"] == kind]
         cells = []
         for name, grader in graders.items():
             got = [(bool(safely(grader, case["prediction"], case["gold"])), case["match"]) for case in cases]
@@ -138,7 +140,7 @@ def print_kinds() -> None:
             totals[name] = [totals[name][0] + right, totals[name][1] + false_positives]
             cells.append(f"{right} (+{false_positives})")
         print(f"| {kind} | {len(cases)} | " + " | ".join(cells) + " |", flush=True)
-    print(f"| all | {len(KINDS)} | " + " | ".join(f"{r} (+{f})" for r, f in totals.values()) + " |")
+    print(f"| all | {len(chosen)} | " + " | ".join(f"{r} (+{f})" for r, f in totals.values()) + " |")
 
 
 def boxed(case: math_table.Case) -> math_table.Case:
@@ -192,7 +194,7 @@ def main() -> None:
             f"{both['false_positive']} | {both['false_negative']} | {both['abstained']} |",
             flush=True,
         )
-    print_kinds()
+    print_kinds(1)
     short = [(f"So 3 + {i} = {i + 3}.\n\\boxed{{{i + 3}}}", str(i + 3)) for i in range(100)]
     long = [("We add the numbers and see what comes. " * 300 + answer, gold) for answer, gold in short]
     print("\n| CPU time per answer | short answer | after 12,000 characters of reasoning |\n|---|---|---|")
@@ -205,4 +207,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kinds", type=int, metavar="N", help="only the table by kind, on every N-th case")
+    arguments = parser.parse_args()
+    print_kinds(arguments.kinds) if arguments.kinds else main()

@@ -53,7 +53,8 @@ STATED_CHOICE = re.compile(
 )
 LAST_MARKS = 64  # how many of them may be denials before the search ends
 SENTENCE_END = re.compile(
-    r"[.!?;,]?[ \t]*(?:\n|$)|[.!?](?=\s)|[;,](?=\s+(?!which\b[^.\n]{0,60}=)(?=I\s|[^\W\d_]{2}|i\.e)(?!(?:and|or)\s+(?:[a-z]\s*="
+    r"[.!?;,]?[ \t]*(?:\n|$)"
+    r"|[.!?](?=\s)|[;,](?=\s+(?!which\b[^.\n]{0,60}=)(?=I\s|[^\W\d_]{2}|i\.e)(?!(?:and|or)\s+(?:[a-z]\s*="
     r"|[-+$\d\\(\x00])))|\s[-–—]\s(?=[a-z]{3})|[ \t]*<\||[。！？｡।۔؟]|[，；](?=\s*[^\W\d_])"
 )
 CLAUSE = re.compile(
@@ -62,7 +63,8 @@ CLAUSE = re.compile(
     r"|when)\b(?!\s*$)|\s*(?:因为|因為|由于)"
 )
 EQUALS = re.compile(
-    r"\b(?:equals|(?:is|are)(?=\s*[-$\d\x00])|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)"
+    r"\b(?:equals"
+    r"|(?:is|are)(?=\s*[-$\d\x00])|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)"
 )
 SMILEY = re.compile(r"\s*[:;]-?[)DP]\s*$")
 NOTE = re.compile(r"\s*\((?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
