@@ -125,10 +125,8 @@ def print_kinds(every: int) -> None:
     if hendrycks is not None:
         graders["lm-eval hendrycks_math"] = hendrycks
     names = list(dict.fromkeys(case["kind"] for case in chosen))
-    print(
-        f"\n## By kind of answer\n\n{len(chosen)} of the {len(KINDS)} cases of tests/reward_models/math_kinds.jsonl: right verdicts, and how"
-    )
-    print("many wrong answers were taken for right (after the +).\n")
+    print(f"\n## By kind of answer\n\n{len(chosen)} of the {len(KINDS)} cases of tests/reward_models/math_kinds.jsonl:")
+    print("right verdicts, and how many wrong answers were taken for right (after the +).\n")
     print("| kind | cases | " + " | ".join(graders) + " |\n|---|---|" + "---|" * len(graders))
     totals = {name: [0, 0] for name in graders}
     for kind in names:

@@ -63,7 +63,8 @@ def math_answer(
     if log_metric is not None and num_problems:
         log_metric("math_answer/outages", sum(verdict is None for verdict in verdicts) / num_problems)
         log_metric("math_answer/algebra", len(undecided) / num_problems)
-        log_metric("math_answer/cut", 1.0 - sum(graded) / max(1, len(graded)))
+        num_cut = sum(not grade for grade, gold in zip(graded, answer, strict=True) if gold is not None)
+        log_metric("math_answer/cut", num_cut / num_problems)
     return scores
 
 

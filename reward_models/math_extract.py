@@ -190,7 +190,7 @@ def _tagged(text: str, tags: tuple[str, ...]) -> list[Span]:
     if not names:
         return []
     spans, opened = [], None
-    for tag in re.finditer(rf"<\s*(/?)\s*(?:{names})(?:\s[^<>]{{0,80}})?>", text, re.IGNORECASE):
+    for tag in re.finditer(rf"<\s{{0,3}}(/?)\s{{0,3}}(?:{names})(?:\s[^<>]{{0,80}})?>", text, re.IGNORECASE):
         if not tag[1]:
             opened = tag
         elif opened is not None:

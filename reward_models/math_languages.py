@@ -167,11 +167,11 @@ def _sum_of_steps(number: str) -> int | str:
 def with_decimal_points(text: str) -> str:
     """`1.234,56` as `1234.56` and `3,5` as `3.5`; a comma followed by a space, and `1,234.56`, stay as they are."""
     text = re.sub(
-        r"(?<![\d.,])\d{1,3}(?:[.\u00a0\u202f ]\d{3})+(?:,\d+)?(?![\d.,]*\d)",
+        r"(?<![\d.,])\d{1,3}(?:[.\u00a0\u202f ]\d{3}){1,8}(?:,\d{1,60})?(?![\d.,]{0,20}\d)",
         lambda m: re.sub(r"[.\u00a0\u202f ]", "", m[0]).replace(",", "."),
         text,
     )
-    return re.sub(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d+)(?![\d.,]*\d)", r"\1.\2", text)
+    return re.sub(r"(?<![\d.,])(\d{1,60})(?:,|\{,\})(\d{1,60})(?![\d.,]{0,20}\d)", r"\1.\2", text)
 
 
 def scaled(text: str) -> tuple[int, str]:

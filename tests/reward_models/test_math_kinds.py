@@ -90,7 +90,7 @@ def test_a_completion_cut_by_length_is_not_credited_unless_the_run_asks_for_it()
     logged = {}
     scores = math_answer(**batch, log_metric=lambda name, value: logged.update({name: value}))
     assert scores == [1.0, 0.0, 1.0, None]
-    assert logged["math_answer/cut"] == 0.5
+    assert logged["math_answer/cut"] == pytest.approx(1 / 3)
     assert math_answer(**batch, needs="anything") == [1.0, 1.0, 1.0, None]
     assert task_check(prompts=["2+2?"] * 4, **batch) == scores
     with pytest.raises(ValueError, match="needs is one of finished, anything"):
