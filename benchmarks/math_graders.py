@@ -1,9 +1,13 @@
-"""Compares math graders on the hand-written table of the tests: `python benchmarks/math_graders.py`.
+"""Compares math graders on the hand-written tables of the tests: `python benchmarks/math_graders.py`.
 
-It may assume math-verify and TRL; lm-eval's two GSM8K filters are written out below from its task file (v3).
+It may assume math-verify and TRL; lm-eval's two GSM8K filters are written out below from its task file (v3), its MATH
+rules are loaded from an installed lm-eval (`pip install --no-deps lm-eval==0.4.13`) and left out where there is none.
 It will not time rivals in workers: they run as their users run them, in the main thread with their own alarms.
 """
 
+import argparse
+import importlib.util
+import json
 import re
 import sys
 import time
@@ -73,6 +77,24 @@ def _lm_eval_normal(text: str) -> str:
     return text.lower()
 
 
+def lm_eval_math() -> Grader | None:
+    """hendrycks_math's own grading of a completion against a boxed gold answer; None without lm-eval."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / "tasks/hendrycks_math/utils.py"
+    task = importlib.util.spec_from_file_location("hendrycks_math_utils", path)
+    assert task is not None
+    assert task.loader is not None
+    module = importlib.util.module_from_spec(task)
+    task.loader.exec_module(module)
+
+    def grade(answer: str, gold: str) -> bool:
+        return module.process_results({"solution": f"\\boxed{{{gold}}}"}, [answer])["exact_match"] == 1
+
+    return grade
+
+
 GRADERS: dict[str, Grader] = {
     "reward_models.math_answers": ours,
     "its exact comparison alone": ours_without_algebra,
@@ -82,6 +104,41 @@ GRADERS: dict[str, Grader] = {
     "lm-eval GSM8K flexible": lm_eval_flexible,
     "lm-eval GSM8K strict": lm_eval_strict,
 }
+
+
+KINDS = [json.loads(line) for line in (ROOT / "tests/reward_models/math_kinds.jsonl").open(encoding="utf-8")]
+
+
+def safely(grader: Grader, answer: str, gold: str) -> bool | None:
+    """The grader's verdict; False where it raises, as its users would have it."""
+    try:
+        return grader(answer, gold)
+    except Exception:  # a rival's own failure on an answer is part of the measurement
+        return False
+
+
+def print_kinds(every: int) -> None:
+    """Right verdicts and false positives of each grader by kind of answer, on every n-th case."""
+    chosen = KINDS[::every]
+    graders = {name: grader for name, grader in GRADERS.items() if name != "its exact comparison alone"}
+    hendrycks = lm_eval_math()
+    if hendrycks is not None:
+        graders["lm-eval hendrycks_math"] = hendrycks
+    names = list(dict.fromkeys(case["kind"] for case in chosen))
+    print(f"\n## By kind of answer\n\n{len(chosen)} of the {len(KINDS)} cases of tests/reward_models/math_kinds.jsonl:")
+    print("right verdicts, and how many wrong answers were taken for right (after the +).\n")
+    print("| kind | cases | " + " | ".join(graders) + " |\n|---|---|" + "---|" * len(graders))
+    totals = {name: [0, 0] for name in graders}
+    for kind in names:
+        cases = [case for case in chosen if case["kind"] == kind]
+        cells = []
+        for name, grader in graders.items():
+            got = [(bool(safely(grader, case["prediction"], case["gold"])), case["match"]) for case in cases]
+            right, false_positives = sum(g == m for g, m in got), sum(g and not m for g, m in got)
+            totals[name] = [totals[name][0] + right, totals[name][1] + false_positives]
+            cells.append(f"{right} (+{false_positives})")
+        print(f"| {kind} | {len(cases)} | " + " | ".join(cells) + " |", flush=True)
+    print(f"| all | {len(chosen)} | " + " | ".join(f"{r} (+{f})" for r, f in totals.values()) + " |")
 
 
 def boxed(case: math_table.Case) -> math_table.Case:
@@ -135,6 +192,7 @@ def main() -> None:
             f"{both['false_positive']} | {both['false_negative']} | {both['abstained']} |",
             flush=True,
         )
+    print_kinds(1)
     short = [(f"So 3 + {i} = {i + 3}.\n\\boxed{{{i + 3}}}", str(i + 3)) for i in range(100)]
     long = [("We add the numbers and see what comes. " * 300 + answer, gold) for answer, gold in short]
     print("\n| CPU time per answer | short answer | after 12,000 characters of reasoning |\n|---|---|---|")
@@ -147,4 +205,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kinds", type=int, metavar="N", help="only the table by kind, on every N-th case")
+    arguments = parser.parse_args()
+    print_kinds(arguments.kinds) if arguments.kinds else main()

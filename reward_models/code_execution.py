@@ -66,7 +66,7 @@ def code_execution(
             checks_of(columns, len(completions)),
             prompts,
             completions,
-            opened_reasoning(prompts, rendered_prompt),
+            opened_reasoning(prompts, rendered_prompt, len(completions)),
             strict=True,
         )
     ]

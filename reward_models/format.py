@@ -20,7 +20,7 @@ def think_format(
 
     TRL's think_format_reward, but the opening tag may be the prompt's last word, and reasoning alone is no answer.
     """
-    opened = opened_reasoning(prompts or [""] * len(completions), rendered_prompt)
+    opened = opened_reasoning(prompts, rendered_prompt, len(completions))
     return [
         float(_thinks_then_answers(("<think>" if open_ else "") + text_of(completion)))
         for completion, open_ in zip(completions, opened, strict=True)
@@ -60,6 +60,10 @@ def cosine_length(
     max_value_wrong: float = -0.5,
     min_value_correct: float = 0.5,
     max_value_correct: float = 1.0,
+    prompts: list | None = None,
+    rendered_prompt: list[str | None] | None = None,
+    finished: list[bool | None] | None = None,
+    needs: str = "finished",
     **columns: Any,
 ) -> list[float | None]:
     """Correctness scaled by length along a half cosine (arXiv 2502.03373 C.1): short and right is best, short and
@@ -68,8 +72,14 @@ def cosine_length(
     """
     from .math_answers import math_answer
 
-    seen = {name: columns[name] for name in ("prompts", "rendered_prompt") if name in columns}
-    verdicts = math_answer(completions=completions, answer=answer, **seen)
+    verdicts = math_answer(
+        completions=completions,
+        answer=answer,
+        prompts=prompts,
+        rendered_prompt=rendered_prompt,
+        finished=finished,
+        needs=needs,
+    )
     scores: list[float | None] = []
     for right, ids in zip(verdicts, completion_ids, strict=True):
         if number_or_none(right) is None:

@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from . import math_languages, math_units
+from .math_units import MARK, UNITS
+
 MAX_DIGITS = 200
 MAX_EXPONENT = 300
 
@@ -20,7 +23,7 @@ FRACTION = re.compile(
 )
 MIXED = re.compile(r"(\d+)(?:\s+and\s+|\s+|(?=\\frac))(\\frac.*|\d+\s*/\s*\d+)")
 POWER = r"(?:\s*(?:\\times|\\cdot|\*|x)\s*10\s*(?:\^|\*\*)\s*\{?\s*(?P<power>[-+]?\s*\d+)\s*\}?|[eE](?P<e>[-+]?\d+))"
-CURRENCY = r"(?:US\$|\$|€|£|¥|₹|₽|₩|USD|EUR|GBP|Rs\.?|¢)"
+CURRENCY = r"(?:US\$|\$|€|£|¥|₹|₽|₩|USD|EUR|GBP|CNY|RMB|JPY|Rs\.?|¢)"
 QUANTITY = re.compile(
     rf"(?P<sign>[-+]?)\s*(?P<currency>{CURRENCY})?\s*(?P<sign2>[-+]?)\s*"
     rf"(?P<body>\d*\.\d*(?:\\overline\s*(?:\{{\d+\}}|\d)|\\dot\s*(?:\{{\d\}}|\d)|\(\d+\))"
@@ -33,34 +36,14 @@ SCALES = {
     "billion": 10**9, "bn": 10**9, "B": 10**9, "trillion": 10**12, "T": 10**12, "K": 1000, "hundreds": 100,
     "thousands": 1000, "millions": 10**6, "billions": 10**9,
 }  # fmt: skip
-REST = re.compile(
-    r"\s*(?P<scale>(?:hundreds?|dozen|thousands?|millions?|mil|mn|billions?|bn|trillion|[kKMBT])(?![a-zA-Z]))?"
-    rf"\s*(?P<percent>%|percent(?:age)?(?: points?)?\b|pct\b)?\s*(?P<currency>{CURRENCY})?\s*(?P<unit>.*)"
+PERCENT = (
+    rf"{MARK}?(?:%|percent(?:age)?(?: points?)?\b|per cent\b|pct\b|por ciento\b|prozent\b|pour cent\b"
+    rf"|процент\w*|퍼센트|パーセント)"
 )
-# One name per unit: two different names in two answers are two different answers.
-UNITS = {
-    "$": "dollar", "us$": "dollar", "usd": "dollar", "dollar": "dollar", "buck": "dollar", "€": "euro", "eur": "euro",
-    "euro": "euro", "£": "pound", "gbp": "pound", "¢": "cent", "cent": "cent", "penny": "cent", "pennie": "cent",
-    "mm": "mm", "millimeter": "mm", "millimetre": "mm", "cm": "cm", "centimeter": "cm", "centimetre": "cm", "m": "m",
-    "meter": "m", "metre": "m", "km": "km", "kilometer": "km", "kilometre": "km", "in": "inch", "inch": "inch",
-    "inche": "inch", "ft": "foot", "foot": "foot", "feet": "foot", "yd": "yard", "yard": "yard", "mi": "mile",
-    "mile": "mile", "mg": "mg", "milligram": "mg", "g": "g", "gram": "g", "kg": "kg", "kilogram": "kg", "oz": "ounce",
-    "ounce": "ounce", "lb": "lb", "lbs": "lb", "ton": "ton", "tonne": "ton", "ml": "ml", "milliliter": "ml", "l": "l",
-    "liter": "l", "litre": "l", "s": "second", "sec": "second", "second": "second", "min": "minute",
-    "minute": "minute", "h": "hour", "hr": "hour", "hour": "hour", "day": "day", "week": "week", "month": "month",
-    "year": "year", "yr": "year", "degree": "degree", "rad": "radian", "radian": "radian", "mph": "mph", "kph": "km/h",
-    "km/h": "km/h", "m/s": "m/s",
-}  # fmt: skip
-UNIT = re.compile(r"[A-Za-z][A-Za-z'-]*\.?(?:(?: |/| / )[A-Za-z][A-Za-z'-]*\.?){0,5}(?:\s?\^\s?\{?[23]\}?)?")
-# Words that change the value, or make it something other than one value.
-NO_UNIT = frozenset([
-    "or", "nor", "and", "not", "to", "than", "more", "less", "least", "most", "fewer", "between", "either", "times",
-    "plus", "minus", "over", "under", "above", "below", "about", "squared", "cubed", "factorial", "mod", "modulo",
-    "base", "pi", "tau", "sqrt", "root", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "inf",
-    "infinity", "i", "e", "x", "y", "z", "per-cent", "halves", "half", "thirds", "quarters", "remainder", "r", "if",
-    "unless", "maybe", "approximately", "off", "hundredths", "tenths", "thousandths", "by", "divided", "multiplied",
-    "choose", "power", "of",
-])  # fmt: skip
+REST = re.compile(
+    rf"\s*{MARK}?(?P<scale>(?:hundreds?|dozen|thousands?|millions?|mil|mn|billions?|bn|trillion|[kKMBT])(?![^\W\d_]))?"
+    rf"\s*(?P<percent>{PERCENT})?\s*(?P<currency>{CURRENCY})?\s*(?P<unit>.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,7 @@ class Quantity:
 
     value: Fraction
     percent: bool = False
-    unit: str | None = None  # name in UNITS, None if there is none or it is a common noun
+    unit: str | None = None  # name from math_units, None if there is none or it is a common noun
 
 
 def quantity(text: str) -> Quantity | None:
@@ -100,7 +83,7 @@ def same_quantity(prediction: Quantity, gold: Quantity) -> bool:
 
     50 % is 50 %, 50 and 1/2; 50 is not 1/2.
     """
-    if prediction.unit and gold.unit and prediction.unit != gold.unit:
+    if prediction.unit and gold.unit and not math_units.same_unit(prediction.unit, gold.unit):
         return False
     if prediction.value == gold.value:
         return True
@@ -145,47 +128,25 @@ def _with_rest(value: Fraction, currency: str | None, rest: str) -> Quantity | N
     match = REST.fullmatch(rest)
     if match is None or (currency and match["currency"]):
         return None
-    unit = re.sub(r"^\(([A-Za-z ]+)\)$", r"\1", match["unit"].strip())
+    unit = re.sub(r"^\(([^\W\d_ ]+(?:[ -][^\W\d_]+)*)\)$", r"\1", match["unit"].strip())
     scale = match["scale"]
-    if scale and len(scale) == 1 and rest[0] == " ":  # 5 K, 3 B: not a scale; 5K is
+    if scale and len(scale) == 1 and rest[0] == " " and scale != "k":  # 5 K, 3 B: not a scale; 5K is
+        scale, unit = None, rest.strip()
+    factor, unit = (SCALES[scale], unit) if scale else _foreign_scale(unit)
+    attached = not rest[:1].isspace() and factor == 1 and not match["percent"]
+    if unit and not math_units.is_unit(unit, attached=attached):
         return None
-    if scale:
-        value *= SCALES[scale]
-    if unit and not _is_unit(unit, attached=not rest[:1].isspace() and not scale and not match["percent"]):
-        return None
-    name = UNITS.get((currency or match["currency"] or "").lower()) or _unit_name(unit)
-    return Quantity(value, bool(match["percent"]), name)
+    name = UNITS.get((currency or match["currency"] or "").lower()) or math_units.unit_name(unit)
+    return Quantity(value * factor, bool(match["percent"]), name)
 
 
-def _is_unit(text: str, attached: bool) -> bool:
-    if not UNIT.fullmatch(text):
-        return False
-    words = re.findall(r"[A-Za-z]+", text)
-    if any(word.lower() in NO_UNIT for word in words) and not _unit_name(text):
-        return False
-    known = [_stem(word) in UNITS for word in words]
-    if attached:
-        return known[0]
-    return all(k or (len(w) >= 3 and re.search("[aeiouyAEIOUY]", w)) for k, w in zip(known, words, strict=True))
-
-
-def _unit_name(text: str) -> str | None:
-    """The unit's one name, its power included (cm^2, square cm): None for a common noun."""
-    if not text:
-        return None
-    power = re.search(r"\^\s?\{?([23])\}?$", text)
-    words = re.sub(r"\s?\^\s?\{?[23]\}?$", "", text).lower().replace(" / ", "/").split()
-    suffix = power[1] if power else {"square": "2", "sq": "2", "cubic": "3"}.get(words[0].rstrip("."), "")
-    words = [w for w in words if w.rstrip(".") not in ("square", "sq", "cubic", "us", "of")]
-    name = UNITS.get(_stem(words[0])) if words else None
-    if len(words) > 1 or name is None:  # "miles per hour", "dollars left": the first word alone decides little
-        return None
-    return name + suffix
-
-
-def _stem(word: str) -> str:
-    word = word.lower().rstrip(".")
-    return word if word in UNITS or not word.endswith("s") else word[:-1]
+def _foreign_scale(unit: str) -> tuple[int, str]:
+    """The factor of a scale word that a unit begins with (3千, 5 миллионов рублей), and the unit behind it."""
+    word, _, behind = unit.partition(" ")
+    factor = math_languages.SCALE_WORDS.get(word.lower().rstrip("."))
+    if factor is not None:
+        return factor, re.sub(r"^(?:de|d'|di)\s*", "", behind.strip())
+    return math_languages.scaled(unit)
 
 
 def _fraction_of_one(quantity: Quantity) -> Fraction:

@@ -9,9 +9,13 @@ import resource
 import signal
 import sys
 from types import ModuleType
+from typing import Any
 
 MEMORY_BYTES = 1 << 30
 INPUT_CHARACTERS = 2_000
+MAX_LETTERS = 8
+POINTS = (7, 97, 1009)  # numerators of the values that letters take, over 11
+RELATIVE, EXACT = 1e-12, 1e-900  # decimals are compared to 12 digits, exact formulas exactly
 
 
 class OutOfTime(BaseException):
@@ -58,11 +62,14 @@ def out_of_time(*_: object) -> None:
 
 
 def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
-    """True if math-verify parses both formulas and finds them equal to 12 digits."""
+    """True if math-verify parses both formulas and finds them equal, and they do not differ at any point tried."""
+    import sympy
+
     if len(prediction) > INPUT_CHARACTERS:
         return False
+    config = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=as_written())
     options = {
-        "extraction_config": [math_verify.LatexExtractionConfig(boxed_match_priority=0)],
+        "extraction_config": [config],
         "fallback_mode": "no_fallback",
         "extraction_mode": "first_match",
         "parsing_timeout": None,
@@ -70,7 +77,69 @@ def equal_formulas(math_verify: ModuleType, prediction: str, gold: str) -> bool:
     sides = [math_verify.parse(rf"\boxed{{{text}}}", **options) for text in (gold, prediction)]
     if not all(sides):
         return False
+    for side in sides:
+        side[0] = with_plain_letters(sympy, side[0])
+    equations = [isinstance(side[0], sympy.Eq) for side in sides]
+    if all(equations) and same_equation(sympy, sides[0][0], sides[1][0]):
+        return True
+    if equations[0] != equations[1] or refuted(sympy, sides[0][0], sides[1][0]):
+        return False  # an equation is not its right side
     return math_verify.verify(*sides, float_rounding=12, numeric_precision=20, timeout_seconds=None)
+
+
+def refuted(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
+    """True if two formulas differ in value at a point: quicker than algebra, and sharper than math-verify, whose
+    absolute tolerance takes 10^{-40} pi for 10^{-50} pi. The difference is computed to 30 significant digits.
+    """
+    if not (isinstance(gold, sympy.Expr) and isinstance(prediction, sympy.Expr)):
+        return False
+    letters = sorted(gold.free_symbols | prediction.free_symbols, key=str)
+    approximate = gold.has(sympy.Float) or prediction.has(sympy.Float)
+    for start in POINTS if letters else POINTS[:1]:
+        point = {letter: sympy.Rational(start + 2 * i, 11 + i) for i, letter in enumerate(letters[:MAX_LETTERS])}
+        try:
+            values = [side.subs(point) for side in (gold, prediction)]
+            difference, size = (sympy.N(v, 30, maxn=1_000) for v in (values[0] - values[1], values[0]))
+            if difference.is_number and size.is_number and difference.is_finite and (not letters or size.is_real):
+                bound = sympy.Abs(size) * (RELATIVE if approximate else EXACT)
+                return bool(sympy.Abs(difference) > bound and significant(difference))
+        except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
+            return False  # undefined here, or no number at all: algebra decides
+    return False
+
+
+def with_plain_letters(sympy: ModuleType, formula: Any) -> Any:
+    """The formula with each letter as one symbol (math-verify reads the i of 3i and of 3 \\cdot i as two), i as the
+    imaginary unit, and 1 \\cdot x as x.
+    """
+    if not isinstance(formula, sympy.Expr):
+        return formula
+    letters = {s: sympy.I if s.name == "i" else sympy.Symbol(s.name, real=True) for s in formula.free_symbols}
+    return formula.xreplace(letters).doit()
+
+
+def same_equation(sympy: ModuleType, gold: Any, prediction: Any) -> bool:
+    """True if one equation is a multiple of the other: x^2 - 5x + 6 = 0 and 2x^2 - 10x + 12 = 0."""
+    try:
+        ratio = sympy.simplify((gold.lhs - gold.rhs) / (prediction.lhs - prediction.rhs))
+    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
+        return False
+    return bool(ratio.is_number and ratio.is_finite and ratio != 0)
+
+
+def as_written() -> Any:
+    """math-verify's clean-up of LaTeX without its list of units: the h of 10\\pi h may be a height."""
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+
+    return NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
+
+
+def significant(difference: Any) -> bool:
+    """True if the difference has digits that count, and is not what is left of two equal numbers."""
+    real = difference.as_real_imag()
+    return any(getattr(part, "_prec", 1) > 1 and part != 0 for part in real) or bool(difference.is_Rational)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from .base import Messages, text_of
 
 # A tag beside a fence is one; beside a quote or a single backtick it is not.
 TAG = re.compile(r"(?<!['\"])(?<![^`]`)<(/?)think>(?!['\"]|`(?!``))")
-OPENED = re.compile(r"(?<!['\"`])<think>\s*\Z")
-LONGEST_TAIL = 200
+OPENED = re.compile(r"(?<!['\"`])(?:<(?:think|thinking|reasoning|thought)>|\[THINK\]|◁think▷)(?P<begun>[^<>]{0,200})\Z")
+LONGEST_TAIL = 260
 
 
 def opens_reasoning(prompt: str | Messages, rendered: str | None = None) -> bool:
@@ -29,10 +29,11 @@ def opens_reasoning(prompt: str | Messages, rendered: str | None = None) -> bool
     return bool(tags) and tags[-1][1] == ""
 
 
-def opened_reasoning(prompts: list, rendered: list[str | None] | None) -> list[bool]:
-    """`opens_reasoning` of every prompt of a batch."""
-    texts: list[Any] = list(rendered) if rendered is not None else [None] * len(prompts)
-    return [opens_reasoning(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+def opened_reasoning(prompts: list | None, rendered: list[str | None] | None, num_completions: int) -> list[bool]:
+    """`opens_reasoning` of every prompt of a batch; False for all where neither form of the prompts is known."""
+    shown: list[Any] = list(prompts) if prompts is not None else [""] * num_completions
+    texts: list[Any] = list(rendered) if rendered is not None else [None] * num_completions
+    return [opens_reasoning(prompt, text) for prompt, text in zip(shown, texts, strict=True)]
 
 
 def after_reasoning(text: str, opened: bool = False) -> str | None:
@@ -52,4 +53,9 @@ def after_reasoning(text: str, opened: bool = False) -> str | None:
 
 
 def _ends_open(text: str) -> bool:
-    return OPENED.search(text[-LONGEST_TAIL:]) is not None
+    """True if the text ends inside reasoning: right after the tag, or after a first few words on the tag's own line."""
+    end = text[-LONGEST_TAIL:]
+    opening = OPENED.search(end)
+    if opening is None or "<|" in opening["begun"]:
+        return False
+    return not opening["begun"].strip() or re.search(r"(?:^|[\n>:])\s*$", end[: opening.start()]) is not None

@@ -17,7 +17,12 @@ def task_check(
     completions: list,
     answer: list[str | None] | None = None,
     rendered_prompt: list[str | None] | None = None,
+    finished: list[bool | None] | None = None,
     mode: str = "flexible",
+    answer_pattern: str | None = None,
+    answer_tags: Sequence[str] | None = None,
+    decimal_comma: bool = False,
+    needs: str = "finished",
     fraction: bool = False,
     packages: Sequence[str] = (),
     log_metric: Any = None,
@@ -25,8 +30,9 @@ def task_check(
 ) -> list[float | None]:
     """`code_execution` where the problem has tests, `math_answer` where it has only an answer, None elsewhere.
 
-    mode: how math answers are found; fraction: score code by the share of tests passed instead of all or nothing;
-    packages: what programs may import beside the standard library.
+    mode, answer_pattern, answer_tags, decimal_comma, needs: how math answers are found (`math_answer`).
+    fraction: score code by the share of tests passed instead of all or nothing; packages: what programs may import
+    beside the standard library.
     """
     batch = {
         "prompts": prompts,
@@ -38,5 +44,14 @@ def task_check(
     code_scores = code_execution(**batch, fraction=fraction, packages=packages, **columns)
     nothing: list[str | None] = [None] * len(completions)
     golds = [None if code else gold for code, gold in zip(is_code, answer or nothing, strict=True)]
-    math_scores = math_answer(**batch, answer=golds, mode=mode)
+    math_scores = math_answer(
+        **batch,
+        answer=golds,
+        finished=finished,
+        mode=mode,
+        answer_pattern=answer_pattern,
+        answer_tags=answer_tags,
+        decimal_comma=decimal_comma,
+        needs=needs,
+    )
     return [c if code else m for c, m, code in zip(code_scores, math_scores, is_code, strict=True)]

@@ -10,15 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 
 from reward_models import similarity
+from reward_models.tokenizers import bleu_tokenizer
 
 
 def corpus_bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """BLEU-4 of a whole corpus (Papineni et al. 2002; sacrebleu, 13a tokens); not a mean of sentence scores."""
+    """BLEU-4 of a whole corpus (Papineni et al. 2002); not a mean of sentence scores.
+
+    sacrebleu with 13a tokens, or those of the references' script.
+    """
     from sacrebleu.metrics import BLEU
 
     width = max((len(group) for group in references), default=0)
     columns = [[group[i] if i < len(group) else "" for group in references] for i in range(width)]
-    return BLEU().corpus_score(list(texts), columns).score / 100 if texts else float("nan")
+    tokenize = bleu_tokenizer(" ".join(row for group in references for row in group[:1]))
+    return BLEU(tokenize=tokenize).corpus_score(list(texts), columns).score / 100 if texts else float("nan")
 
 
 def rouge_l(text: str, references: Sequence[str]) -> float:

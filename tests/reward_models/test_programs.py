@@ -207,4 +207,4 @@ def test_hostile_text_is_read_in_linear_time():
         started = time.process_time()
         assemble(HEAD, text, "double")
         script(text)
-        assert time.process_time() - started < 3.0, text[:40]
+        assert time.process_time() - started < 20.0, text[:40]  # a quadratic scan takes minutes
