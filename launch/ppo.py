@@ -23,10 +23,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a bu
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from rl_distill.config.command_line import parse
+from rl_distill.launching import errors_in_one_line, keep_tracebacks_in
 
 
+@errors_in_one_line()
 def main() -> None:
     config = parse()
+    keep_tracebacks_in(Path(config.output_dir))
 
     from rl_distill import distributed, pipeline, run_setup
     from rl_distill.evals.distributed import solve, solve_with

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .launching import errors_in_one_line
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a sub-command and returns its exit status: 0 well, 1 something was found wrong, 2 it could not be done."""
@@ -19,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return check.main(words[1:])
     args = parser().parse_args(words)
-    return args.run(args)
+    with errors_in_one_line():
+        return args.run(args)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,13 +66,8 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
 
 def run_report(args: argparse.Namespace) -> int:
     from .reporting.html import write
-    from .reporting.html.runs import ReportError
 
-    try:
-        print(write(args.runs, args.out))
-    except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(write(args.runs, args.out))
     return 0
 
 
@@ -94,11 +92,7 @@ def run_doctor(args: argparse.Namespace) -> int:
         completion_length=args.max_completion_length,
     )
     case = diagnosis.Case(args.student, args.teacher, args.data, args.data_path, plan, args.gpu_gib)
-    try:
-        findings = diagnosis.diagnose(case)
-    except OSError as error:  # a model that is neither a folder nor reachable
-        print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        return 2
+    findings = diagnosis.diagnose(case)
     print(diagnosis.show(findings))
     return 1 if any(finding.level == "bad" for finding in findings) else 0
 

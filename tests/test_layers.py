@@ -9,11 +9,12 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("sandboxes",),
     ("reward_models",),
+    ("errors",),
     ("types", "files", "timing", "provenance"),
     ("progress",),
     ("maths", "config"),
     ("distributed",),
-    ("stage_cache",),
+    ("stage_cache", "launching"),
     ("models",),
     ("generation",),
     ("teachers", "tasks", "data"),
@@ -30,7 +31,16 @@ LAYERS = (
 )
 LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
-TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
+TORCH_FREE += (
+    "types",
+    "files",
+    "provenance",
+    "errors",
+    "launching",
+    "evals/command_line",
+    "reward_model/settings",
+    "cli",
+)
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 
 

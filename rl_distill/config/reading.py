@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 import yaml
 
+from ..errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """A setting is wrong; the message is one line that says which and what to do."""
 
 

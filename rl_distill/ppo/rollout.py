@@ -20,6 +20,7 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend
 
 from .. import distributed
 from ..config import RunConfig
+from ..errors import UserError
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
 from ..maths.batching import completion_lengths_mask, length_sorted, to_padded, token_batch
 from ..maths.kl import kl_k1
@@ -34,7 +35,7 @@ from .coefficients import Coefficient
 from .rollout_building import Rollout, Sampled, build_rollout
 
 
-class TrainingStopped(RuntimeError):
+class TrainingStopped(UserError, RuntimeError):
     """Numbers left the sane range; the message names the step and the cause, and the last checkpoint is whole."""
 
 
