@@ -18,8 +18,9 @@ from .config import RunConfig
 from .evals.distributed import solve, solve_with
 from .evals.evaluation import Evaluation, gap_recovered
 from .files import read_jsonl
-from .models.actor_critic import ActorCritic, make_critic
+from .models.actor_critic import ActorCritic, freeze_other_towers, make_critic
 from .models.lora import add_lora, merged
+from .models.tokenizers import num_token_ids
 from .ppo import checkpoint
 from .ppo.anchor import make_coefficient
 from .ppo.callbacks import BestAndPatience, CompletionLog, CriticWatch, TeacherCurriculumCallback
@@ -49,9 +50,10 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
     if config.reward_refresh is not None:
         refresh = RewardModelRefresh(config, context, updates, lambda: trainer.last_rollout, phases)
     policy = context.student
+    freeze_other_towers(policy)
     if config.student.lora is not None:
         policy = add_lora(policy, config.student.lora, config.student.gradient_checkpointing)
-    model = ActorCritic(policy, critic, num_tokens_vocab=len(context.tokenizer))
+    model = ActorCritic(policy, critic, num_tokens_vocab=num_token_ids(context.tokenizer))
     blend = RewardBlend(
         [RewardSpec.from_config(entry) for entry in config.rewards],
         gather=distributed.gather_list if distributed.world_size() > 1 else None,

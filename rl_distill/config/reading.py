@@ -82,7 +82,9 @@ def convert(hint: Any, value: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in typing.get_args(hint):
             return None
-        return convert(next(arm for arm in typing.get_args(hint) if arm is not type(None)), value, name)
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        lists = [arm for arm in arms if typing.get_origin(arm) is tuple]
+        return convert(lists[0] if lists and isinstance(value, list | tuple) else arms[0], value, name)
     if origin is Literal:
         choices = typing.get_args(hint)
         if isinstance(value, bool) and "off" in choices:  # YAML 1.1 reads on and off as booleans

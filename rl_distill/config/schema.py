@@ -57,7 +57,8 @@ class LoraAdapterConfig:
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    target_modules: str = "all-linear"
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """A list of names such as [q_proj, v_proj], a pattern for whole names, or all-linear."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ class StudentConfig:
     quantization: Literal["4bit", "8bit"] | None = None
     """Load the student's frozen weights by bitsandbytes (CUDA); needs `lora`."""
     gradient_checkpointing: bool = False
+    adapter: Literal["continue", "merge"] = "continue"
+    """Where `model` is an adapter folder of peft: train that adapter further, or merge it first (then `lora` may start
+    a new one)."""
 
 
 @dataclass(frozen=True)

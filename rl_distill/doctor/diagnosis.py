@@ -56,7 +56,9 @@ def diagnose(case: Case) -> list[Finding]:
     paths = {"student": case.student, "teacher": case.teacher}
     tokenizers = {name: AutoTokenizer.from_pretrained(path) for name, path in paths.items()}
     findings = tokenizer_findings(tokenizers["student"], tokenizers["teacher"])
-    findings += vocabulary_findings(tokenizers, {n: AutoConfig.from_pretrained(p) for n, p in paths.items()})
+    findings += vocabulary_findings(
+        tokenizers, {n: AutoConfig.from_pretrained(p).get_text_config() for n, p in paths.items()}
+    )
     try:
         task, problems = problems_of(case, tokenizers["student"])
     except (TaskError, ConfigError) as error:
@@ -167,7 +169,7 @@ def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, cas
     if over:
         do = f"raise the limit to {lengths[-1]} or let data.max_prompt_length drop them"
         findings.append(Finding("warn", "prompt lengths", f"{words}; {over} exceed the planned {limit}", do))
-    positions = getattr(AutoConfig.from_pretrained(case.student), "max_position_embeddings", None)
+    positions = getattr(AutoConfig.from_pretrained(case.student).get_text_config(), "max_position_embeddings", None)
     needed = lengths[-1] + case.plan.completion_length
     if positions is not None and needed > positions:
         total = f"the longest prompt and {case.plan.completion_length} new tokens make {needed}"

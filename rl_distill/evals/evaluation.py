@@ -13,6 +13,7 @@ from reward_models import RewardBlend, RewardSpec
 
 from ..config import RunConfig
 from ..generation.sampling import Generated, Sampling, added_text, generate
+from ..models.tokenizers import num_token_ids
 from ..ppo.rollout import columns_of
 from ..types import Completion, Problem
 
@@ -74,7 +75,7 @@ class GreedyModel:
             eos_token_ids=[self.tokenizer.eos_token_id],
             pad_token_id=self.tokenizer.pad_token_id,
             batch_size=batch_size,
-            vocab_size=len(self.tokenizer),
+            vocab_size=num_token_ids(self.tokenizer),
         )
         self.model.train(was_training)
         return generated

@@ -7,6 +7,11 @@ from typing import Any
 from ..config import ConfigError
 
 
+def num_token_ids(tokenizer: Any) -> int:
+    """The highest id and one: `len(tokenizer)` is less where the ids have holes."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def check_same_tokenizer(student: Any, teacher: Any) -> None:
     """Raises ConfigError naming the first difference: a token with another id, a missing token, or another EOS.
 

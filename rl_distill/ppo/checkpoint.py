@@ -85,7 +85,8 @@ def _find(output_dir: Path, wanted: str) -> Path | None:
     folder = Path(wanted)
     if not is_complete(folder):
         raise ConfigError(
-            f"resume_from_checkpoint: {folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks the newest complete one"
+            f"resume_from_checkpoint: {folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks "
+            "the newest complete one"
         )
     return folder
 

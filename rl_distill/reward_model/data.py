@@ -24,6 +24,7 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardS
 from .. import distributed
 from ..config import ConfigError, RunConfig
 from ..generation.sampling import Sampling, added_text, generate
+from ..models.tokenizers import num_token_ids
 from ..ppo.rollout import columns_of, successes
 from ..progress import Stages
 from ..run_setup import RunContext, cache_dir_of, teacher_texts
@@ -140,7 +141,7 @@ def student_texts(
             pad_token_id=context.tokenizer.pad_token_id,
             seeds=seeds,
             batch_size=len(rows),
-            vocab_size=len(context.tokenizer),
+            vocab_size=num_token_ids(context.tokenizer),
         )
         texts = [
             added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)

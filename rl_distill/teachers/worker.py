@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from .. import distributed
 from ..config import RunConfig
 from ..distributed import TeacherLink
 from ..generation.sampling import Sampling
+from ..models.loading import load_tokenizer
 from .colocated import ColocatedTeacher
 from .dedicated import unpack
 from .loading import load_teacher
@@ -48,7 +48,7 @@ class TeacherWorker:
     def load(self, request: dict[str, Any]) -> None:
         """Replies with what a student has to know of the model."""
         settings = replace(self.config.teacher, **request["settings"])
-        tokenizer = AutoTokenizer.from_pretrained(request["model"])
+        tokenizer = load_tokenizer(request["model"], who="teacher")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         if settings.sharded:
