@@ -124,19 +124,28 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Your own prompts: a hub id or a .jsonl/.parquet file with a `prompt` column; other columns reach the rewards."""
+    """Your own prompts, with a `prompt` or `messages` column; other columns reach the rewards.
 
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
+    Each split is a hub id (`name` or `name:split`), a .jsonl, .json, .parquet or .csv file, a pattern such as
+    "data/*.jsonl", a folder (of such files, or of save_to_disk), or a list of these.
+    """
+
+    train: str | tuple[str, ...] | None = None
+    validation: str | tuple[str, ...] | None = None
+    test: str | tuple[str, ...] | None = None
     config_name: str | None = None
     prompt_column: str = "prompt"
     prompt_template: str | None = None
     """Python format string over the columns, for example "Q: {question}\\nA:"; used in place of `prompt_column`."""
     chat: bool = False
     """Put a text prompt into the tokenizer's chat template as one user turn; lists of messages always are."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Handed to the chat template, such as {enable_thinking: false}; a column of that name does so per row."""
     task: str = "default"
     max_prompt_length: int | None = None
+    """Tokens; None takes prompts of any length."""
+    overlong_prompts: Literal["drop", "cut", "refuse"] = "drop"
+    """What becomes of longer prompts: left out with a count, cut to their end, or an error."""
 
 
 @dataclass(frozen=True)
