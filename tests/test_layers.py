@@ -18,6 +18,7 @@ LAYERS = (
     ("models",),
     ("generation",),
     ("teachers", "tasks", "data"),
+    ("startup",),
     ("distill",),
     ("ppo",),
     ("evals",),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -18,24 +18,15 @@ from ..evals.engine import Student, complete, shown
 from ..evals.statistics import quantile
 from ..generation.sampling import Sampling
 from ..models.tokenizers import check_same_tokenizer
+from ..startup.findings import Finding
+from ..startup.rewards import gold_of
 from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answers, load_task
 from ..types import Problem
 from . import memory
 
-Level = Literal["ok", "warn", "bad"]
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
 LOW_ENTROPY, HIGH_ENTROPY = 0.003, 2.5  # nats per token; what instruction models show on math and code is 0.1 to 1
 CHANCE = 0.9  # entropy above this share of log(vocabulary) on its own answers: a model that was never trained
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: how it is, and what to do where it is not well."""
-
-    level: Level
-    what: str
-    words: str
-    do: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,17 +134,6 @@ def gold_findings(task: Task, problems: Sequence[Problem]) -> list[Finding]:
     first = f"the first: {wrong[0].key} {gold_of(wrong[0])!r:.120}"
     words = f"{len(wrong):,} of {len(problems):,} do not grade as correct; {first}"
     return [Finding("bad", "gold answers", words, "mend or drop these rows, or write a reward that understands them")]
-
-
-def gold_of(problem: Problem) -> str | None:
-    """A text that must be right: the solution where there is one, else the bare answer."""
-    for name in ("canonical_solution", "solution"):
-        if problem.columns.get(name):
-            return str(problem.columns[name])
-    if problem.solution:
-        return problem.solution
-    answer = problem.columns.get("answer")
-    return None if answer is None or problem.columns.get("test") else str(answer)
 
 
 def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, case: Case) -> list[Finding]:
