@@ -36,10 +36,11 @@ class Shape:
     def of(cls, config: Any) -> Shape:
         """From a Hugging Face config; parameters are counted on the meta device, tied ones once, nothing is loaded."""
         import torch
-        from transformers import AutoModelForCausalLM
+
+        from ..models.loading import auto_class
 
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = auto_class(config).from_config(config)
         count = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
         text = config.get_text_config()
         heads = text.num_attention_heads

@@ -18,6 +18,7 @@ from .. import distributed
 from ..files import write_atomically
 from ..generation.sampling import Sampling
 from ..models.loading import load_tokenizer
+from ..startup.preflight import check_evaluation
 from ..tasks.base import Task, TaskError, TaskOptions, load_task, validate
 from ..timing import peak_memory_mib
 from ..types import Problem
@@ -42,6 +43,7 @@ def run(settings: Settings, command: str) -> dict[str, Any]:
 
     TaskError or ConfigError, in one line, where a task or a model cannot be used; distributed.start comes before.
     """
+    check_evaluation(settings.models, settings.output_dir)
     tokenizers = {label: load_tokenizer(path) for label, path in settings.models.items()}
     loaded = load_tasks(settings, all(tokenizer.chat_template for tokenizer in tokenizers.values()))
     results = describe(settings, describe_tasks(settings, loaded), command)

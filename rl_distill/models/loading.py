@@ -88,7 +88,7 @@ def load_model(
         return wrapped
     if quantization is not None:
         raise ConfigError(f"{who}: an adapter cannot be merged into {quantization} weights: merge it once, in full")
-    return wrapped.merge_and_unload()
+    return wrapped.merge_and_unload().requires_grad_(True)  # peft froze it
 
 
 def is_adapter(path: Path | str) -> bool:

@@ -6,6 +6,7 @@ finite shows when they are loaded (models/loading.py).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,8 +46,6 @@ def weight_file_findings(who: str, path: str) -> list[Finding]:
 
 
 def _named_in_index(folder: Path) -> set[str]:
-    import json
-
     names: set[str] = set()
     for index in folder.glob("*.index.json"):
         try:
@@ -69,18 +68,22 @@ def _torn(who: str, file: Path) -> Finding | None:
         return Finding("bad", who, words, "copy or download it again")
 
 
-def tokenizer_findings(who: str, tokenizer: Any, config: PreTrainedConfig) -> list[Finding]:
-    """An EOS to end answers with, and an embedding row for every id."""
-    findings = []
-    if tokenizer.eos_token_id is None:
-        do = 'set "eos_token" in its tokenizer_config.json'
-        findings.append(Finding("bad", who, "its tokenizer has no EOS, so no answer could end", do))
+def eos_findings(who: str, tokenizer: Any) -> list[Finding]:
+    """An EOS to end answers with."""
+    if tokenizer.eos_token_id is not None:
+        return []
+    do = 'set "eos_token" in its tokenizer_config.json'
+    return [Finding("bad", who, "its tokenizer has no EOS, so no answer could end", do)]
+
+
+def vocabulary_findings(who: str, tokenizer: Any, config: PreTrainedConfig) -> list[Finding]:
+    """An embedding row for every id."""
     rows, ids = config.get_text_config().vocab_size, num_token_ids(tokenizer)
-    if rows < ids:
-        words = f"it has {rows:,} embedding rows but its tokenizer uses id {ids - 1:,}"
-        do = "call resize_token_embeddings and save the model again, or use its own tokenizer"
-        findings.append(Finding("bad", who, words, do))
-    return findings
+    if rows >= ids:
+        return []
+    words = f"it has {rows:,} embedding rows but its tokenizer uses id {ids - 1:,}"
+    do = "call resize_token_embeddings and save the model again, or use its own tokenizer"
+    return [Finding("bad", who, words, do)]
 
 
 def family_findings(who: str, config: PreTrainedConfig) -> list[Finding]:
@@ -109,16 +112,19 @@ def position_findings(
     if limit is None:
         return []
     num_new += has_learned_positions(config)  # the state after an answer that was cut is looked at too
-    findings = []
-    for split, problems in splits.items():
-        texts = [problem.prompt for problem in problems]
-        longest = max((len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]), default=0)
-        if longest + num_new > limit:
-            words = f"it has {limit} positions; the longest prompt of data.{split} has {longest} tokens, with "
-            words += f"generation.max_completion_length {longest + num_new}"
-            do = f"lower generation.max_completion_length, or set data.max_prompt_length to {max(0, limit - num_new)}"
-            findings.append(Finding("bad", who, words, do))
-    return findings
+    longest = {split: _longest(problems, tokenizer) for split, problems in splits.items()}
+    split = max(longest, key=longest.__getitem__)
+    if longest[split] + num_new <= limit:
+        return []
+    words = f"it has {limit} positions; the longest prompt of data.{split} has {longest[split]} tokens, with "
+    words += f"generation.max_completion_length {longest[split] + num_new}"
+    do = f"lower generation.max_completion_length, or set data.max_prompt_length to {max(0, limit - num_new)}"
+    return [Finding("bad", who, words, do)]
+
+
+def _longest(problems: Sequence[Problem], tokenizer: Any) -> int:
+    texts = [problem.prompt for problem in problems]
+    return max((len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]), default=0)
 
 
 def adapter_findings(settings: StudentConfig) -> list[Finding]:

@@ -6,7 +6,7 @@ user's settings name is read; no weight is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,22 @@ def file_findings(config: RunConfig) -> list[Finding]:
     return findings + files.tracker_findings(config.report_to) + files.compile_lock_findings()
 
 
+def check_evaluation(paths: Mapping[str, str], output_dir: Path) -> None:
+    """The models of an evaluation, by label, and the folder of its records. Raises StartError."""
+    findings = []
+    if distributed.is_main():
+        findings += files.folder_findings("output_dir", output_dir) or files.lock_findings(output_dir)
+    for who, path in paths.items():
+        findings += found_by(lambda who=who, path=path: evaluated_findings(who, path))  # type: ignore[misc]
+    tell_all(findings)
+
+
+def evaluated_findings(who: str, path: str) -> list[Finding]:
+    """A model that only generates: any family will do."""
+    config, tokenizer = load_config_of(path, who=who), load_tokenizer(path, who=who)
+    return models.weight_file_findings(who, path) + models.vocabulary_findings(who, tokenizer, config)
+
+
 def check_own(config: RunConfig) -> Looked:
     """The tokenizer and the problems of a run with models and prompts of the user's own. Raises StartError.
 
@@ -80,9 +96,13 @@ def tell_all(findings: Sequence[Finding]) -> None:
 
 def model_findings(who: str, path: str) -> list[Finding]:
     """A model's folder and tokenizer. ConfigError where its configuration cannot be read."""
-    config = load_config_of(path, who=who)
-    findings = models.family_findings(who, config) + models.weight_file_findings(who, path)
-    return findings + models.tokenizer_findings(who, load_tokenizer(path, who=who), config)
+    config, tokenizer = load_config_of(path, who=who), load_tokenizer(path, who=who)
+    return [
+        *models.family_findings(who, config),
+        *models.weight_file_findings(who, path),
+        *models.eos_findings(who, tokenizer),
+        *models.vocabulary_findings(who, tokenizer, config),
+    ]
 
 
 def teacher_findings(teacher: TeacherConfig) -> list[Finding]:
@@ -126,10 +146,10 @@ def data_findings(config: RunConfig, tokenizer: Any, splits: Splits) -> list[Fin
     num_new = config.generation.max_completion_length
     paths = {"student": str(config.student.model)}
     paths |= {f"teacher {t.model}": str(t.model) for t in teachers_of(config) if t.placement != "remote"}
-    findings = []
-    for who, path in paths.items():
-        findings += models.position_findings(who, load_config_of(path, who=who), named, tokenizer, num_new)
-    return findings + check_rewards(config, tokenizer, splits.train)
+    shapes = {who: load_config_of(path, who=who) for who, path in paths.items()}
+    each = (models.position_findings(who, shape, named, tokenizer, num_new) for who, shape in shapes.items())
+    too_short = next((findings for findings in each if findings), [])  # one cure for all of them
+    return too_short + check_rewards(config, tokenizer, splits.train)
 
 
 def check_rewards(config: RunConfig, tokenizer: Any, problems: Sequence[Problem]) -> list[Finding]:

@@ -13,8 +13,9 @@ from rl_distill.data.problems import load_problems
 
 ROWS = [{"prompt": f"{i}+1?", "answer": str(i + 1)} for i in range(4)]
 CHAT = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if tools %}<tools>{{ tools | tojson }}{% endif %}"
-    "<assistant>{% if enable_thinking is defined and not enable_thinking %}<no_think>{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if tools %}"
+    "<tools>{{ tools | tojson }}{% endif %}<assistant>"
+    "{% if enable_thinking is defined and not enable_thinking %}<no_think>{% endif %}"
 )
 
 
