@@ -34,6 +34,7 @@ def main() -> None:
     from rl_distill import distributed, pipeline, run_setup
     from rl_distill.evals.distributed import solve, solve_with
     from rl_distill.ppo.hf_arguments import check_launch
+    from rl_distill.ppo.resume import check_resume
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.teachers.worker import serve
 
@@ -44,6 +45,7 @@ def main() -> None:
     if link is not None and launch.is_teacher:
         return serve(config, link)
     check_launch(config)
+    check_resume(config)
     stages = Stages(quiet=not distributed.is_main())
     context = run_setup.prepare(config, stages, link)
     with stages("before", f"teacher and student solve {len(context.splits.test)} held-out problems"):

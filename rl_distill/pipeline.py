@@ -26,6 +26,7 @@ from .ppo.anchor import make_coefficient
 from .ppo.callbacks import BestAndPatience, CompletionLog, CriticWatch, TeacherCurriculumCallback
 from .ppo.coefficients import Coefficient
 from .ppo.hf_arguments import updates_per_step
+from .ppo.resume import CONFIG, PresentSettings
 from .ppo.rollout import RolloutCollector
 from .ppo.trainer import PPOTrainer
 from .progress import Stages
@@ -81,9 +82,13 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
             *([] if refresh is None else [refresh]),
             *([] if curriculum is None else [curriculum]),
             CriticWatch(config.ppo.critic_warmup_steps, updates),
-            checkpoint.CompleteCheckpoints(lambda: {name: part.state_dict() for name, part in has_state.items()}),
+            checkpoint.CompleteCheckpoints(
+                lambda: {name: part.state_dict() for name, part in has_state.items()} | {CONFIG: config.to_dict()}
+            ),
         ],
     )
+    trainer.present_settings = PresentSettings(config)
+    trainer.add_callback(trainer.present_settings)
     writer.timing = trainer.timing
     trainer.refresh, trainer.curriculum = refresh, curriculum
     if config.log_completions_every is not None:
@@ -117,6 +122,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
     checkpoint.tidy(Path(config.output_dir), resume)
     if resume is not None:
         state = checkpoint.read_state(resume)
+        trainer.present_settings.saved = state.get(CONFIG)
         trainer.collector.coefficient.load_state_dict(state["anchor"])
         trainer.collector.blend.load_state_dict(state["rewards"])
         if trainer.refresh is not None:

@@ -82,7 +82,10 @@ def _as_path(text: str | None) -> Path | None:
 def _find(output_dir: Path, wanted: str) -> Path | None:
     if wanted == "latest":
         return next((folder for folder in reversed(folders(output_dir)) if is_complete(folder)), None)
-    folder = Path(wanted)
+    folder = next((path for path in (Path(wanted), output_dir / wanted) if path.is_dir()), None)
+    if folder is None:
+        there = ", ".join(path.name for path in folders(output_dir)) or "no checkpoint"
+        raise ConfigError(f"resume_from_checkpoint: {wanted!r} does not exist; {str(output_dir)!r} has {there}")
     if not is_complete(folder):
         raise ConfigError(
             f"resume_from_checkpoint: {folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks "

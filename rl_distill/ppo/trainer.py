@@ -74,6 +74,7 @@ class PPOTrainer(Trainer):
         self.last_rollout: Any = None
         self.refresh: Any = None
         self.curriculum: Any = None
+        self.present_settings: Any = None
         self.step_stats: list[dict[str, Tensor]] = []
         self.grad_norms: list[dict[str, float]] = []
         super().__init__(
