@@ -21,6 +21,8 @@ from .errors import UserError
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 """Exit statuses: the user can put it right; the program is at fault; Ctrl-C."""
 DEBUG = "RLD_DEBUG"
+SIGNS_OF_A_FULL_DISK = ("No space left on device", "PytorchStreamWriter failed writing", "unexpected pos")
+"""What safetensors and torch.save say when the system gives them ENOSPC."""
 TRACEBACK_FILE = "traceback.txt"
 _OUTPUT_DIR: list[Path] = []
 
@@ -68,7 +70,8 @@ def in_one_line(error: BaseException) -> tuple[str, int]:
 def _of_the_machine(error: BaseException) -> str | None:
     """What a full disk, a full memory or a folder without permission means; None where it is something else."""
     words = " ".join(str(error).split())
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in words:
+    is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if is_full or any(sign in words for sign in SIGNS_OF_A_FULL_DISK):
         place = getattr(error, "filename", None) or "output_dir or cache_dir"
         return (
             f"no space left on the disk of {place}: free some, or set output_dir and cache_dir elsewhere; the last "

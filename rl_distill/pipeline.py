@@ -25,7 +25,9 @@ from .ppo import checkpoint
 from .ppo.anchor import make_coefficient
 from .ppo.callbacks import BestAndPatience, CompletionLog, CriticWatch, TeacherCurriculumCallback
 from .ppo.coefficients import Coefficient
+from .ppo.first_batch import FirstBatchPreview, StopWhereUnscored
 from .ppo.hf_arguments import updates_per_step
+from .ppo.interruption import SaveByTheClock
 from .ppo.resume import CONFIG, PresentSettings
 from .ppo.rollout import RolloutCollector
 from .ppo.trainer import PPOTrainer
@@ -89,6 +91,9 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
     )
     trainer.present_settings = PresentSettings(config)
     trainer.add_callback(trainer.present_settings)
+    trainer.add_callback(SaveByTheClock(config.checkpoint.every_minutes, updates))
+    trainer.add_callback(FirstBatchPreview(config, context.teacher, context.tokenizer, lambda: trainer.last_rollout))
+    trainer.add_callback(StopWhereUnscored(config.ppo.stop_at_unscored_steps, [spec.label for spec in blend.specs]))
     writer.timing = trainer.timing
     trainer.refresh, trainer.curriculum = refresh, curriculum
     if config.log_completions_every is not None:
@@ -116,7 +121,7 @@ def make_next_teacher(
 def train(config: RunConfig, trainer: PPOTrainer) -> bool:
     """Trains from the start, or from the newest complete checkpoint where the config asks for it.
 
-    False where SIGTERM ended it early, with a checkpoint.
+    False where SIGTERM or Ctrl-C ended it early, with a checkpoint.
     """
     resume = checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
     checkpoint.tidy(Path(config.output_dir), resume)
@@ -131,7 +136,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
             trainer.curriculum.load(state["teacher"])
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.collector.blend.close()
-    if trainer.sigterm.stopped:
+    if trainer.interruption.stopped:
         return False
     if config.evaluation.load_best:
         trainer.load_best()

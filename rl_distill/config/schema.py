@@ -209,6 +209,8 @@ class PPOConfig:
     bf16: bool = False
     stop_at_kl: float | None = 50.0
     """Stop with an error when the mean KL to the teacher of a rollout exceeds this; the last checkpoint is kept."""
+    stop_at_unscored_steps: int | None = 3
+    """Stop with an error after so many steps in a row in which no reward scored anything; None never does."""
 
 
 @dataclass(frozen=True)
@@ -252,9 +254,12 @@ class DistributedConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Counted in PPO steps. `keep_last` older checkpoints are removed, the best by validation never."""
+    """`keep_last` older checkpoints are removed, the best by validation never. One is written after the last step."""
 
     every_steps: int = 1000
+    """PPO steps between checkpoints."""
+    every_minutes: float | None = 15.0
+    """Minutes after which one is written at the end of a PPO step; None: by steps alone."""
     keep_last: int = 2
 
 

@@ -20,7 +20,8 @@ from .loading import load_teacher
 
 def serve(config: RunConfig, link: TeacherLink) -> None:
     """Answers requests in their order; returns when the students are done."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # after a preemption the students save first, and then say stop
+    for number in (signal.SIGTERM, signal.SIGINT):  # the students save first, and then say stop
+        signal.signal(number, signal.SIG_IGN)
     desk = TeacherWorker(config, link)
     for request in link.requests():
         if request["kind"] == "stop":
