@@ -4,7 +4,9 @@
 
 Each seed has its own teacher, teacher outputs, cold start, rollouts and reward. A finished arm is not run again, so the
 command can be repeated after an interruption. Settings after `--` go to every arm. Ends with the table in Markdown.
-`--arms full shared_critic separate_critic` compares critics; `--arms full learned refreshed` adds a reward model.
+`--arms full shared_critic separate_critic` compares critics; `--arms full learned refreshed` adds a reward model;
+`--arms full fixed_anchor little_evidence more_evidence` changes what the anchor follows. A teacher measured greedily
+against a student that samples is no arm: that comparison is gone from the code.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ LEARNED = ["--teacher.num_outputs_per_prompt", "1"]
 MORE_ARMS: dict[str, tuple[str, list[str]]] = {
     "shared_critic": ("critic: value head on the student's trunk", ["--ppo.critic", "shared"]),
     "separate_critic": ("critic: a trunk of its own", ["--ppo.critic", "separate"]),
+    "fixed_anchor": ("anchor of the same strength throughout", ["--anchor.schedule", "fixed"]),
+    "little_evidence": ("evidence from 100 teacher samples", ["--teacher.num_evidence_prompts", "100"]),
+    "more_evidence": ("evidence from four samples per prompt", ["--teacher.num_evidence_samples", "4"]),
     "learned": ("0.5 x trained reward model + 0.5 x check", LEARNED),
     "refreshed": (
         "the same, the model refreshed every 50 steps",

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from rl_distill.config import RunConfig, SFTStageConfig
 from rl_distill.config.command_line import parse
+from rl_distill.distill.sft import TrainingText
 
 ARMS = ("more_sft", "logit_kd", "labelled_sft", "rejection_sft")
 LEARNING_RATE = 5e-3
@@ -30,38 +31,33 @@ def stage_of(config: RunConfig) -> SFTStageConfig:
     return SFTStageConfig(num_steps=num_sequences // 32, batch_size=32, learning_rate=LEARNING_RATE, warmup_steps=50)
 
 
-def logit_kd(context: Any, pairs: list[tuple[str, str]], stage: SFTStageConfig, seed: int) -> None:
+def logit_kd(config: RunConfig, context: Any, texts: list[TrainingText], stage: SFTStageConfig) -> None:
     """Forward KL(teacher || student) per token on the teacher's own outputs, full vocabulary (Hinton et al. 2015)."""
-    import random
+    from rl_distill.config import DistillConfig, ScheduleConfig
+    from rl_distill.distill.examples import Example
+    from rl_distill.distill.sft import tokenized
+    from rl_distill.distill.stage import wrap_student
+    from rl_distill.distill.trainer import DistillationTrainer
 
-    import torch
-    from torch.nn.functional import kl_div, log_softmax
-    from transformers import get_cosine_schedule_with_warmup
-
-    from rl_distill.distill.sft import MuonAdamW
-    from rl_distill.maths.batching import token_batch
-
-    tokenizer, student, teacher = context.tokenizer, context.student.train(), context.teacher.model
-    prompts = tokenizer([p for p, _ in pairs])["input_ids"]
-    outputs = [[*ids, tokenizer.eos_token_id] for ids in tokenizer([c for _, c in pairs])["input_ids"]]
-    optimizer = MuonAdamW(student, stage.learning_rate)
-    schedule = get_cosine_schedule_with_warmup(optimizer, stage.warmup_steps, stage.num_steps)
-    rng = random.Random(seed)
-    for _ in range(stage.num_steps):
-        rows = rng.sample(range(len(pairs)), stage.batch_size)
-        batch = token_batch([prompts[r] for r in rows], [outputs[r] for r in rows], tokenizer.pad_token_id)
-        with torch.no_grad():
-            target_BLV = log_softmax(teacher(input_ids=batch.input_ids_BL).logits, -1)
-        logits_BLV = log_softmax(student(input_ids=batch.input_ids_BL).logits, -1)
-        target_NV = target_BLV.flatten(0, 1)[batch.state_index_N]
-        loss = kl_div(logits_BLV.flatten(0, 1)[batch.state_index_N], target_NV, log_target=True, reduction="batchmean")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        context.teacher.tokens_scored += batch.input_ids_BL.numel()
-    student.eval()
+    settings = DistillConfig(
+        num_steps=stage.num_steps,
+        batch_size=stage.batch_size,
+        micro_batch_size=stage.batch_size,
+        alpha=ScheduleConfig(0.0),
+        learning_rate=stage.learning_rate,
+        warmup_steps=stage.warmup_steps,
+        evaluate_every_steps=stage.num_steps,
+    )
+    examples = []
+    for row in tokenized(context.tokenizer, texts):
+        start = sum(label == -100 for label in row["labels"])
+        examples.append(Example("", row["input_ids"][:start], row["input_ids"][start:]))
+    student = wrap_student(settings, context.student, context.teacher, len(context.tokenizer))
+    folder = Path(config.output_dir) / "work"
+    trainer = DistillationTrainer(student, config, settings, examples, context.teacher, context.tokenizer, folder)
+    trainer.args.save_strategy = "no"
+    trainer.train()
+    context.student.eval()
 
 
 def run(arm: str, config: RunConfig) -> dict[str, Any]:
@@ -71,12 +67,11 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
     from rl_distill.evals.evaluation import evaluate, gap_recovered, grade
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.provenance import versions
-    from rl_distill.types import Completion, Finish
 
     quiet_libraries()
     distributed.set_threads(config.num_threads)
     stages = Stages()
-    context = run_setup.prepare(config, stages)
+    context = run_setup.prepare(config, stages, with_anchor=False)
     before = {
         "teacher": evaluate(context.teacher.model, context.tokenizer, context.splits.test, config).accuracy(),
         "student": evaluate(context.student, context.tokenizer, context.splits.test, config).accuracy(),
@@ -85,19 +80,19 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
     if arm in ("labelled_sft", "rejection_sft"):
         problems = problems + context.splits.train
     with stages("label", f"the teacher's outputs for {len(problems)} prompts"):
-        texts = [t[0] for t in run_setup.teacher_texts(config, context.teacher, context.tokenizer, problems, 1)]
-    context.teacher_tokens_generated = run_setup.count_tokens(context.tokenizer, texts)
-    pairs = [(problem.prompt, text) for problem, text in zip(problems, texts, strict=True)]
+        outputs = run_setup.teacher_outputs(config, context.teacher, context.tokenizer, problems, 1)
+    context.teacher_tokens_generated = run_setup.count_tokens(context.tokenizer, [o.texts[0] for o in outputs])
+    texts = [TrainingText(o.prompt, o.texts[0], o.finished[0]) for o in outputs]
     if arm == "rejection_sft":
-        grades = grade(problems, [Completion(text, [0], Finish.STOP) for text in texts])
-        pairs = [pair for pair, verdict in zip(pairs, grades, strict=True) if verdict]
+        grades = grade(problems, [output.completions()[0] for output in outputs])
+        texts = [text for text, verdict in zip(texts, grades, strict=True) if verdict]
     stage = stage_of(config)
-    with stages("train", f"{arm}: {stage.num_steps} steps of {stage.batch_size} on {len(pairs)} outputs"):
+    with stages("train", f"{arm}: {stage.num_steps} steps of {stage.batch_size} on {len(texts)} outputs"):
         if arm == "logit_kd":
-            logit_kd(context, pairs, stage, config.seed)
+            logit_kd(config, context, texts, stage)
         else:
             work_dir = Path(config.output_dir) / "work"
-            fine_tune(context.student, context.tokenizer, pairs, stage, seed=config.seed, work_dir=work_dir)
+            fine_tune(context.student, context.tokenizer, texts, stage, seed=config.seed, work_dir=work_dir)
     after = evaluate(context.student.eval(), context.tokenizer, context.splits.test, config).accuracy()
     return {
         "teacher": before["teacher"],
@@ -106,7 +101,7 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
         "gap_recovered": gap_recovered(before["teacher"], before["student"], after),
         "wall_seconds": stages.seconds,
         "cpu_seconds": stages.cpu_seconds,
-        "ledger": context.ledger(stage.num_steps * stage.batch_size),
+        "ledger": context.ledger(stage.num_steps * stage.batch_size, context.teacher.tokens_scored),
         "seed": config.seed,
         "config": replace(config).to_dict(),
         "versions": versions(),

@@ -20,8 +20,8 @@ if __name__ == "__main__":
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 from rl_distill.evals.command_line import parse
-from rl_distill.launching import errors_in_one_line, keep_tracebacks_in
 
 
 @errors_in_one_line()

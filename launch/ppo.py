@@ -3,6 +3,7 @@
 settings      rl_distill/config/                         schema, checks, command line (no torch until they are right)
 problems      rl_distill/tasks/, data/, demo/            prompts, and what grades an answer to them
 models        rl_distill/models/, distill/sft.py         the teacher's warm-up, the student's cold start
+before PPO    rl_distill/student_stages.py, distill/     warm-up and distillation, where the config asks for them
 teacher       rl_distill/teachers/, distributed/         scores every token of the student's completions
 rewards       reward_models/, sandboxes/                 similarity and task checks; code runs in a sandbox
 rollouts      rl_distill/generation/, ppo/rollout.py     sample, score, rewards and advantages (ppo/rollout_building.py)
@@ -23,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a bu
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from rl_distill.config.command_line import parse
-from rl_distill.launching import errors_in_one_line, keep_tracebacks_in
+from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 
 
 @errors_in_one_line()
@@ -31,10 +32,10 @@ def main() -> None:
     config = parse()
     keep_tracebacks_in(Path(config.output_dir))
 
-    from rl_distill import distributed, pipeline, run_setup
+    from rl_distill import distributed, pipeline, run_setup, student_stages
     from rl_distill.evals.distributed import solve, solve_with
     from rl_distill.ppo.hf_arguments import check_launch
-    from rl_distill.ppo.resume import check_resume
+    from rl_distill.ppo.lifecycle.resume import check_resume
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.teachers.worker import serve
 
@@ -46,8 +47,10 @@ def main() -> None:
         return serve(config, link)
     check_launch(config)
     check_resume(config)
+    student_stages.check_stages(config)
     stages = Stages(quiet=not distributed.is_main())
     context = run_setup.prepare(config, stages, link)
+    student_stages.prepare_student(config, context, stages)
     with stages("before", f"teacher and student solve {len(context.splits.test)} held-out problems"):
         before = {
             "teacher": solve_with(context.teacher, context.tokenizer, context.splits.test, config),
@@ -65,7 +68,7 @@ def main() -> None:
     context.close()
     command = shlex.join(["accelerate", "launch", "launch/ppo.py", *sys.argv[1:]])
     if distributed.is_main():
-        pipeline.compare(config, context, before, after, stages, command)
+        pipeline.compare(config, context, before, after, trainer.spent(), stages, command)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from rl_distill.launching import errors_in_one_line, keep_tracebacks_in
+from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 from rl_distill.reward_model.settings import parse
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     distributed.set_threads(config.num_threads)
     check_batch(config)
     stages = Stages(quiet=not distributed.is_main())
-    context = run_setup.prepare(config, stages)
+    context = run_setup.prepare(config, stages, with_anchor=False)
     train_examples, heldout, num_unscored = make_examples(config, context, stages)
     model, tokenizer = make_reward_model(config, context)
     with stages("train", f"{config.reward_model.num_steps} steps on {len(train_examples)} answers"):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .launching import errors_in_one_line
+from .errors import errors_in_one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

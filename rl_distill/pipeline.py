@@ -25,10 +25,10 @@ from .ppo import checkpoint
 from .ppo.anchor import make_coefficient
 from .ppo.callbacks import BestAndPatience, CompletionLog, CriticWatch, TeacherCurriculumCallback
 from .ppo.coefficients import Coefficient
-from .ppo.first_batch import FirstBatchPreview, StopWhereUnscored
 from .ppo.hf_arguments import updates_per_step
-from .ppo.interruption import SaveByTheClock
-from .ppo.resume import CONFIG, PresentSettings
+from .ppo.lifecycle.first_batch import FirstBatchPreview, StopWhereUnscored
+from .ppo.lifecycle.interruption import SaveByTheClock
+from .ppo.lifecycle.resume import CONFIG, PresentSettings
 from .ppo.rollout import RolloutCollector
 from .ppo.trainer import PPOTrainer
 from .progress import Stages
@@ -36,7 +36,7 @@ from .provenance import versions
 from .reporting.summary import sample_text, table, write_evaluations, write_report
 from .reporting.training_log import MetricsWriter, PPOProgress
 from .reward_model.refresh import RewardModelRefresh
-from .run_setup import RunContext
+from .run_setup import RunContext, teacher_evidence
 from .teachers.curriculum import TeacherCurriculum
 from .timing import Phases, peak_memory_mib
 
@@ -66,16 +66,16 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
     collector = RolloutCollector(
         config, context.splits.train, context.tokenizer, context.teacher, blend, coefficient, phases
     )
-    writer = MetricsWriter(output_dir, updates)
-    curriculum = make_next_teacher(config, context, coefficient)
-    has_state: dict[str, Any] = {"anchor": coefficient, "rewards": blend}
+    writer, validation = MetricsWriter(output_dir, updates), Validation(config, context)
+    curriculum = make_next_teacher(config, context, coefficient, validation)
+    has_state: dict[str, Any] = {"anchor": coefficient, "rewards": blend, "rollouts": collector}
     if curriculum is not None:
         has_state["teacher"] = curriculum.teacher
     trainer = PPOTrainer(
         model,
         config,
         collector,
-        validate=lambda trained: solve(trained.policy, context.tokenizer, context.splits.validation, config).accuracy(),
+        validate=validation,
         output_dir=output_dir,
         callbacks=[
             PPOProgress(config.ppo.num_steps, updates),
@@ -85,7 +85,9 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
             *([] if curriculum is None else [curriculum]),
             CriticWatch(config.ppo.critic_warmup_steps, updates),
             checkpoint.CompleteCheckpoints(
-                lambda: {name: part.state_dict() for name, part in has_state.items()} | {CONFIG: config.to_dict()}
+                lambda: {name: part.state_dict() for name, part in has_state.items()} | {CONFIG: config.to_dict()},
+                config.checkpoint.keep_last,
+                keep_best=config.evaluation.load_best,
             ),
         ],
     )
@@ -105,16 +107,33 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
     return trainer
 
 
+class Validation:
+    """The student's accuracy on the validation problems, by task and "overall"; `grades` are those of the last time."""
+
+    def __init__(self, config: RunConfig, context: RunContext) -> None:
+        self.config, self.context = config, context
+        self.grades: list[float | None] = []
+
+    def __call__(self, trained: ActorCritic) -> dict[str, float]:
+        solved = solve(trained.policy, self.context.tokenizer, self.context.splits.validation, self.config)
+        self.grades = solved.grades
+        return solved.accuracy()
+
+
 def make_next_teacher(
-    config: RunConfig, context: RunContext, coefficient: Coefficient
+    config: RunConfig, context: RunContext, coefficient: Coefficient, validation: Validation
 ) -> TeacherCurriculumCallback | None:
     """What moves on to the next teacher, where the config has teachers that follow one another."""
     teacher = context.teacher
     if not isinstance(teacher, TeacherCurriculum):
         return None
-    validation = context.splits.validation
+    problems = context.splits.validation
     return TeacherCurriculumCallback(
-        teacher, coefficient, lambda: solve_with(teacher, context.tokenizer, validation, config).accuracy()
+        teacher,
+        coefficient,
+        grades=lambda: validation.grades,
+        measure=lambda: solve_with(teacher, context.tokenizer, problems, config).grades,
+        evidence=lambda: teacher_evidence(config, context),
     )
 
 
@@ -130,10 +149,11 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
         trainer.present_settings.saved = state.get(CONFIG)
         trainer.collector.coefficient.load_state_dict(state["anchor"])
         trainer.collector.blend.load_state_dict(state["rewards"])
+        trainer.collector.load_state_dict(state["rollouts"])
         if trainer.refresh is not None:
             trainer.refresh.load(resume)
         if trainer.curriculum is not None:
-            trainer.curriculum.load(state["teacher"])
+            trainer.curriculum.teacher.load_state_dict(state["teacher"])
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.collector.blend.close()
     if trainer.interruption.stopped:
@@ -163,11 +183,14 @@ def compare(
     context: RunContext,
     before: dict[str, Evaluation],
     after: Evaluation,
+    spent: dict[str, int],
     stages: Stages,
     command: str,
 ) -> dict[str, Any]:
     """results.json and report.md of a finished run; returns the results and prints the final table."""
     teacher, start, end = before["teacher"].accuracy(), before["student"].accuracy(), after.accuracy()
+    ungraded = {"teacher": before["teacher"].num_ungraded, "student_before": before["student"].num_ungraded}
+    ungraded["student_after"] = lost = after.num_ungraded
     gap = gap_recovered(teacher, start, end)
     results: dict[str, Any] = {
         "teacher": teacher,
@@ -175,11 +198,12 @@ def compare(
         "student_after": end,
         "gap_recovered": gap,
         "num_test": len(context.splits.test),
-        "standard_error": math.sqrt(end["overall"] * (1 - end["overall"]) / len(context.splits.test)),
+        "num_ungraded": ungraded,
+        "standard_error": math.sqrt(end["overall"] * (1 - end["overall"]) / max(1, len(after.grades) - lost)),
         "wall_seconds": dict(stages.seconds),
         "cpu_seconds": dict(stages.cpu_seconds),
         "peak_memory_mib": round(peak_memory_mib()),
-        "ledger": context.ledger(config.ppo.num_steps * config.ppo.batch_size),
+        "ledger": context.ledger(**spent),
         "seed": config.seed,
         "config": config.to_dict(),
         "versions": versions(),
@@ -189,5 +213,7 @@ def compare(
     samples = sample_text(after, config.evaluation.num_samples_shown)
     write_report(folder, results, read_jsonl(folder / "metrics.jsonl"), samples, command)
     print("\n" + table(teacher, start, end, gap))
+    if lost:
+        print(f"\n{lost} of {len(after.grades)} answers could not be graded and count neither as right nor as wrong")
     print(f"\nreport: {folder / 'report.md'}   student: {folder / 'student'}")
     return results

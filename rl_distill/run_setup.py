@@ -5,7 +5,9 @@ Either the demo context, made and cached here, or the user's own models and prom
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +16,20 @@ from typing import Any
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from reward_models import RewardSpec
+
 from . import distributed
-from .config import ConfigError, RunConfig, StudentConfig, teachers_of
+from .config import RunConfig, teachers_of
 from .demo.models import make_splits, student_folder, teacher_folder
+from .distill.sft import TrainingText
 from .distributed import TeacherLink
-from .evals.evaluation import grade
-from .generation.sampling import Sampling, added_text, ending_ids
+from .evals.evaluation import verdicts
+from .generation.sampling import Sampling, StopStrings, added_text, ending_ids
 from .models.heads import check_head
-from .models.loading import load, load_model, load_tokenizer
+from .models.loading import load, load_model, load_tokenizer, student_dtype
+from .models.tokenizers import prompt_ids
+from .ppo.anchor import follows_evidence
+from .ppo.coefficients import SuccessCount, count_successes
 from .progress import Stages
 from .startup import preflight
 from .teachers import Teacher
@@ -30,18 +38,21 @@ from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
 from .teachers.placement import open_teacher, open_teachers
 from .types import Completion, Finish, Problem, Splits
 
-TEXTS_PER_SHARD = 256
+TEXTS_PER_SHARD = 1024
+"""Prompts per request to the teacher, which seeds the rows of a request by number: rows of two requests share draws."""
+NUM_PROBED = 8
+"""Problems of a task that are looked at to see whether its answers can be verified."""
 
 
 @dataclass
 class RunContext:
-    """`teacher_success` is the teacher's verified rate per task on prompts it wrote for: the anchor's evidence."""
+    """`teacher_success`: how often the teacher's sampled answers are right, per task, where the anchor follows that."""
 
     splits: Splits
     teacher: Teacher
     student: Any
     tokenizer: Any
-    teacher_success: dict[str, float]
+    teacher_success: dict[str, SuccessCount]
     teacher_tokens_generated: int
     link: TeacherLink | None = None
     """To the teacher's processes, where it has some."""
@@ -53,28 +64,34 @@ class RunContext:
         if self.link is not None and distributed.is_main():
             self.link.shutdown()
 
-    def ledger(self, student_sequences: int) -> dict[str, int]:
+    def ledger(self, student_sequences: int, teacher_tokens_scored: int) -> dict[str, int]:
         """What the run spent: sequences the student sampled, tokens the teacher wrote and tokens it scored."""
         return {
             "student_sequences": student_sequences,
             "teacher_tokens_generated": self.teacher_tokens_generated,
-            "teacher_tokens_scored": self.teacher.tokens_scored,
+            "teacher_tokens_scored": teacher_tokens_scored,
         }
 
 
-def prepare(config: RunConfig, stages: Stages, link: TeacherLink | None = None) -> RunContext:
+def prepare(
+    config: RunConfig, stages: Stages, link: TeacherLink | None = None, *, with_anchor: bool = True
+) -> RunContext:
     """The context of the config; `link` leads to the teacher where it has processes of its own.
 
-    Raises ConfigError where models, tokenizers or data do not fit together.
+    `with_anchor` False spares the anchor's evidence, which only PPO needs. Raises ConfigError where models, tokenizers
+    or data do not fit together.
     """
-    return (_own if config.demo is None else _demo_context)(config, stages, link)
+    context = (_own if config.demo is None else _demo_context)(config, stages, link)
+    if with_anchor and follows_evidence(config):
+        measure_evidence(config, context, stages)
+    return _with_teacher_texts(config, context, stages)
 
 
-def load_student(settings: StudentConfig) -> Any:
+def load_student(config: RunConfig) -> Any:
     """The student's weights; an adapter folder is trained further or merged, as the settings say."""
-    continues = settings.adapter == "continue"
+    settings, continues = config.student, config.student.adapter == "continue"
     return load_model(
-        str(settings.model), settings.dtype, settings.quantization, who="student", continue_adapter=continues
+        str(settings.model), student_dtype(config), settings.quantization, who="student", continue_adapter=continues
     )
 
 
@@ -100,14 +117,13 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
     tokenizer: Any = AutoTokenizer.from_pretrained(teacher_path)
     teacher = open_teacher(config, str(teacher_path), "float32", tokenizer, link)
     with stages("outputs", f"the teacher writes {len(splits.cold_start)} outputs"):
-        texts = [texts[0] for texts in teacher_texts(config, teacher, tokenizer, splits.cold_start, 1)]
-        rates = success_rates(splits.cold_start, texts)
+        outputs = teacher_outputs(config, teacher, tokenizer, splits.cold_start, 1)
+        texts = [output.texts[0] for output in outputs]
     with stages("cold_start", "the student learns from those outputs"):
-        pairs = [(problem.prompt, text) for problem, text in zip(splits.cold_start, texts, strict=True)]
-        student_path = student_folder(config, config.demo, teacher_path, pairs, cache_dir, work_dir)
+        lessons = [TrainingText(output.prompt, output.texts[0], output.finished[0]) for output in outputs]
+        student_path = student_folder(config, config.demo, teacher_path, lessons, cache_dir, work_dir)
     student = load(student_path)[0].to(distributed.device())
-    context = RunContext(splits, teacher, student, tokenizer, rates, count_tokens(tokenizer, texts), link)
-    return _with_teacher_texts(config, context, stages)
+    return RunContext(splits, teacher, student, tokenizer, {}, count_tokens(tokenizer, texts), link)
 
 
 def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunContext:
@@ -117,7 +133,7 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
         looked = preflight.check_own(config)
         tokenizer, splits = looked.tokenizer, looked.splits
     with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
-        student = load_student(config.student)
+        student = load_student(config)
         check_head(student, "student", bias_allowed=True)
         end_at_either(student, [tokenizer, *(load_tokenizer(model, who="teacher") for model in teachers)])
         teacher = open_teachers(config, tokenizer, link)
@@ -125,19 +141,72 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
             teacher.shares([problem.task for problem in [*splits.train, *splits.validation, *splits.test]])
     if config.student.quantization is None:  # a quantized model is on its device and may not be moved
         student = student.to(distributed.device())
-    context = RunContext(splits, teacher, student, tokenizer, {}, 0, link)
-    if config.anchor.schedule == "evidence" and config.anchor.placement != "none":
-        sample = splits.train[: config.teacher.num_evidence_prompts]
-        with stages("evidence", f"the teacher solves {len(sample)} training problems"):
-            texts = [texts[0] for texts in teacher_texts(config, teacher, tokenizer, sample, 1)]
-            context.teacher_success = success_rates(sample, texts)
-            context.teacher_tokens_generated += count_tokens(tokenizer, texts)
-        if not context.teacher_success:
-            raise ConfigError(
-                "anchor.schedule: evidence found no training problem that can be checked: the data needs an `answer` "
-                "column, or `test` and `entry_point`; or set anchor.schedule to fixed"
-            )
-    return _with_teacher_texts(config, context, stages)
+    return RunContext(splits, teacher, student, tokenizer, {}, 0, link)
+
+
+def measure_evidence(config: RunConfig, context: RunContext, stages: Stages) -> None:
+    """Sets the context's `teacher_success`; one warning about tasks without any."""
+    with stages("evidence", "the teacher samples answers, as the student will"):
+        context.teacher_success = teacher_evidence(config, context)
+    without = sorted({problem.task for problem in context.splits.train} - set(context.teacher_success))
+    if without and distributed.is_main():
+        warnings.warn(without_evidence(without, config.anchor.coef, bool(context.teacher_success)), stacklevel=2)
+
+
+def without_evidence(tasks: Sequence[str], coefficient: float, others: bool) -> str:
+    """What it means that answers to these tasks cannot be verified; `others`: those of other tasks can."""
+    named = ", ".join(tasks[:5]) + (f" and {len(tasks) - 5} more" if len(tasks) > 5 else "")
+    which = f"the tasks {named}" if others else f"any task ({named})"
+    return (
+        f"anchor.schedule: evidence: no answer to {which} could be verified, so the anchor keeps anchor.coef "
+        f"({coefficient:g}) there for the whole run, as under anchor.schedule: fixed. Verifying takes an `answer` "
+        "column, or `test` and `entry_point`, and a reward that checks them"
+    )
+
+
+def teacher_evidence(config: RunConfig, context: RunContext) -> dict[str, SuccessCount]:
+    """How often the present teacher's sampled answers are right, per task, by the run's own verifying rewards.
+
+    Sampled and checked as rollouts are. A prompt counts as one trial, with the mean of its answers: several answers to
+    one prompt are no independent trials. Prompts are those the teacher writes for anyway, else training prompts.
+    """
+    specs = [RewardSpec.from_config(entry) for entry in config.rewards]
+    problems = context.splits.cold_start or context.splits.train
+    main = distributed.is_main()  # a grader in trouble must not leave processes with different evidence
+    sample: list[Problem] = distributed.from_main(evidence_sample(config, problems, specs) if main else None)
+    number, sampling = config.teacher.num_evidence_samples, as_rollouts(config)
+    outputs = teacher_outputs(config, context.teacher, context.tokenizer, sample, number, sampling)
+    context.teacher_tokens_generated += sum(count_tokens(context.tokenizer, output.texts) for output in outputs)
+    return distributed.from_main(success_counts(sample, outputs, specs) if main else None)
+
+
+def evidence_sample(config: RunConfig, problems: Sequence[Problem], specs: Sequence[RewardSpec]) -> list[Problem]:
+    """Problems whose answers can be verified, drawn by the seed, as many of each task as there are or fit."""
+    by_task: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_task.setdefault(problem.task, []).append(problem)
+    for task, own in by_task.items():
+        random.Random(f"{config.seed}:evidence:{task}").shuffle(own)
+    probed = [problem for own in by_task.values() for problem in own[:NUM_PROBED]]
+    found = verdicts(probed, [Completion("", [0], Finish.STOP)] * len(probed), specs)
+    verifiable = {problem.task for problem, verdict in zip(probed, found, strict=True) if verdict is not None}
+    rounds = itertools.zip_longest(*(by_task[task] for task in sorted(verifiable)))
+    one_after_the_other = (problem for round in rounds for problem in round if problem is not None)
+    return list(itertools.islice(one_after_the_other, config.teacher.num_evidence_prompts))
+
+
+def success_counts(
+    problems: Sequence[Problem], outputs: Sequence[TeacherOutput], specs: Sequence[RewardSpec]
+) -> dict[str, SuccessCount]:
+    """Per task the right answers among the problems with a verdict; a problem counts the mean of its texts."""
+    rows = [(problem, c) for problem, output in zip(problems, outputs, strict=True) for c in output.completions()]
+    found = iter(verdicts([problem for problem, _ in rows], [completion for _, completion in rows], specs))
+    means = [_mean([v for v in itertools.islice(found, len(o.texts)) if v is not None]) for o in outputs]
+    return count_successes([problem.task for problem in problems], means)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _with_teacher_texts(config: RunConfig, context: RunContext, stages: Stages) -> RunContext:
@@ -158,49 +227,73 @@ def _with_teacher_texts(config: RunConfig, context: RunContext, stages: Stages) 
     return context
 
 
+def as_rollouts(config: RunConfig) -> Sampling:
+    """How rollouts are sampled, at the temperature of the first step."""
+    settings = config.generation
+    return Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
+
+
 def teacher_texts(
     config: RunConfig, teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
 ) -> list[tuple[str, ...]]:
-    """`num_texts` texts per problem (one: greedy; several: sampled as rollouts are), from the cache where it has them.
+    """The texts of `teacher_outputs`."""
+    return [output.texts for output in teacher_outputs(config, teacher, tokenizer, problems, num_texts)]
 
-    Texts are stored as they come, so an interrupted run goes on where it stopped.
+
+def teacher_outputs(
+    config: RunConfig,
+    teacher: Teacher,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    num_texts: int,
+    sampling: Sampling | None = None,
+) -> list[TeacherOutput]:
+    """`num_texts` texts per problem, from the cache where it has them; they end at stop strings, as rollouts do.
+
+    `sampling` None: greedy for one text, as rollouts for several. Texts are stored as they come, so that an interrupted
+    run continues where it stopped.
     """
-    settings = config.generation
-    greedy = Sampling(settings.max_completion_length, temperature=0.0)
-    sampled = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
-    sampling = greedy if num_texts == 1 else sampled
+    stop = StopStrings.of(tokenizer, config.generation.stop)
+    if sampling is None:
+        sampling = as_rollouts(config)
+        sampling = replace(sampling, temperature=0.0, top_p=1.0) if num_texts == 1 else sampling
     cache = TeacherOutputCache(cache_dir_of(config) / "teacher_texts")
-    how = {"num_texts": num_texts, **vars(sampling)}
+    how = {"num_texts": num_texts, **vars(sampling)} | ({} if stop is None else {"stop": stop.texts})
     keys = [output_key(teacher.fingerprint, problem.prompt, how) for problem in problems]
     found = cache.get(keys)
     missing = [row for row, key in enumerate(keys) if key not in found]
     shards = range(0, len(missing), TEXTS_PER_SHARD)
     for start in tqdm(shards, desc="teacher texts", unit="shard", disable=len(shards) < 2 or not distributed.is_main()):
         rows = missing[start : start + TEXTS_PER_SHARD]
-        tasks = [problems[row].task for row in rows for _ in range(num_texts)]
-        prompt_ids = [
-            tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"]
-            for row in rows
-            for _ in range(num_texts)
-        ]
-        generated = teacher.generate(prompt_ids, sampling, tasks=tasks)
-        texts = [added_text(tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)]
+        wanted = [problems[row] for row in rows for _ in range(num_texts)]
+        written = _written(teacher, tokenizer, wanted, sampling, stop)
+        pieces = [written[i * num_texts : (i + 1) * num_texts] for i in range(len(rows))]
         cache.put(
-            TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i * num_texts : (i + 1) * num_texts]))
-            for i, row in enumerate(rows)
+            TeacherOutput(keys[row], problems[row].prompt, tuple(c.text for c in piece), tuple(map(finished, piece)))
+            for row, piece in zip(rows, pieces, strict=True)
         )
     found = cache.get(keys)
-    return [found[key].texts for key in keys]
+    return [found[key] for key in keys]
 
 
-def success_rates(problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, float]:
-    """The share of right texts per task, over those that could be graded."""
-    grades = grade(problems, [Completion(text, [0], Finish.STOP) for text in texts])
-    graded = [(problem.task, g) for problem, g in zip(problems, grades, strict=True) if g is not None]
-    counts = Counter(task for task, _ in graded)
-    return {task: sum(g for t, g in graded if t == task) / count for task, count in sorted(counts.items())}
+def _written(
+    teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], sampling: Sampling, stop: StopStrings | None
+) -> list[Completion]:
+    ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
+    generated = teacher.generate(ids, sampling, tasks=[problem.task for problem in problems])
+    if stop is not None:
+        generated = [stop.ended(item) for item in generated]
+    return [
+        Completion(added_text(tokenizer, row, item.token_ids), item.token_ids, item.finish)
+        for row, item in zip(ids, generated, strict=True)
+    ]
+
+
+def finished(completion: Completion) -> bool:
+    """True where it ended by EOS or a stop string, not by the length limit."""
+    return completion.finish is Finish.STOP
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> int:
     """Tokens of the texts, with an EOS each."""
-    return sum(len(ids) + 1 for ids in tokenizer(list(texts))["input_ids"])
+    return sum(len(ids) + 1 for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"])

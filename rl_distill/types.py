@@ -1,8 +1,10 @@
 """The nouns every part shares, and the one place where alignment is said.
 
 ALIGNMENT  index t of every *_BT tensor is about completion token t: its log-probability, the value just before it,
-           the reward that arrives after it. The mask is true through EOS inclusive. A completion cut by length
-           bootstraps from a value; a finished one bootstraps from 0.
+           the reward that arrives after it. The mask is true through EOS inclusive. A *_N tensor holds the same
+           for real tokens only, completion after completion. The score ends the episode: a scored completion is
+           terminal whether it stopped or was cut by length, and nothing is bootstrapped. From an unscored one policy
+           and critic learn nothing.
 SHAPES     B completions, T completion tokens, L prompt + completion tokens, V vocabulary, E hidden size, N real tokens.
 """
 

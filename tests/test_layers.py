@@ -14,7 +14,7 @@ LAYERS = (
     ("progress",),
     ("maths", "config"),
     ("distributed",),
-    ("stage_cache", "launching"),
+    ("stage_cache", "parquet_shards"),
     ("models",),
     ("generation",),
     ("teachers", "tasks", "data"),
@@ -26,22 +26,15 @@ LAYERS = (
     ("run_setup",),
     ("reporting",),
     ("reward_model",),
+    ("student_stages",),
     ("doctor", "pipeline"),
     ("cli",),
     ("launch",),
 )
 LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
-TORCH_FREE += (
-    "types",
-    "files",
-    "provenance",
-    "errors",
-    "launching",
-    "evals/command_line",
-    "reward_model/settings",
-    "cli",
-)
+TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
+TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 
 

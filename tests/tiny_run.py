@@ -9,6 +9,7 @@ from rl_distill import pipeline
 from rl_distill.config import RunConfig, TinyModelConfig, load_config
 from rl_distill.demo.problems import make_problems
 from rl_distill.demo.tiny import make_model, make_tokenizer
+from rl_distill.ppo.coefficients import SuccessCount
 from rl_distill.ppo.trainer import PPOTrainer
 from rl_distill.run_setup import RunContext
 from rl_distill.teachers.colocated import make_teacher
@@ -40,7 +41,7 @@ def make_context(config: RunConfig) -> RunContext:
     teacher = make_model(TinyModelConfig(48, 64, 2, 4), tokenizer, 1)
     student = make_model(TinyModelConfig(32, 64, 2, 4), tokenizer, 2)
     splits = Splits(cold_start=[], train=train, validation=make_problems("validation", 6, 0), test=train[:4])
-    rates = {"math": 0.5, "code": 0.5}
+    rates = {"math": SuccessCount(20, 40), "code": SuccessCount(20, 40)}
     return RunContext(splits, make_teacher(config, teacher, tokenizer), student, tokenizer, rates, 0)
 
 

@@ -1,24 +1,27 @@
 """Settings of a run: schema, checks, loading and the command line. Imports no torch."""
 
+from .distillation import DistillConfig, InnerStatesConfig, ScheduleConfig, WarmUpConfig
 from .loading import Config, load_config, teachers_of
 from .reading import ConfigError
 from .schema import (
-    AnchorConfig,
-    CheckpointConfig,
     DataConfig,
     DemoConfig,
-    DistributedConfig,
-    EvaluationConfig,
-    GenerationConfig,
     LoraAdapterConfig,
-    PPOConfig,
-    RewardRefreshConfig,
     RunConfig,
     SFTStageConfig,
     StudentConfig,
     TeacherConfig,
     TeacherServerConfig,
     TinyModelConfig,
+)
+from .training import (
+    AnchorConfig,
+    CheckpointConfig,
+    DistributedConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    PPOConfig,
+    RewardRefreshConfig,
     VLLMConfig,
 )
 
@@ -29,19 +32,23 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DemoConfig",
+    "DistillConfig",
     "DistributedConfig",
     "EvaluationConfig",
     "GenerationConfig",
+    "InnerStatesConfig",
     "LoraAdapterConfig",
     "PPOConfig",
     "RewardRefreshConfig",
     "RunConfig",
     "SFTStageConfig",
+    "ScheduleConfig",
     "StudentConfig",
     "TeacherConfig",
     "TeacherServerConfig",
     "TinyModelConfig",
     "VLLMConfig",
+    "WarmUpConfig",
     "load_config",
     "teachers_of",
 ]

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from .reading import ConfigError
 
 if TYPE_CHECKING:
-    from . import RunConfig, TeacherConfig
+    from . import AnchorConfig, RunConfig, TeacherConfig, TinyModelConfig
 
 
 def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
     """Raises ConfigError at the first contradiction; `teachers` are those of the run, each with all its settings."""
     _check_ppo(config)
+    _check_schedule(config.anchor)
     if config.teachers:
         _check_teachers(config, teachers)
     for teacher in teachers:
@@ -25,10 +26,14 @@ def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
     _check_rest(config)
     if config.demo is None:
         _check_own(config, teachers)
+    else:
+        _check_shape("teacher", config.demo.teacher)
+        _check_shape("student", config.demo.student)
 
 
 def _check_ppo(config: RunConfig) -> None:
-    ppo, anchor = config.ppo, config.anchor
+    ppo = config.ppo
+    _check_anchor(config)
     if ppo.batch_size % ppo.group_size:
         raise ConfigError(f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.group_size ({ppo.group_size})")
     if ppo.advantage == "group_mean" and ppo.group_size < 2:
@@ -39,22 +44,60 @@ def _check_ppo(config: RunConfig) -> None:
         raise ConfigError(
             f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.num_minibatches ({ppo.num_minibatches})"
         )
-    if anchor.placement == "reward" and anchor.estimator == "k3":
-        raise ConfigError("anchor.estimator: k3 is unbounded as a reward; use exact or k1, or anchor.placement: loss")
-    if anchor.placement == "reward" and anchor.estimator == "top_k":
-        raise ConfigError("anchor.estimator: top_k needs anchor.placement: loss; in the reward use exact")
+
+
+def _check_anchor(config: RunConfig) -> None:
+    """Each placement takes the estimators whose gradient there is the KL's (rl_distill/maths/kl.py says why)."""
+    placement, estimator = config.anchor.placement, config.anchor.estimator
+    cure = "set anchor.estimator: k1, or anchor.placement: loss"
+    if placement == "reward" and estimator in ("exact", "top_k"):
+        raise ConfigError(
+            f"anchor.estimator: {estimator} has no gradient as a reward, because the KL of a state does not depend on "
+            f"the token chosen there: {cure}"
+        )
+    if placement == "reward" and estimator in ("k2", "k3"):
+        raise ConfigError(f"anchor.estimator: {estimator} as a reward has the gradient of another function: {cure}")
+    if placement == "loss" and estimator == "k1":
+        raise ConfigError(
+            "anchor.estimator: k1 has a gradient of zero on average as a loss: set anchor.estimator: exact, or k2 "
+            "where the teacher is behind a server, or anchor.placement: reward"
+        )
+
+
+def _check_schedule(anchor: AnchorConfig) -> None:
+    if anchor.schedule == "anneal" and anchor.anneal_start >= anchor.anneal_end:
+        raise ConfigError(
+            f"anchor.anneal_start ({anchor.anneal_start:g}) must be below anchor.anneal_end ({anchor.anneal_end:g})"
+        )
+    if anchor.schedule == "adaptive" and anchor.coef == 0:
+        raise ConfigError("anchor.schedule: adaptive multiplies anchor.coef: set it above 0")
+    if anchor.schedule == "evidence" and anchor.evidence_floor > anchor.coef:
+        raise ConfigError(
+            f"anchor.evidence_floor ({anchor.evidence_floor:g}) must be at most anchor.coef ({anchor.coef:g}), "
+            "the coefficient's highest value"
+        )
+
+
+def _check_shape(name: str, shape: TinyModelConfig) -> None:
+    if shape.hidden_size % (2 * shape.num_heads):
+        raise ConfigError(
+            f"demo.{name}.hidden_size ({shape.hidden_size}) must be a multiple of twice its num_heads "
+            f"({shape.num_heads}): rotary positions turn pairs of numbers within a head"
+        )
 
 
 def _check_rest(config: RunConfig) -> None:
-    refresh = config.reward_refresh
-    if config.distributed.timeout_s <= 0:
-        raise ConfigError(f"distributed.timeout_s ({config.distributed.timeout_s:g}) must be above 0")
     if config.student.quantization is not None and config.student.lora is None:
         raise ConfigError("student.quantization freezes the weights: set student.lora too, for something to train")
+    if config.student.quantization is not None and config.ppo.critic == "separate" and config.ppo.advantage == "gae":
+        raise ConfigError(
+            "ppo.critic: separate trains a copy of the student's trunk, and quantized weights do not train: set "
+            "ppo.critic to shared or teacher_informed"
+        )
+    if "" in config.generation.stop:
+        raise ConfigError("generation.stop: an empty text would end every completion at its first token; leave it out")
     if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
         raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
-    if refresh is not None and min(refresh.every_steps, refresh.num_steps) < 1:
-        raise ConfigError("reward_refresh.every_steps and reward_refresh.num_steps must be at least 1")
 
 
 def _check_own(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
@@ -69,8 +112,6 @@ def _check_own(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
 
 
 def _check_teacher(config: RunConfig, teacher: TeacherConfig) -> None:
-    if teacher.num_processes < 1:
-        raise ConfigError(f"teacher.num_processes ({teacher.num_processes}) must be 1 or more")
     _check_precision(teacher)
     if teacher.placement == "remote":
         _check_remote(dataclasses.replace(config, teacher=teacher))

@@ -9,15 +9,15 @@ import argparse
 import dataclasses
 import os
 import sys
-import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 
-from . import Config, ConfigError, RunConfig, load_config
+from . import Config, ConfigError, DistillConfig, RunConfig, load_config
 from .reading import parse_override
+from .reference import settings_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -41,6 +41,18 @@ def parse(argv: Sequence[str] | None = None) -> RunConfig:
     )
     parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
     return read_config(parser, argv, load_config, _check_evidence)
+
+
+def parse_distill(argv: Sequence[str] | None = None) -> RunConfig:
+    """The settings of launch/distill.py, with the defaults of `distill` where the config leaves it out."""
+    parser = config_parser(
+        "launch/distill.py",
+        "Distillation: soft targets, hidden states, on-policy samples; the stage before PPO by itself.",
+        RunConfig,
+        "distill.yaml",
+    )
+    config: RunConfig = read_config(parser, argv, load_config)
+    return config if config.distill is not None else dataclasses.replace(config, distill=DistillConfig())
 
 
 def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> argparse.ArgumentParser:
@@ -131,19 +143,6 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}") from error
 
 
-def describe(cls: type, prefix: str = "") -> str:
-    """One line per setting: its name, type and default."""
-    lines = []
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        inner = next(
-            (a for a in (hints[field.name], *typing.get_args(hints[field.name])) if dataclasses.is_dataclass(a)), None
-        )
-        if inner is not None:
-            lines.append(describe(typing.cast(type, inner), f"{prefix}{field.name}."))
-            continue
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        lines.append(f"  {prefix}{field.name} = {default!r}")
-    return "\n".join(lines)
+def describe(cls: type) -> str:
+    """One line per setting: its name, default, range and meaning."""
+    return "\n".join(f"  {setting}" for setting in settings_of(cls))

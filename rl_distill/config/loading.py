@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import check
-from .reading import ConfigError, build, convert, nearest, read_file, set_dotted
+from .reading import ConfigError, build, convert_field, nearest, read_file, set_dotted
 from .schema import RunConfig, TeacherConfig
 
 Config = typing.TypeVar("Config", bound=RunConfig)
@@ -48,13 +48,12 @@ OF_ONE_TEACHER = (
 
 def teachers_of(config: RunConfig) -> list[TeacherConfig]:
     """The run's teachers: `teacher` itself, or each entry of `teachers` over it. Raises ConfigError."""
-    hints, shared = typing.get_type_hints(TeacherConfig), config.teacher
     found = []
     for number, entry in enumerate(config.teachers):
         prefix = f"teachers[{number}]."
         for key in entry:
             if key not in OF_ONE_TEACHER:
                 raise ConfigError(f"{prefix}{key} is no setting of one teacher; {nearest(str(key), OF_ONE_TEACHER)}")
-        changes = {key: convert(hints[key], value, prefix + key) for key, value in entry.items()}
-        found.append(dataclasses.replace(shared, **changes))
+        changes = {key: convert_field(TeacherConfig, key, value, prefix + key) for key, value in entry.items()}
+        found.append(dataclasses.replace(config.teacher, **changes))
     return found or [config.teacher]

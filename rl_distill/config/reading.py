@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from ..errors import UserError
+from .ranges import range_of
 
 
 class ConfigError(UserError, ValueError):
@@ -96,7 +97,16 @@ def build(cls: type, settings: dict[str, Any], prefix: str) -> Any:
     for key in settings:
         if key not in hints:
             raise ConfigError(f"unknown setting {prefix + str(key)!r}; {nearest(str(key), hints)}")
-    return cls(**{key: convert(hints[key], value, prefix + key) for key, value in settings.items()})
+    return cls(**{key: convert_field(cls, key, value, prefix + key) for key, value in settings.items()})
+
+
+def convert_field(cls: type, key: str, value: Any, name: str) -> Any:
+    """The value as the field `key` of a settings class holds it; ConfigError on a wrong type or outside its range."""
+    converted = convert(typing.get_type_hints(cls)[key], value, name)
+    allowed = range_of(next(field for field in dataclasses.fields(cls) if field.name == key))
+    if allowed is not None and converted is not None and converted not in allowed:
+        raise ConfigError(f"{name} must be {allowed}, not {value}")
+    return converted
 
 
 def convert(hint: Any, value: Any, name: str) -> Any:
@@ -108,7 +118,10 @@ def convert(hint: Any, value: Any, name: str) -> Any:
             return None
         arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
         lists = [arm for arm in arms if typing.get_origin(arm) is tuple]
-        return convert(lists[0] if lists and isinstance(value, list | tuple) else arms[0], value, name)
+        if lists and isinstance(value, list | tuple):
+            return convert(lists[0], value, name)
+        fitting = (arm for arm in arms if isinstance(value, typing.get_origin(arm) or arm))
+        return convert(next(fitting, arms[0]) if len(arms) > 1 else arms[0], value, name)
     if origin is Literal:
         choices = typing.get_args(hint)
         if isinstance(value, bool) and "off" in choices:  # YAML 1.1 reads on and off as booleans
@@ -129,12 +142,10 @@ def convert(hint: Any, value: Any, name: str) -> Any:
 
 def _scalar(hint: Any, value: Any, name: str) -> Any:
     kind = origin if (origin := typing.get_origin(hint)) else hint
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):
+    if kind is float and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (TypeError, ValueError, OverflowError):  # told below
             pass
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)

@@ -7,28 +7,81 @@ Columns beside the prompt reach reward functions by name. Known to the graders: 
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Any
 
+from .. import distributed
 from ..config import ConfigError, DataConfig
-from ..types import Splits
+from ..types import Problem, Splits
 from .problems import load_problems
 
 VALIDATION_SHARE = 0.05
 MAX_VALIDATION = 200
+SHOWN_CHARACTERS = 80
 
 
 def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
-    """Problems by split. Without a validation source a share of the training prompts is held out; without a test source
-    the validation problems serve as test (the report then shows them twice).
+    """Problems by split, no key in two of them, each training prompt once. What is left out for that is told.
+
+    Without a validation source a share of the training prompts is held out; without a test source the validation
+    problems serve as test (the report then shows them twice).
     """
-    train = load_problems(config, config.train or "", "train", tokenizer)
-    if config.validation is None:
-        random.Random(f"{seed}:validation").shuffle(train)
-        num_held_out = max(1, min(MAX_VALIDATION, round(len(train) * VALIDATION_SHARE)))
-        validation, train = train[:num_held_out], train[num_held_out:]
+    train = _distinct(load_problems(config, config.train or "", "train", tokenizer))
+    validation = _given(config, "validation", tokenizer)
+    test = _given(config, "test", tokenizer)
+    train = _without(train, test, "data.test", "data.train")
+    if validation is None:
+        validation, train = _hold_out(train, seed)
     else:
-        validation = load_problems(config, config.validation, "validation", tokenizer)
-    test = validation if config.test is None else load_problems(config, config.test, "test", tokenizer)
+        validation = _without(validation, test, "data.test", "data.validation")
+        train = _without(train, validation, "data.validation", "data.train")
     if not train:
         raise ConfigError(f"data.train: {config.train} has no prompt left to train on")
-    return Splits(cold_start=[], train=train, validation=validation, test=test)
+    return Splits(cold_start=[], train=train, validation=validation, test=validation if test is None else test)
+
+
+def _given(config: DataConfig, split: str, tokenizer: Any) -> list[Problem] | None:
+    source = getattr(config, split)
+    return None if source is None else load_problems(config, source, split, tokenizer)
+
+
+def _hold_out(train: list[Problem], seed: int) -> tuple[list[Problem], list[Problem]]:
+    """(validation, training) problems."""
+    order = list(train)
+    random.Random(f"{seed}:validation").shuffle(order)
+    number = max(1, min(MAX_VALIDATION, round(len(order) * VALIDATION_SHARE)))
+    return order[:number], order[number:]
+
+
+def _distinct(problems: list[Problem]) -> list[Problem]:
+    """The first problem of each key."""
+    first: dict[str, Problem] = {}
+    repeated = [problem for problem in problems if first.setdefault(problem.key, problem) is not problem]
+    if repeated:
+        _tell(
+            f"data.train: {len(repeated)} of {len(problems)} rows repeat the prompt of an earlier row and were left "
+            f"out; the first is {_shown(repeated[0])}"
+        )
+    return list(first.values())
+
+
+def _without(problems: list[Problem], held: list[Problem] | None, of: str, name: str) -> list[Problem]:
+    """The problems whose key none of `held` has, which are those of the setting `of`."""
+    keys = {problem.key for problem in held or ()}
+    shared = [problem for problem in problems if problem.key in keys]
+    if shared:
+        _tell(
+            f"{name}: {len(shared)} of {len(problems)} prompts are in {of} too and were left out of {name}, so that "
+            f"nothing is measured on problems that were trained or selected on; the first is {_shown(shared[0])}. "
+            f"Remove them from the file, or give a {of} of other problems"
+        )
+    return [problem for problem in problems if problem.key not in keys]
+
+
+def _shown(problem: Problem) -> str:
+    return repr(problem.prompt[:SHOWN_CHARACTERS])
+
+
+def _tell(message: str) -> None:
+    if distributed.is_main():
+        warnings.warn(message, stacklevel=3)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import distributed
 from ..config import ConfigError, DataConfig
+from ..models.tokenizers import prompt_ids
 from ..types import Problem
 from .prompts import RowError, check_settings, column_of, prompt_of
 from .sources import Row, read_rows
@@ -57,7 +58,7 @@ def _of_length(config: DataConfig, problems: list[Problem], split: str, tokenize
     if limit is None:
         return problems
     texts = [problem.prompt for problem in problems]
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    lengths = [len(ids) for ids in prompt_ids(tokenizer, texts)]
     fitting = [problem for problem, n in zip(problems, lengths, strict=True) if n <= limit]
     words = (
         f"data.{split}: {len(problems) - len(fitting)} of {len(problems)} prompts are longer than "

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from ..config import DemoConfig, RunConfig
-from ..distill.sft import fine_tune
+from ..distill.sft import TrainingText, fine_tune
 from ..distributed import fast_bf16
 from ..stage_cache import cache_key, cached
 from ..types import Splits
@@ -58,7 +58,7 @@ def teacher_folder(config: RunConfig, demo: DemoConfig, cache_dir: Path, work_di
         fine_tune(
             model,
             tokenizer,
-            [(problem.prompt, problem.solution) for problem in problems],
+            [TrainingText(problem.prompt, problem.solution) for problem in problems],
             demo.teacher_sft,
             seed=config.seed,
             work_dir=work_dir,
@@ -74,15 +74,15 @@ def student_folder(
     config: RunConfig,
     demo: DemoConfig,
     teacher_path: Path,
-    pairs: Sequence[tuple[str, str]],
+    texts: Sequence[TrainingText],
     cache_dir: Path,
     work_dir: Path,
 ) -> Path:
-    """The student after its cold start on (prompt, teacher output) pairs: the baseline that RL starts from."""
+    """The student after its cold start on the teacher's outputs: the baseline that RL starts from."""
     key = cache_key(
         seed=config.seed,
         teacher=teacher_path.name,
-        pairs=list(pairs),
+        texts=list(texts),
         shape=asdict(demo.student),
         sft=asdict(demo.student_sft),
     )
@@ -93,7 +93,7 @@ def student_folder(
         fine_tune(
             model,
             tokenizer,
-            pairs,
+            texts,
             demo.student_sft,
             seed=config.seed,
             work_dir=work_dir,

@@ -1,7 +1,8 @@
 """Supervised stages on TRL's SFTTrainer: the teacher's warm-up and the student's cold start.
 
-Assumes (prompt, completion) text pairs; loss on the completion only, EOS included. Prompt and completion are tokenised
-apart, as generation sees them: joined text could merge a token across the boundary.
+Assumes texts; loss on the completion only. EOS is included unless the text was cut by length: an EOS after a cut text
+would teach the student to stop early. Prompt and completion are tokenised apart, as generation sees them: joined text
+could merge a token across the boundary.
 """
 
 from __future__ import annotations
@@ -9,16 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from .. import distributed
 from ..config import SFTStageConfig
+from ..models.tokenizers import prompt_ids
+
+
+class TrainingText(NamedTuple):
+    """A completion to learn; `finished` is False where it was cut by length."""
+
+    prompt: str
+    completion: str
+    finished: bool = True
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -33,25 +43,34 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
-        super().__init__([{"params": matrices}, {"params": rest}], {"lr": learning_rate})
-        self._parts = (
+        self._parts: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
         )
+        super().__init__([dict(part.param_groups[0]) for part in self._parts], {"lr": learning_rate})
+        self._share_state()
+
+    def _share_state(self) -> None:
+        """Both parts work on this optimizer's own groups and state, so that schedules and checkpoints reach them."""
+        for part, group in zip(self._parts, self.param_groups, strict=True):
+            part.param_groups, part.state = [group], self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share_state()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step of both parts at the learning rates the schedule has set."""
-        for part, group in zip(self._parts, self.param_groups, strict=True):
-            part.param_groups[0]["lr"] = group["lr"]
+        for part in self._parts:
             part.step()
 
 
 @distributed.without_sharding()
 def fine_tune(
     model: Any,
-    tokenizer: Any,
-    pairs: Sequence[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[TrainingText],
     stage: SFTStageConfig,
     *,
     seed: int,
@@ -59,7 +78,7 @@ def fine_tune(
     bf16: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
-    """`model` after `stage.num_steps` optimizer steps on the pairs, in place; nothing is saved."""
+    """`model` after `stage.num_steps` optimizer steps on the texts, in place; nothing is saved."""
     arguments = SFTConfig(
         output_dir=str(work_dir),
         max_steps=stage.num_steps,
@@ -82,8 +101,8 @@ def fine_tune(
     )
     trainer = SFTTrainer(
         model=model,
-        args=arguments,
-        train_dataset=tokenized(tokenizer, pairs),
+        args=distributed.on_one_device(arguments),
+        train_dataset=tokenized(tokenizer, texts),
         processing_class=tokenizer,
         optimizers=(MuonAdamW(model, stage.learning_rate), None),
         callbacks=list(callbacks),
@@ -93,9 +112,10 @@ def fine_tune(
     return model
 
 
-def tokenized(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> Dataset:
-    """Columns `input_ids` and `labels`: the prompt's labels are -100, the completion ends with EOS."""
-    prompts = tokenizer([prompt for prompt, _ in pairs], add_special_tokens=False)["input_ids"]
-    completions = tokenizer([completion for _, completion in pairs], add_special_tokens=False)["input_ids"]
-    rows = [(p, [*c, tokenizer.eos_token_id]) for p, c in zip(prompts, completions, strict=True)]
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Sequence[TrainingText]) -> Dataset:
+    """Columns `input_ids` and `labels`: the prompt's labels are -100, a finished completion ends with EOS."""
+    prompts = prompt_ids(tokenizer, [text.prompt for text in texts])
+    completions = tokenizer([text.completion for text in texts], add_special_tokens=False)["input_ids"]
+    ends = [[tokenizer.eos_token_id] if text.finished else [] for text in texts]
+    rows = [(p, c + end) for p, c, end in zip(prompts, completions, ends, strict=True)]
     return Dataset.from_dict({"input_ids": [p + c for p, c in rows], "labels": [[-100] * len(p) + c for p, c in rows]})

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -172,6 +173,11 @@ def sum_over_processes(x: Tensor) -> Tensor:
     return total.to(x.device)
 
 
+def any_process(flag: bool) -> bool:
+    """True on every process where it is on at least one."""
+    return bool(sum_over_processes(torch.tensor(float(flag))) > 0)
+
+
 def gather_list(items: Sequence[Any]) -> list[Any]:
     """The lists of all processes joined in rank order, on every process."""
     if world_size() == 1:
@@ -195,6 +201,23 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def on_one_device(arguments: Any) -> Any:
+    """The TrainingArguments, for this process's one GPU.
+
+    Where a process sees several, Trainer would wrap the model in DataParallel, which scatters rows and their flat token
+    tensors apart. GPUs left idle are told with the command that uses them.
+    """
+    if arguments.n_gpu > 1:
+        if os.environ.get("LOCAL_WORLD_SIZE", "1") == "1":
+            warnings.warn(
+                f"this process uses one of {arguments.n_gpu} GPUs; to use all, start the same program by `accelerate "
+                f"launch --multi_gpu --num_processes {arguments.n_gpu}`, or hide the others: CUDA_VISIBLE_DEVICES=0",
+                stacklevel=2,
+            )
+        arguments._n_gpu = 1  # as Trainer itself does for models that are spread over GPUs
+    return arguments
 
 
 def barrier() -> None:

@@ -17,7 +17,7 @@ from ..evals.engine import Student, complete, shown
 from ..evals.statistics import quantile
 from ..generation.sampling import Sampling
 from ..models.loading import auto_class, load_config_of, load_tokenizer
-from ..models.tokenizers import num_token_ids
+from ..models.tokenizers import num_token_ids, prompt_ids
 from ..startup.findings import Finding
 from ..startup.models import pair_findings, weight_file_findings
 from ..startup.rewards import gold_of
@@ -144,7 +144,7 @@ def gold_findings(task: Task, problems: Sequence[Problem]) -> list[Finding]:
 def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, case: Case) -> list[Finding]:
     """Prompt lengths against the limit of the plan and the model's positions."""
     texts = [shown(task, problem, tokenizer) for problem in problems]
-    lengths = sorted(len(ids) for ids in tokenizer(texts)["input_ids"])
+    lengths = sorted(len(ids) for ids in prompt_ids(tokenizer, texts))
     words = (
         f"median {quantile(lengths, 0.5):.0f}, 99 % below {quantile(lengths, 0.99):.0f}, longest {lengths[-1]} tokens"
     )
@@ -205,8 +205,7 @@ def entropy_findings(name: str, model: Student, texts: Sequence[str], num_tokens
 def own_entropy(teacher: Student, texts: Sequence[str], num_tokens: int) -> float:
     """Mean entropy in nats of the distributions that a greedy answer was taken from."""
     total, count = 0.0, 0
-    for text in texts:
-        ids = teacher.tokenizer(text)["input_ids"]
+    for ids in prompt_ids(teacher.tokenizer, texts):
         answer = complete(teacher, [ids], Sampling(num_tokens, temperature=0.0))[0].token_ids
         logits = teacher.model(torch.tensor([ids + answer])).logits[
             0, len(ids) - 1 : -1, : num_token_ids(teacher.tokenizer)

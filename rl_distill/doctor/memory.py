@@ -61,8 +61,18 @@ class Shape:
         size = DTYPE_BYTES[dtype]
         if quantization is None:
             return float(self.parameters * size)
-        whole = self.vocab * self.hidden * (1 if self.tied else 2)
-        return whole * size + (self.parameters - whole) * QUANTIZED_BYTES[quantization]
+        linear = self.linear_parameters
+        return (self.parameters - linear) * size + linear * QUANTIZED_BYTES[quantization]
+
+    @property
+    def linear_parameters(self) -> int:
+        """All but embedding and head (norms are too small to tell apart)."""
+        return self.parameters - self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def trunk_parameters(self) -> int:
+        """All but a head of its own."""
+        return self.parameters - (0 if self.tied else self.vocab * self.hidden)
 
     def lora_parameters(self, r: int) -> int:
         """Of adapters of rank r on every linear layer (q, k, v, o, gate, up, down): r (in + out) each."""
@@ -80,6 +90,7 @@ class Plan:
     teacher_sharded: bool = False
     """The teacher's weights are shared out over the GPUs that hold it, all but its head."""
     student_dtype: str = "float32"
+    """Of frozen weights, under LoRA; those that train are float32, or in the hands of DeepSpeed's bf16 engine."""
     bf16: bool = True
     """bf16 activations: autocast over float32 weights, or DeepSpeed's bf16 engine."""
     teacher_dtype: str = "bfloat16"
@@ -94,9 +105,14 @@ class Plan:
     completion_length: int = 512
 
     @property
+    def bf16_engine(self) -> bool:
+        """Whether DeepSpeed keeps all weights in 16 bits and float32 copies of those that train."""
+        return self.bf16 and self.zero_stage >= 1
+
+    @property
     def half_weights(self) -> bool:
-        """Whether the student's weights rest in 16 bits: loaded so, or kept so by DeepSpeed's bf16 engine."""
-        return self.student_dtype != "float32" or (self.bf16 and self.zero_stage >= 1)
+        """Whether the policy's weights rest in 16 bits."""
+        return self.bf16_engine or (self.lora_r is not None and self.student_dtype != "float32")
 
     @property
     def weight_dtype(self) -> str:
@@ -104,20 +120,22 @@ class Plan:
 
 
 def training_bytes(shape: Shape, plan: Plan) -> dict[str, float]:
-    """Weights, gradients and Adam's state on one GPU, sharded as the ZeRO stage says; a separate critic is as large.
+    """Weights, gradients and Adam's state on one GPU, sharded as the ZeRO stage says.
 
-    Half-precision weights train with a float32 copy (12 bytes of state per parameter), float32 weights need none (8).
+    What trains (the policy or its adapters, and a separate critic's trunk) is float32 with 8 bytes of state per
+    parameter, or under DeepSpeed's bf16 engine 2 bytes with a float32 copy (12).
     """
-    size, models = DTYPE_BYTES[plan.weight_dtype], 2 if plan.separate_critic else 1
-    trained = models * (shape.parameters if plan.lora_r is None else shape.lora_parameters(plan.lora_r))
-    weights = models * shape.weight_bytes(plan.weight_dtype, plan.student_quantization)
+    size, state = (2, 12) if plan.bf16_engine else (4, 8)
+    trained = shape.parameters if plan.lora_r is None else shape.lora_parameters(plan.lora_r)
+    trained += shape.trunk_parameters if plan.separate_critic else 0
+    weights = float(trained * size)
     if plan.lora_r is not None:
-        weights += trained * size
+        weights += shape.weight_bytes(plan.weight_dtype, plan.student_quantization)
     stage, n = plan.zero_stage, plan.num_gpus
     return {
         "weights": weights / (n if stage >= 3 else 1),
         "gradients": trained * size / (n if stage >= 2 else 1),
-        "optimizer": trained * (12 if plan.half_weights else 8) / (n if stage >= 1 else 1),
+        "optimizer": trained * state / (n if stage >= 1 else 1),
     }
 
 
@@ -126,25 +144,27 @@ def activation_bytes(shape: Shape, plan: Plan) -> float:
 
     Per token and layer of a Qwen2 with scaled_dot_product_attention, counted from the tensors that autograd saves:
     inputs of the products and norms, q, k, v, attention's output, gate, its activation, up and their product. Norms
-    and, under autocast, the residual stream are in float32. Autocast also keeps a bf16 copy of every weight.
+    and, under autocast, the residual stream are in float32. Autocast also keeps a bf16 copy of the linear layers'
+    weights, not of the head's, which computes in float32. A separate critic's trunk keeps as much again.
     """
     tokens = plan.micro_batch_size * (plan.prompt_length + plan.completion_length)
     h, rest, residual, copies = shape.hidden, 2 * shape.num_kv + 4 * shape.intermediate, 4, 0
     if plan.half_weights:
         layer, residual = tokens * (4 * 2 * h + 2 * (6 * h + rest)), 2
     elif plan.bf16:
-        layer, copies = tokens * (4 * 4 * h + 2 * (7 * h + rest)), 2 * shape.parameters
+        layer, copies = tokens * (4 * 4 * h + 2 * (7 * h + rest)), 2 * shape.linear_parameters
     else:
         layer = tokens * 4 * (8 * h + rest)
-    if plan.gradient_checkpointing:
-        return shape.layers * tokens * h * residual + layer + copies
-    return shape.layers * layer + copies
+    trunks = 2 if plan.separate_critic else 1
+    if plan.gradient_checkpointing:  # backward rebuilds one layer at a time
+        return trunks * (shape.layers * tokens * h * residual + copies) + layer
+    return trunks * (shape.layers * layer + copies)
 
 
 def cache_bytes(shape: Shape, plan: Plan) -> float:
-    """The KV cache of one generation batch at full length."""
+    """The KV cache of one generation batch at full length; sampling runs outside of autocast."""
     tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
-    return tokens * shape.layers * 2 * shape.num_kv * (2 if plan.bf16 else DTYPE_BYTES[plan.weight_dtype])
+    return tokens * shape.layers * 2 * shape.num_kv * DTYPE_BYTES[plan.weight_dtype]
 
 
 def teacher_bytes(teacher: Shape, plan: Plan, num_gpus: int) -> float:

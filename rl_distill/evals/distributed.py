@@ -13,7 +13,7 @@ from .evaluation import Evaluation, GreedyModel, Writer, evaluate_writer
 
 def solve(model: Any, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
     """`solve_with` a causal LM in this process."""
-    return solve_with(GreedyModel(model, tokenizer), tokenizer, problems, config)
+    return solve_with(GreedyModel(model, tokenizer, config.generation.stop), tokenizer, problems, config)
 
 
 def solve_with(writer: Writer, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:

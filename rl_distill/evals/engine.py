@@ -16,7 +16,7 @@ import torch
 
 from .. import distributed
 from ..generation.sampling import Generated, Sampling, StopStrings, added_text, ending_ids, generate
-from ..models.tokenizers import num_token_ids
+from ..models.tokenizers import num_token_ids, prompt_ids
 from ..tasks.base import Task
 from ..types import Finish, Problem
 from .records import RecordFiles
@@ -58,13 +58,13 @@ def shown(task: Task, problem: Problem, tokenizer: Any) -> str:
 
 
 def make_items(task: Task, problems: Sequence[Problem], tokenizer: Any, num_samples: int) -> list[Item]:
-    """Every completion to make, in order. A chat template brings its own special tokens; other prompts get theirs."""
-    items = []
-    for index, problem in enumerate(problems):
-        text = shown(task, problem, tokenizer)
-        ids = tokenizer(text, add_special_tokens=task.protocol != "chat")["input_ids"]
-        items += [Item(index, sample, problem, text, ids) for sample in range(num_samples)]
-    return items
+    """Every completion to make, in order."""
+    texts = [shown(task, problem, tokenizer) for problem in problems]
+    return [
+        Item(index, sample, problem, text, ids)
+        for index, (problem, text, ids) in enumerate(zip(problems, texts, prompt_ids(tokenizer, texts), strict=True))
+        for sample in range(num_samples)
+    ]
 
 
 def make_batches(items: Sequence[Item], batch_size: int) -> list[list[Item]]:

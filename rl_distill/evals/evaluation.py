@@ -6,16 +6,19 @@ An answer that could not be graded (trouble of the sandbox itself) is not counte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from reward_models import RewardBlend, RewardSpec
+from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardSpec
 
 from ..config import RunConfig
-from ..generation.sampling import Generated, Sampling, added_text, generate
-from ..models.tokenizers import num_token_ids
-from ..ppo.rollout import columns_of
+from ..generation.sampling import Generated, Sampling, StopStrings, added_text, generate
+from ..models.tokenizers import num_token_ids, prompt_ids
+from ..ppo.rollout import columns_of, successes
 from ..types import Completion, Problem
+
+GRADED_AT_ONCE = 128
+"""Completions per call of the grader: its time limit is for one call, and one that fails takes no other with it."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,42 @@ class Evaluation:
         result = {task: sum(grades) / len(grades) for task, grades in sorted(by_task.items())}
         return result | {"overall": sum(every) / len(every) if every else float("nan")}
 
+    @property
+    def num_ungraded(self) -> int:
+        """How many completions have no grade."""
+        return sum(grade is None for grade in self.grades)
+
 
 def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[float | None]:
-    """The verdict of `task_check` on each completion: math by value, code by running the tests in a sandbox."""
-    with RewardBlend([RewardSpec("task_check", 1.0)]) as blend:
-        scores = blend.score(
-            prompts=[problem.prompt for problem in problems],
-            completions=[completion.text for completion in completions],
-            completion_ids=[completion.token_ids for completion in completions],
-            columns=columns_of(problems, completions),
-        )
-    return scores.total
+    """The verdict of `task_check` on each completion: math by value, code by running the tests in a sandbox.
+
+    None where there is nothing to check by, and where the check failed or took too long: that is never an error here.
+    """
+    return verdicts(problems, completions, [RewardSpec("task_check", 1.0)])
+
+
+def verdicts(
+    problems: Sequence[Problem], completions: Sequence[Completion], specs: Sequence[RewardSpec]
+) -> list[float | None]:
+    """The verdict of the verifying rewards among `specs` on each completion, a batch at a time; None for none."""
+    verifying = [replace(spec, on_error="skip") for spec in specs if spec.label in VERIFYING_REWARDS]
+    if not verifying:
+        return [None] * len(problems)
+    found: list[float | None] = []
+    with RewardBlend(verifying) as blend:
+        for start in range(0, len(problems), GRADED_AT_ONCE):
+            batch = slice(start, start + GRADED_AT_ONCE)
+            found += successes(_scores(blend, problems[batch], completions[batch]))
+    return found
+
+
+def _scores(blend: RewardBlend, problems: Sequence[Problem], completions: Sequence[Completion]) -> BlendedScores:
+    return blend.score(
+        prompts=[problem.prompt for problem in problems],
+        completions=[completion.text for completion in completions],
+        completion_ids=[completion.token_ids for completion in completions],
+        columns=columns_of(problems, completions),
+    )
 
 
 class Writer(Protocol):
@@ -58,10 +86,10 @@ class Writer(Protocol):
 
 
 class GreedyModel:
-    """A causal LM in this process as a Writer."""
+    """A causal LM in this process as a Writer; its answers end at any of the texts `stop` as well."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Any, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+        self.model, self.tokenizer, self.stop = model, tokenizer, StopStrings.of(tokenizer, stop)
 
     def generate(
         self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int, *, tasks: Sequence[str] = ()
@@ -76,6 +104,7 @@ class GreedyModel:
             pad_token_id=self.tokenizer.pad_token_id,
             batch_size=batch_size,
             vocab_size=num_token_ids(self.tokenizer),
+            stop=self.stop,
         )
         self.model.train(was_training)
         return generated
@@ -83,30 +112,30 @@ class GreedyModel:
 
 def evaluate(model: Any, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
     """`evaluate_writer` with `model`, a causal LM in this process."""
-    return evaluate_writer(GreedyModel(model, tokenizer), tokenizer, problems, config)
+    return evaluate_writer(GreedyModel(model, tokenizer, config.generation.stop), tokenizer, problems, config)
 
 
 def evaluate_writer(writer: Writer, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
-    """Greedy answers of `writer` to every problem, graded."""
-    prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
+    """Greedy answers of `writer` to every problem, graded. They end where rollouts end."""
     greedy = Sampling(config.generation.max_completion_length, temperature=0.0)
-    tasks = [problem.task for problem in problems]
-    generated = writer.generate(prompt_ids, greedy, config.evaluation.batch_size, tasks=tasks)
+    completions = write(writer, tokenizer, problems, greedy, config)
     if not problems:  # a process without a share took part in the writing, which may need all of them
         return Evaluation([], [], [])
-    texts = [added_text(tokenizer, ids, item.token_ids) for ids, item in zip(prompt_ids, generated, strict=True)]
-    stops = config.generation.stop
-    completions = [
-        Completion(up_to_stop(text, stops), item.token_ids, item.finish)
-        for text, item in zip(texts, generated, strict=True)
-    ]
     return Evaluation(list(problems), completions, grade(problems, completions))
 
 
-def up_to_stop(text: str, stops: Sequence[str]) -> str:
-    """The text through the first of the stop strings, where rollouts end too."""
-    ends = [text.index(stop) + len(stop) for stop in stops if stop in text]
-    return text[: min(ends)] if ends else text
+def write(
+    writer: Writer, tokenizer: Any, problems: Sequence[Problem], sampling: Sampling, config: RunConfig
+) -> list[Completion]:
+    """One completion of `writer` per problem, in order, cut at the config's stop strings as rollouts are."""
+    ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
+    tasks = [problem.task for problem in problems]
+    generated = writer.generate(ids, sampling, config.evaluation.batch_size, tasks=tasks)
+    stop = StopStrings.of(tokenizer, config.generation.stop)
+    if stop is not None:
+        generated = [stop.ended(item) for item in generated]
+    texts = [added_text(tokenizer, row, item.token_ids) for row, item in zip(ids, generated, strict=True)]
+    return [Completion(text, item.token_ids, item.finish) for text, item in zip(texts, generated, strict=True)]
 
 
 def gap_recovered(
@@ -114,9 +143,11 @@ def gap_recovered(
 ) -> dict[str, float | None]:
     """(after - before) / (teacher - before) by task and overall; above 1 the student passed its teacher.
 
-    None where the student was at least as good as the teacher from the start: there was no gap.
+    None where the student was at least as good as the teacher from the start: there was no gap. Tasks are those with a
+    grade each time.
     """
     return {
         name: (after[name] - before[name]) / (teacher[name] - before[name]) if teacher[name] > before[name] else None
         for name in teacher
+        if name in before and name in after
     }

@@ -32,12 +32,18 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether tokens are drawn from less than the model's distribution."""
+        return self.temperature > 0 and self.top_p < 1
+
 
 @dataclass(frozen=True)
 class Generated:
     """Token ids of one completion, EOS included where it was emitted, and why it ended.
 
-    `logprobs`: what the sampler says of each token, where it is not the forward that training uses; else None.
+    `logprobs`: of each token under the distribution it was drawn from, where that is not the policy's: another engine,
+    or `top_p` below 1. Else None.
     """
 
     token_ids: list[int]
@@ -75,6 +81,23 @@ class StopStrings:
         tails = [list(row[-self.window :]) for row in rows]
         decoded = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
         return [any(text in tail for text in self.texts) for tail in decoded]
+
+    def ended(self, generated: Generated) -> Generated:
+        """The completion up to where it first completed one of the texts: what sampling with them would have given."""
+        ids = generated.token_ids
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        if not any(stop in text for stop in self.texts):
+            return generated
+        found = self.found_in([ids[: length + 1] for length in range(len(ids))])
+        if True not in found:
+            return generated
+        length = found.index(True) + 1
+        return Generated(ids[:length], Finish.STOP, generated.logprobs and generated.logprobs[:length])
+
+    @classmethod
+    def of(cls, tokenizer: Any, texts: Sequence[str]) -> StopStrings | None:
+        """None where there are no texts."""
+        return cls(tokenizer, texts) if texts else None
 
 
 class TransformersEngine:
@@ -141,20 +164,29 @@ def _keep_top_p(probs_BV: Tensor, top_p: float) -> Tensor:
     return probs_BV.masked_fill(outside_BV.scatter(-1, order_BV, outside_BV), 0.0)
 
 
-def choose(logits_BV: Tensor, sampling: Sampling, uniforms_B: Tensor) -> Tensor:
-    """The next token of each row: the argmax at temperature 0, else the inverse of the distribution function at u."""
+def choose(logits_BV: Tensor, sampling: Sampling, uniforms_B: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(the next token of each row, its log-probability where `top_p` cuts the distribution): the argmax at temperature
+    0, else the inverse of the distribution function at u.
+    """
     if sampling.temperature == 0:
-        return logits_BV.argmax(-1)
+        return logits_BV.argmax(-1), None
     scaled_BV = logits_BV.float() if sampling.temperature == 1 else logits_BV.float() / sampling.temperature
     probs_BV = torch.softmax(scaled_BV, dim=-1)
-    if sampling.top_p < 1:
-        probs_BV = _keep_top_p(probs_BV, sampling.top_p)
+    if sampling.top_p == 1:
+        return _draw(probs_BV, uniforms_B), None
+    kept_BV = _keep_top_p(probs_BV, sampling.top_p)
+    tokens_B = _draw(kept_BV, uniforms_B)
+    return tokens_B, (kept_BV.gather(1, tokens_B[:, None])[:, 0] / kept_BV.sum(-1)).log()
+
+
+def _draw(probs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
+    """The inverse of each row's distribution function; rows need not sum to 1."""
     if probs_BV.shape[-1] > 2 * SEARCH_BLOCK:
         return _search_by_blocks(probs_BV, uniforms_B)
     cumulative_BV = probs_BV.cumsum(-1)
     target_B1 = (uniforms_B * cumulative_BV[:, -1]).unsqueeze(-1)
     tokens_B = torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)
-    return tokens_B.clamp_max(logits_BV.shape[-1] - 1)
+    return tokens_B.clamp_max(probs_BV.shape[-1] - 1)
 
 
 def _search_by_blocks(probs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
@@ -271,6 +303,7 @@ def _generate_batch(
     lengths_B = torch.full((len(prompt_ids),), sampling.max_new_tokens, dtype=torch.long, device=device)
     stopped_B = torch.zeros(len(prompt_ids), dtype=torch.bool, device=device)
     no_padding = bool(mask.all())
+    logprobs_BT = torch.zeros_like(tokens_BT, dtype=torch.float32) if sampling.is_cut else None
     for t in range(sampling.max_new_tokens):
         output = model(
             input_ids=input_ids,
@@ -282,8 +315,10 @@ def _generate_batch(
         )
         logits_BV = output.logits[:, -1, :vocab_size]
         uniforms_B = uniforms_BT[alive, t] if uniforms_BT is not None else logits_BV.new_empty(0)
-        next_B = choose(logits_BV, sampling, uniforms_B)
+        next_B, next_logprobs_B = choose(logits_BV, sampling, uniforms_B)
         tokens_BT[alive, t] = next_B
+        if logprobs_BT is not None and next_logprobs_B is not None:
+            logprobs_BT[alive, t] = next_logprobs_B
         ended = torch.isin(next_B, eos)
         if stop is not None:
             ended |= torch.tensor(stop.found_in(tokens_BT[alive, : t + 1].tolist()), device=device)
@@ -298,8 +333,15 @@ def _generate_batch(
             alive, next_B, mask, position_ids = alive[keep], next_B[keep], mask[keep], position_ids[keep]
         input_ids = next_B.unsqueeze(-1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
-    rows, lengths, stopped = tokens_BT.tolist(), lengths_B.tolist(), stopped_B.tolist()
+    return _completions(tokens_BT, lengths_B, stopped_B, logprobs_BT)
+
+
+def _completions(
+    tokens_BT: Tensor, lengths_B: Tensor, stopped_B: Tensor, logprobs_BT: Tensor | None
+) -> list[Generated]:
+    rows: list[list[int]] = tokens_BT.tolist()
+    logprobs = [None] * len(rows) if logprobs_BT is None else logprobs_BT.tolist()
     return [
-        Generated(row[:length], Finish.STOP if stop else Finish.LENGTH)
-        for row, length, stop in zip(rows, lengths, stopped, strict=True)
+        Generated(row[:length], Finish.STOP if stop else Finish.LENGTH, None if values is None else values[:length])
+        for row, length, stop, values in zip(rows, lengths_B.tolist(), stopped_B.tolist(), logprobs, strict=True)
     ]

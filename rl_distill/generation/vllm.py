@@ -53,8 +53,11 @@ class VLLMEngine:
         return generated
 
     def _generated(self, token_ids: list[int], logprobs: Sequence[Sequence[float | None]]) -> Generated:
-        """`logprobs` has one list per token, the sampled token's alone; None (vLLM's NaN) stays NaN: not corrected."""
-        stopped = token_ids[-1] in self.eos_token_ids or len(token_ids) < self.max_tokens
+        """`logprobs` has one list per token, the sampled token's alone; None (vLLM's NaN) stays NaN: not corrected.
+
+        What ends in neither an EOS nor a stop string was cut, below the length limit by the context window.
+        """
+        stopped = token_ids[-1] in self.eos_token_ids
         stopped = stopped or (self.stop is not None and self.stop.found_in([token_ids])[0])
         values = [float("nan") if of_token[0] is None else float(of_token[0]) for of_token in logprobs]
         return Generated(token_ids, Finish.STOP if stopped else Finish.LENGTH, values)

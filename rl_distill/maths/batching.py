@@ -1,12 +1,14 @@
 """From ragged token lists to right-padded batches, with the positions of real completion tokens.
 
 Right padding and a causal model: no attention mask is needed, and nothing computed on padding is ever read.
+Flat *_N tensors hold the real tokens of all rows, row after row; `lengths` says how many each row has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -45,6 +47,17 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]
     order = sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def places_of_rows(lengths: Sequence[int], rows: Sequence[int]) -> Tensor:
+    """Where the tokens of these rows are in a flat tensor, in the order of `rows`."""
+    ends = list(accumulate(lengths))
+    return torch.cat([torch.arange(ends[row] - lengths[row], ends[row]) for row in rows])
+
+
+def per_token(values_B: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Each row's value once for each of its tokens, flat."""
+    return values_B.repeat_interleave(torch.tensor(list(lengths), device=values_B.device))
 
 
 def completion_lengths_mask(lengths: Sequence[int]) -> Tensor:

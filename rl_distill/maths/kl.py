@@ -1,8 +1,8 @@
-"""KL(policy || ref): estimators on sampled tokens, exact and top-k values, and coefficients that weigh them.
+"""KL(policy || ref): estimators on sampled tokens, exact and top-k values.
 
 Everywhere the policy is the first argument and the direction is KL(policy || ref), the "reverse" KL when ref is a
 teacher: large where the policy puts probability that the reference does not. Tokens were sampled from the policy.
-Knows nothing of models or configs. A coefficient keeps its own state and is saved with the checkpoint.
+Knows nothing of models or configs.
 
 Shapes: B completions, T completion tokens, V vocabulary, K ids that a teacher reports. Functions accept any leading
 dimensions.
@@ -15,21 +15,23 @@ from torch import Tensor
 def kl_k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     """log policy - log ref, of the sampled token: unbiased, high variance, negative on about half of the tokens.
 
-    The one for the REWARD. As a loss its expected gradient is zero.
+    The one for the REWARD, and the only one there. As a loss its expected gradient is zero.
     Schulman 2020, "Approximating KL Divergence" (joschu.net/blog/kl-approx.html), as are k2 and k3.
     """
     return logprobs_BT - ref_logprobs_BT
 
 
 def kl_k2(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
-    """(log policy - log ref)^2 / 2: biased, never negative. As a LOSS its gradient is the KL's in expectation."""
+    """(log policy - log ref)^2 / 2: biased, never negative. As a LOSS its gradient is the KL's in expectation; as a
+    reward it has the gradient of another function.
+    """
     return 0.5 * (logprobs_BT - ref_logprobs_BT).square()
 
 
 def kl_k3(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     """ref/policy - 1 - log(ref/policy): unbiased, never negative, unbounded where the ref likes a token much better.
 
-    As a loss its gradient is that of the FORWARD KL(ref || policy).
+    As a loss its gradient is that of the FORWARD KL(ref || policy); as a reward, of another function.
     """
     log_ratio_BT = ref_logprobs_BT - logprobs_BT
     return torch.expm1(log_ratio_BT) - log_ratio_BT

@@ -57,9 +57,9 @@ def token_statistics(
     Targets may be N x K, several ids per token (a teacher's top k): their log-probabilities come back as N x K.
     The temperature divides the teacher's logits too, so that equal models have KL 0 at every temperature. Both
     vocabularies are cut to their first `num_tokens_vocab` rows, or to the smaller of the two: padding differs between
-    model sizes. Products are taken in the autocast dtype, if on, else in that of the hidden states; softmax and sums in
-    float32 (float64 if those are). Without gradients nothing is kept: score a teacher alone by passing it as the
-    student under no_grad().
+    model sizes. Products are taken in the wider dtype of hidden states and weight, also under autocast (bf16 logits of
+    16 are off by up to 0.06); softmax and sums in float32, or float64 if those are. Without gradients nothing is kept:
+    score a teacher alone by passing it as the student under no_grad().
 
     Several teacher weights: the teacher is the mean of their distributions, and `teacher_hidden_NE` holds their hidden
     states side by side, in the order of the weights.
@@ -100,8 +100,7 @@ def token_statistics(
 
 
 def _head(hidden: Tensor, weight: Tensor, bias: Tensor | None, num_vocab: int) -> Head:
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
     if num_vocab < len(weight):  # a whole weight is not sliced: the gradient of a slice is one more copy of it
         weight, bias = weight[:num_vocab], None if bias is None else bias[:num_vocab]
     return Head(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))

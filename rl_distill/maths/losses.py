@@ -127,18 +127,19 @@ def value_loss(
     return 0.5 * masked_mean(error_BT, mask_BT, count), stats
 
 
-def entropy_bonus(entropy_BT: Tensor, mask_BT: Tensor, *, count: Tensor | float) -> Tensor:
+def entropy_bonus(entropy_N: Tensor, *, count: Tensor | float) -> Tensor:
     """Summed entropy / count. SUBTRACT it (times its coefficient) from the loss to keep the policy exploring."""
-    return masked_mean(entropy_BT, mask_BT, count)
+    return entropy_N.sum() / count
 
 
-def anchor_loss(kl_BT: Tensor, coefficients_B: Tensor, mask_BT: Tensor, *, count: Tensor | float) -> Tensor:
-    """sum_t coefficient * KL(policy || teacher) / count: ADD it to the loss to pull the policy to its teacher.
+def anchor_loss(kl_N: Tensor, coefficients_N: Tensor, *, count: Tensor | float) -> Tensor:
+    """sum_n coefficient * KL(policy || teacher) / count: ADD it to the loss to pull the policy to its teacher.
 
-    `kl_BT` must carry the gradient: the exact or top-k KL, or k2. k1 as a loss has zero expected gradient on tokens of
+    `kl_N` must carry the gradient: the exact or top-k KL, or k2. k1 as a loss has zero expected gradient on tokens of
     the policy's own, and k3 has the gradient of the forward KL (see rl_distill.maths.kl).
     """
-    return masked_mean(coefficients_B[:, None] * kl_BT, mask_BT, count)
+    assert kl_N.shape == coefficients_N.shape, (kl_N.shape, coefficients_N.shape)
+    return (coefficients_N * kl_N).sum() / count
 
 
 @torch.no_grad()

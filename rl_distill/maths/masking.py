@@ -4,37 +4,16 @@ Assumes right-padded completions; index t of every *_BT tensor is about completi
 value just before it, the reward that arrives after it) and the mask is true through EOS inclusive.
 Knows nothing of models, configs or process groups: a `reduce` function that sums over processes is handed in.
 
-Shapes: B completions, T completion tokens, L prompt plus completion tokens.
+Shapes: B completions, T completion tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a small tensor over all processes and returns the sum; None wherever it is accepted means one process."""
-
-
-def completion_mask(
-    token_ids_BT: Tensor, eos_token_ids: Sequence[int], lengths_B: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(mask_BT, completed_B): real tokens through the first EOS inclusive, and whether an EOS was emitted at all.
-
-    Only the first EOS of a row decides, so an EOS token that also serves as padding is handled: the first one is the
-    model's, the rest is padding. A row without EOS was cut by length and counts as real to its last column. Where rows
-    cut at different lengths share a batch, their padding cannot be told from tokens: pass `lengths_B`, the number of
-    generated tokens of each row.
-    """
-    assert token_ids_BT.ndim == 2, token_ids_BT.shape
-    eos_ids = torch.as_tensor(list(eos_token_ids), dtype=token_ids_BT.dtype, device=token_ids_BT.device)
-    is_eos_BT = torch.isin(token_ids_BT, eos_ids)
-    num_eos_before_BT = is_eos_BT.cumsum(dim=1) - is_eos_BT.long()
-    mask_BT = num_eos_before_BT == 0
-    if lengths_B is not None:
-        columns_T = torch.arange(token_ids_BT.shape[1], device=token_ids_BT.device)
-        mask_BT = mask_BT & (columns_T < lengths_B[:, None])
-    return mask_BT, (is_eos_BT & mask_BT).any(dim=1)
 
 
 def masked_sum(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -52,14 +31,6 @@ def masked_mean(x_BT: Tensor, mask_BT: Tensor, count: Tensor | float | None = No
     if count is None:
         count = mask_BT.sum().clamp(min=1)
     return masked_sum(x_BT, mask_BT) / count
-
-
-def position_ids(attention_mask_BL: Tensor) -> Tensor:
-    """Position of every token among the real ones of its row: 0 at the first, whichever side the padding is on.
-
-    Left padding gets 0 too; it is masked, so its position only has to be a valid index.
-    """
-    return (attention_mask_BL.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def moments(x_BT: Tensor, mask_BT: Tensor, reduce: Reduce | None = None) -> tuple[Tensor, Tensor, Tensor]:

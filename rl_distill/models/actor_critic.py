@@ -6,6 +6,7 @@ the states of real completion tokens only. Nothing of size batch x length x voca
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from .. import distributed
 from ..maths.lm_head import HeadWeights
 from ..maths.logprobs import token_statistics
 from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
+from .dropout import remove_dropout
 from .loading import text_config
 
 
@@ -34,7 +36,10 @@ class ActorCriticOutput(NamedTuple):
 
 
 class ActorCritic(PreTrainedModel):
-    """`policy` (any causal LM of transformers, or a peft wrapper of one) and `critic` (None: policy only)."""
+    """`policy` (any causal LM of transformers, or a peft wrapper of one) and `critic` (None: policy only).
+
+    Both train without dropout: what is there is set to 0, with one warning.
+    """
 
     base_model_prefix = "policy"
     supports_gradient_checkpointing = True
@@ -46,6 +51,9 @@ class ActorCritic(PreTrainedModel):
         self.policy = policy
         self.critic = critic
         self.num_tokens_vocab = num_tokens_vocab
+        dropped = remove_dropout(self)
+        if dropped and distributed.is_main():
+            warnings.warn(f"PPO trains without dropout: {', '.join(dropped)} is ignored", stacklevel=2)
         self._tied_weights_keys = _prefixed(getattr(policy, "all_tied_weights_keys", None))
         if hasattr(policy, "peft_config"):  # a checkpoint holds what is trained: adapters and critic
             self._tied_weights_keys = {}
@@ -76,9 +84,13 @@ class ActorCritic(PreTrainedModel):
         if hasattr(self.policy, "peft_config"):  # checkpointed segments need an input that carries a gradient
             self.policy.enable_input_require_grads()
         self.policy.gradient_checkpointing_enable(*args, **kwargs)
+        if isinstance(self.critic, SeparateCritic):
+            self.critic.trunk.gradient_checkpointing_enable(*args, **kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         self.policy.gradient_checkpointing_disable()
+        if isinstance(self.critic, SeparateCritic):
+            self.critic.trunk.gradient_checkpointing_disable()
 
     def forward(
         self,
@@ -91,10 +103,12 @@ class ActorCritic(PreTrainedModel):
         teacher_weight_VE: HeadWeights | None = None,
         teacher_scalars_NK: Tensor | None = None,
         teacher_top_ids_NK: Tensor | None = None,
+        critic_only: bool = False,
     ) -> ActorCriticOutput:
         """ActorCriticOutput of `targets_N`, where state_index_N points into the flattened (B*L) positions that predict
         them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing.
-        With `teacher_weight_VE` the exact KL(student || teacher) comes along.
+        With `teacher_weight_VE` the exact KL(student || teacher) comes along. `critic_only` keeps the values' gradient
+        out of the policy.
         """
         trunk = self.policy.get_decoder()
         hidden_BLD = trunk(input_ids=input_ids_BL, use_cache=False).last_hidden_state
@@ -113,7 +127,8 @@ class ActorCritic(PreTrainedModel):
         )
         values_N = None
         if self.critic is not None:
-            inputs = CriticInputs(hidden_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
+            states_ND = hidden_ND.detach() if critic_only else hidden_ND
+            inputs = CriticInputs(states_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
             values_N = self.critic(inputs)
         if teacher_top_ids_NK is None:
             return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N)
@@ -144,8 +159,10 @@ def parameter_groups(model: ActorCritic, learning_rate: float, value_learning_ra
         {"params": [p for _, p in policy if p.ndim >= 2], "lr": learning_rate, "weight_decay": weight_decay},
         {"params": [p for _, p in policy if p.ndim < 2], "lr": learning_rate, "weight_decay": 0.0},
     ]
+    groups = [group | {"part": "policy"} for group in groups]
     if model.critic is not None:
-        groups.append({"params": list(model.critic.parameters()), "lr": value_learning_rate, "weight_decay": 0.0})
+        critic = {"params": list(model.critic.parameters()), "lr": value_learning_rate, "weight_decay": 0.0}
+        groups.append(critic | {"part": "critic"})
     return [group for group in groups if group["params"]]
 
 

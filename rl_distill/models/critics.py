@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,21 @@ class Critic(nn.Module):
         raise NotImplementedError
 
 
-def _value_mlp(num_inputs: int, width: int) -> nn.Sequential:
-    first, last = nn.Linear(num_inputs, width), nn.Linear(width, 1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(first, nn.Tanh(), last)
+def _zero_linear(num_inputs: int) -> nn.Linear:
+    layer = nn.Linear(num_inputs, 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _value(head: nn.Linear, hidden_ND: Tensor) -> Tensor:
+    """values_N in float32, in which the head computes also under autocast (an engine may keep its weight in bf16)."""
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        return head(hidden_ND.to(head.weight.dtype)).squeeze(-1).to(at_least_float32(hidden_ND))
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 class SharedTrunkCritic(Critic):
@@ -44,28 +55,23 @@ class SharedTrunkCritic(Critic):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.head = nn.Linear(hidden_size, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = _zero_linear(hidden_size)
 
     def forward(self, inputs: CriticInputs) -> Tensor:
-        return self.head(inputs.student_hidden_ND).squeeze(-1).float()
+        return _value(self.head, inputs.student_hidden_ND)
 
 
 class SeparateCritic(Critic):
-    """A trunk of its own, started as a copy of the policy's, with a linear head."""
+    """A trunk of its own, started as a copy of the policy's, with a linear head. All its weights train, in float32."""
 
     def __init__(self, trunk: nn.Module, hidden_size: int) -> None:
         super().__init__()
-        self.trunk = copy.deepcopy(trunk)
-        self.head = nn.Linear(hidden_size, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.trunk: Any = copy.deepcopy(trunk).float().requires_grad_(True)
+        self.head = _zero_linear(hidden_size)
 
     def forward(self, inputs: CriticInputs) -> Tensor:
         hidden_BLD = self.trunk(input_ids=inputs.input_ids_BL, use_cache=False).last_hidden_state
-        hidden_ND = hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[inputs.state_index_N]
-        return self.head(hidden_ND).squeeze(-1).float()
+        return _value(self.head, hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[inputs.state_index_N])
 
 
 class TeacherInformedCritic(Critic):
@@ -79,18 +85,21 @@ class TeacherInformedCritic(Critic):
         super().__init__()
         self.student_norm = nn.LayerNorm(hidden_size)
         self.teacher_norm = nn.LayerNorm(teacher_hidden_size)
-        self.mlp = _value_mlp(hidden_size + teacher_hidden_size + NUM_TEACHER_SCALARS, width)
+        first = nn.Linear(hidden_size + teacher_hidden_size + NUM_TEACHER_SCALARS, width)
+        self.mlp = nn.Sequential(first, nn.Tanh(), _zero_linear(width))
 
     def forward(self, inputs: CriticInputs) -> Tensor:
         assert inputs.teacher_hidden_NE is not None
         assert inputs.teacher_scalars_NK is not None
         dtype = self.student_norm.weight.dtype  # float32, or bf16 where an engine keeps or gathers weights in it
-        features = [
-            self.student_norm(inputs.student_hidden_ND.detach().to(dtype)),
-            self.teacher_norm(inputs.teacher_hidden_NE.to(dtype)),
-            inputs.teacher_scalars_NK.to(dtype),
-        ]
-        return self.mlp(torch.cat(features, dim=-1)).squeeze(-1).float()
+        student_ND = inputs.student_hidden_ND.detach()
+        with torch.autocast(student_ND.device.type, enabled=False):
+            features = [
+                self.student_norm(student_ND.to(dtype)),
+                self.teacher_norm(inputs.teacher_hidden_NE.to(dtype)),
+                inputs.teacher_scalars_NK.to(dtype),
+            ]
+            return self.mlp(torch.cat(features, dim=-1)).squeeze(-1).to(at_least_float32(student_ND))
 
 
 def teacher_scalars(logprobs_BT: Tensor, entropy_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -1,7 +1,12 @@
-"""One tokenizer for student and teacher: log-probabilities of the same ids are compared, so the maps must agree."""
+"""One tokenizer for student and teacher, and the one way in which a prompt becomes token ids.
+
+Log-probabilities of the same ids are compared, so student's and teacher's maps must agree. It will not apply a chat
+template: a prompt is the text that the model is to see.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..config import ConfigError
@@ -31,3 +36,23 @@ def check_same_tokenizer(student: Any, teacher: Any) -> None:
             f"student and teacher have different tokenizers: the teacher's has {extra[0]!r} (id {theirs[extra[0]]}), "
             "which the student's lacks"
         )
+
+
+def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each prompt, beginning once with what the tokenizer puts before a text (BOS, for Llama or Gemma).
+
+    Chat templates write BOS into their text, which is then not put there again. Nothing is added at the end.
+    """
+    if not prompts:
+        return []
+    before = ids_before_text(tokenizer)
+    rows = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    return [row if row[: len(before)] == before else before + row for row in rows]
+
+
+def ids_before_text(tokenizer: Any) -> list[int]:
+    """The special tokens that the tokenizer puts before a text; empty for GPT-2 or Qwen."""
+    bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    starts = range(len(whole) - len(bare) + 1)
+    start = next((start for start in starts if whole[start : start + len(bare)] == bare), 0)
+    return list(whole[:start])

@@ -10,12 +10,19 @@ from torch import Tensor
 from ..config import RunConfig
 from ..maths.kl import kl_k1, kl_k2, kl_k3, top_k_kl
 from ..models.actor_critic import ActorCriticOutput
-from .coefficients import AdaptiveKLController, AnnealedCoefficient, Coefficient, EvidenceCoefficient, FixedCoefficient
+from .coefficients import (
+    AdaptiveKLController,
+    AnnealedCoefficient,
+    Coefficient,
+    EvidenceCoefficient,
+    FixedCoefficient,
+    SuccessCount,
+)
 
 ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
 
-def make_coefficient(config: RunConfig, teacher_success: dict[str, float]) -> Coefficient:
+def make_coefficient(config: RunConfig, teacher_success: dict[str, SuccessCount]) -> Coefficient:
     """The anchor's strength by its name in the config; `teacher_success` per task is what `evidence` compares with."""
     anchor = config.anchor
     if anchor.placement == "none":
@@ -33,6 +40,11 @@ def make_coefficient(config: RunConfig, teacher_success: dict[str, float]) -> Co
             decay=anchor.evidence_decay,
         )
     return FixedCoefficient(anchor.coef)
+
+
+def follows_evidence(config: RunConfig) -> bool:
+    """Whether the anchor needs the teacher's success rates."""
+    return config.anchor.placement != "none" and config.anchor.schedule == "evidence"
 
 
 def anchor_kl(estimator: str, output: ActorCriticOutput, inputs: dict[str, Any]) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from .. import distributed
 from ..teachers.curriculum import TeacherCurriculum
-from .coefficients import Coefficient, EvidenceCoefficient
+from .coefficients import Coefficient, EvidenceCoefficient, SuccessCount
 from .completions_log import gather_rows, write_rows
 from .rollout_building import Rollout
 
@@ -61,32 +61,29 @@ def evaluations_since_best(values: Sequence[float]) -> int:
 class TeacherCurriculumCallback(TrainerCallback):
     """Where teachers follow one another: moves on when the student has caught up on the validation problems.
 
-    `measure` gives the present teacher's validation accuracy by task and "overall". The anchor's evidence, where it
-    follows one, is that of the new teacher from then on.
+    `grades` gives those of the student's last answers to them, `measure` those of the present teacher's. `evidence`
+    gives the success counts of the present teacher, which an anchor that follows the evidence has from then on.
     """
 
     def __init__(
-        self, teacher: TeacherCurriculum, coefficient: Coefficient, measure: Callable[[], dict[str, float]]
+        self,
+        teacher: TeacherCurriculum,
+        coefficient: Coefficient,
+        grades: Callable[[], list[float | None]],
+        measure: Callable[[], list[float | None]],
+        evidence: Callable[[], dict[str, SuccessCount]],
     ) -> None:
-        self.teacher, self.coefficient, self.measure = teacher, coefficient, measure
+        self.teacher, self.coefficient = teacher, coefficient
+        self.grades, self.measure, self.evidence = grades, measure, evidence
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps or not self.teacher.observe(metrics[BEST_BY], self.measure):
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps or not self.teacher.observe(self.grades(), self.measure):
             return
-        self.follow()
-        if state.is_world_process_zero:
-            rate = self.teacher.accuracies[self.teacher.index]["overall"]
-            print(f"\nteacher {self.teacher.index + 1} takes over: validation accuracy {rate:.3f}", flush=True)
-
-    def load(self, saved: Mapping[str, Any]) -> None:
-        """The teacher of a checkpoint, and the anchor as it was under it."""
-        self.teacher.load_state_dict(saved)
-        if self.teacher.index:
-            self.follow()
-
-    def follow(self) -> None:
         if isinstance(self.coefficient, EvidenceCoefficient):
-            self.coefficient.teacher_success |= self.teacher.evidence
+            self.coefficient.teacher_success = self.evidence()
+        if state.is_world_process_zero:
+            rate = self.teacher.accuracy
+            print(f"\nteacher {self.teacher.index + 1} takes over: validation accuracy {rate:.3f}", flush=True)
 
 
 class CriticWatch(TrainerCallback):

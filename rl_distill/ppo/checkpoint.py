@@ -25,10 +25,13 @@ SET_ASIDE = "previous"
 
 
 class CompleteCheckpoints(TrainerCallback):
-    """After each save: the run's own state, everything flushed to disk, then the marker."""
+    """After each save: the run's own state, everything flushed to disk, then the marker; then old checkpoints go.
 
-    def __init__(self, state_dict: Callable[[], dict[str, Any]]) -> None:
-        self.state_dict = state_dict
+    The newest `keep_last` stay, and the best by validation where `keep_best` asks for it.
+    """
+
+    def __init__(self, state_dict: Callable[[], dict[str, Any]], keep_last: int, *, keep_best: bool) -> None:
+        self.state_dict, self.keep_last, self.keep_best = state_dict, keep_last, keep_best
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         distributed.barrier()  # every process has written its random state
@@ -36,7 +39,16 @@ class CompleteCheckpoints(TrainerCallback):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (folder / STATE).write_text(json.dumps(self.state_dict()))
             complete(folder)
+            best = state.best_model_checkpoint if self.keep_best else None
+            remove_old(folder.parent, self.keep_last, None if best is None else Path(best))
         distributed.barrier()
+
+
+def remove_old(output_dir: Path, keep_last: int, best: Path | None) -> None:
+    """Removes all checkpoints but the newest `keep_last` and `best`."""
+    for folder in folders(output_dir)[:-keep_last]:
+        if best is None or folder.name != best.name:
+            shutil.rmtree(folder)
 
 
 def complete(folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..config import ConfigError
@@ -96,20 +97,86 @@ class AdaptiveKLController(FixedCoefficient):
         self.value = float(state["value"])
 
 
-class EvidenceCoefficient:
-    """Per task, strong while the teacher solves more than the student does, weak once the student has caught up.
+@dataclass(frozen=True)
+class SuccessCount:
+    """Verified successes among a number of trials; either may be a fraction, where old trials count less.
 
-        coefficient = clamp((teacher_success - student_success) / scale, floor, ceiling)
-
-    `teacher_success` is the verified success rate of the teacher per task, measured the way rollouts are (sampled at
-    the same temperature): against a greedy rate the anchor never lets go. student_success is a running mean over
-    rollouts (`decay` of the old, 1 - decay of the new batch mean); before a task's first one its coefficient is
-    `ceiling`. Whatever names the evidence may serve as a task, a single problem included.
+    `lower` and `upper` are the ends of Wilson's score interval of one standard error (Wilson 1927): 0 and 1 where there
+    are no trials, and the observed rate where there are endlessly many.
     """
+
+    right: float = 0.0
+    trials: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """The observed rate; NaN without trials."""
+        return self.right / self.trials if self.trials else math.nan
+
+    @property
+    def lower(self) -> float:
+        return _clamp(self._centre - self._half_width, 0.0, 1.0)
+
+    @property
+    def upper(self) -> float:
+        return _clamp(self._centre + self._half_width, 0.0, 1.0)
+
+    @property
+    def _centre(self) -> float:
+        return (self.right + 0.5) / (self.trials + 1)
+
+    @property
+    def _half_width(self) -> float:
+        wrong = self.trials - self.right
+        variance = self.right * wrong / self.trials if self.trials else 0.0
+        return math.sqrt(variance + 0.25) / (self.trials + 1)
+
+    def discounted(self, decay: float) -> SuccessCount:
+        """The same trials, each counting `decay` times as much."""
+        return SuccessCount(decay * self.right, decay * self.trials)
+
+    def __add__(self, other: SuccessCount) -> SuccessCount:
+        return SuccessCount(self.right + other.right, self.trials + other.trials)
+
+
+def count_successes(tasks: Sequence[str], successes: Sequence[float | None]) -> dict[str, SuccessCount]:
+    """By task, over the completions that were scored; tasks without one are absent."""
+    counts: dict[str, SuccessCount] = {}
+    for task, success in zip(tasks, successes, strict=True):
+        if success is not None and not math.isnan(success):
+            counts[task] = counts.get(task, SuccessCount()) + SuccessCount(float(success), 1.0)
+    return dict(sorted(counts.items()))
+
+
+def upper_lead(ahead: SuccessCount, behind: SuccessCount) -> float:
+    """How far one success rate may be ahead of another: the difference, plus one standard error of it.
+
+    Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10: the errors of
+    the two score intervals add up as squares. Without trials the one behind is taken to have no success.
+    """
+    first, second = (count.rate if count.trials else 0.5 for count in (ahead, behind))
+    return first - second + math.hypot(ahead.upper - first, second - behind.lower)
+
+
+class EvidenceCoefficient:
+    """Per task, strong while the teacher may solve more than the student does, weak once the student has caught up.
+
+        coefficient = clamp(upper_lead(teacher, student) / scale, floor, ceiling)
+
+    The lead is taken one standard error up: the anchor lets go when the student's successes show that it has caught up,
+    and not when few of them happen to look like it. Both rates are of sampled completions at the same temperature,
+    checked by the same functions. The student's trials of earlier steps count `decay` times as much with every step:
+    the policy that made them is gone (discounted counts, as in Raj & Kalyani 2017, arXiv 1707.09727).
+
+    A task without a teacher's count keeps `ceiling`, as under a fixed coefficient. Whatever names the evidence may
+    serve as a task, a single problem included.
+    """
+
+    COUNTS = ("teacher_success", "student_success")
 
     def __init__(
         self,
-        teacher_success: Mapping[str, float],
+        teacher_success: Mapping[str, SuccessCount],
         *,
         floor: float = 0.05,
         ceiling: float = 1.0,
@@ -122,42 +189,38 @@ class EvidenceCoefficient:
             )
         self.teacher_success = dict(teacher_success)
         self.floor, self.ceiling, self.scale, self.decay = floor, ceiling, scale, decay
-        self.student_success: dict[str, float] = {}
+        self.student_success: dict[str, SuccessCount] = {}
 
     def coefficient(self, task: str) -> float:
         if task not in self.teacher_success:
-            known = ", ".join(sorted(self.teacher_success)) or "none"
-            raise ConfigError(
-                f"no teacher success rate for task {task!r} (have: {known}); measure the teacher on it first"
-            )
-        if task not in self.student_success:
             return self.ceiling
-        gap = self.teacher_success[task] - self.student_success[task]
-        return _clamp(gap / self.scale, self.floor, self.ceiling)
+        lead = upper_lead(self.teacher_success[task], self.student_success.get(task, SuccessCount()))
+        return _clamp(lead / self.scale, self.floor, self.ceiling)
 
     def coefficients(self, tasks: Sequence[str], progress: float) -> list[float]:
         by_task = {task: self.coefficient(task) for task in set(tasks)}
         return [by_task[task] for task in tasks]
 
     def observe(self, *, tasks: Sequence[str], successes: Sequence[float | None], kl: float) -> None:
-        scored: dict[str, list[float]] = {}
-        for task, success in zip(tasks, successes, strict=True):
-            if success is not None and not math.isnan(success):
-                scored.setdefault(task, []).append(float(success))
-        for task, values in scored.items():
-            mean = math.fsum(values) / len(values)
-            running = self.student_success.get(task, mean)
-            self.student_success[task] = self.decay * running + (1 - self.decay) * mean
+        seen = count_successes(tasks, successes)
+        old = {task: count.discounted(self.decay) for task, count in self.student_success.items()}
+        none = SuccessCount()
+        self.student_success = {task: old.get(task, none) + seen.get(task, none) for task in sorted({*old, *seen})}
 
     def metrics(self) -> dict[str, float]:
+        """The rates are NaN where nothing was counted."""
         metrics = {f"anchor/coefficient/{task}": self.coefficient(task) for task in sorted(self.teacher_success)}
-        return metrics | {f"anchor/student_success/{task}": rate for task, rate in sorted(self.student_success.items())}
+        for name in self.COUNTS:
+            metrics |= {f"anchor/{name}/{task}": count.rate for task, count in getattr(self, name).items()}
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        return {"student_success": dict(self.student_success)}
+        """The teacher's counts too: they change where the next teacher takes over."""
+        return {name: {task: [n.right, n.trials] for task, n in getattr(self, name).items()} for name in self.COUNTS}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.student_success = {task: float(rate) for task, rate in state["student_success"].items()}
+        for name in self.COUNTS:
+            setattr(self, name, {task: SuccessCount(*count) for task, count in state[name].items()})
 
 
 def _clamp(x: float, low: float, high: float) -> float:

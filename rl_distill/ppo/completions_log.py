@@ -13,7 +13,7 @@ def gather_rows(rollout: Rollout, step: int) -> list[dict[str, Any]]:
     """One dict per completion of all processes: step, task, prompt, completion, finish, every reward part (None where
     unscored), total, and the mean advantage of its tokens.
     """
-    sums_B = (rollout.advantages_BT * rollout.mask_BT).sum(1) / rollout.mask_BT.sum(1).clamp(min=1)
+    advantages = [part.mean() for part in rollout.advantages_N.split(rollout.lengths)]
     rows = []
     for row, (problem, completion) in enumerate(zip(rollout.problems, rollout.completions, strict=True)):
         rows.append(
@@ -25,7 +25,7 @@ def gather_rows(rollout: Rollout, step: int) -> list[dict[str, Any]]:
                 "finish": completion.finish.value,
                 **{name: scores[row] for name, scores in rollout.scores.parts.items()},
                 "total": rollout.scores.total[row],
-                "advantage": float(sums_B[row]),
+                "advantage": float(advantages[row]),
             }
         )
     return distributed.gather_list(rows)

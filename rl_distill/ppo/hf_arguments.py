@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from .. import distributed
 from ..config import ConfigError, RunConfig
+from ..models.loading import student_dtype
 from .rank_padding import check_rows, rows_per_minibatch
 
 
@@ -19,8 +20,11 @@ def updates_per_step(config: RunConfig) -> int:
 
 
 def check_launch(config: RunConfig) -> None:
-    """Raises ValueError where rows cannot be shared out over the processes, or FSDP lacks what the run asks for."""
+    """Raises ValueError where this launch cannot train what the config asks for: rows that cannot be shared out,
+    bf16 weights without float32 copies, what FSDP lacks.
+    """
     check_rows(config)
+    student_dtype(config)
     wanted = {
         "student.lora": config.student.lora is not None,
         "generation.engine: vllm": config.generation.engine != "transformers",
@@ -60,7 +64,7 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         greater_is_better=True,
         save_strategy="steps",
         save_steps=config.checkpoint.every_steps * updates,
-        save_total_limit=max(2, config.checkpoint.keep_last) + int(config.evaluation.load_best),
+        save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
         report_to=list(config.report_to),
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -72,4 +76,4 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         accelerator_config={"use_configured_state": distributed.world_size() > 1 and not sharded},
     )
     distributed.shard_on_cpu(arguments.distributed_state)
-    return arguments
+    return distributed.on_one_device(arguments)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import distributed
 from ..config import RunConfig
-from ..maths.batching import length_sorted, token_batch
+from ..maths.batching import length_sorted, places_of_rows, token_batch
 from .rollout_building import Rollout
 
 
@@ -39,42 +40,46 @@ def minibatches(rollout: Rollout, config: RunConfig, epoch: int) -> Iterator[lis
 
 
 def micro_batches(rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_token_id: int) -> list[dict[str, Any]]:
-    """The minibatch in pieces of micro_batch_size rows of similar length, as tensors over their real tokens.
+    """The minibatch, which may have no row here, in pieces of micro_batch_size rows of similar length, over their real
+    tokens. To be called by all processes at once.
 
-    `count` is the number of real tokens of the whole minibatch over all processes: what every sum is divided by.
+    Sums are divided by numbers of tokens of the whole minibatch over all processes: `count` of all, `trained_count` of
+    those that policy and critic learn from.
     """
+    counts = distributed.sum_over_processes(token_counts(rollout, rows)).float().clamp(min=1)
     lengths = [len(rollout.prompt_ids[row]) + len(rollout.completions[row].token_ids) for row in rows]
-    count = distributed.sum_over_processes(rollout.mask_BT[torch.tensor(rows)].sum().double()).float()
     pieces = []
     for picks in length_sorted(lengths, config.ppo.micro_batch_size):
-        chosen = [rows[pick] for pick in picks]
-        batch = token_batch(
-            [rollout.prompt_ids[row] for row in chosen],
-            [rollout.completions[row].token_ids for row in chosen],
-            pad_token_id,
-        )
-        index = torch.tensor(chosen, device=rollout.mask_BT.device)
-        mask_BT = rollout.mask_BT[index]
-        spread = mask_BT.new_ones(mask_BT.shape[1], dtype=torch.float32)[None, :]
-        pieces.append(
-            {
-                "input_ids_BL": batch.input_ids_BL,
-                "state_index_N": batch.state_index_N,
-                "targets_N": batch.targets_N,
-                "old_logprobs_N": rollout.logprobs_BT[index][mask_BT],
-                "old_values_N": rollout.values_BT[index][mask_BT],
-                "advantages_N": rollout.advantages_BT[index][mask_BT],
-                "returns_N": rollout.returns_BT[index][mask_BT],
-                "teacher_logprobs_N": rollout.teacher_logprobs_BT[index][mask_BT],
-                "anchor_N": (rollout.anchor_B[index][:, None] * spread)[mask_BT],
-                "scored_N": (rollout.scored_B.to(index.device)[index][:, None] * spread)[mask_BT].bool(),
-                "teacher_hidden_NE": rollout.teacher_hidden_BTE[index][mask_BT],
-                "teacher_scalars_NK": rollout.teacher_scalars_BTK[index][mask_BT],
-                "count": count,
-                "temperature": rollout.temperature,
-            }
-        )
-        if rollout.teacher_top_ids_BTK is not None and rollout.teacher_top_logprobs_BTK is not None:
-            pieces[-1]["teacher_top_ids_NK"] = rollout.teacher_top_ids_BTK[index][mask_BT]
-            pieces[-1]["teacher_top_logprobs_NK"] = rollout.teacher_top_logprobs_BTK[index][mask_BT]
+        piece = _piece(rollout, [rows[pick] for pick in picks], pad_token_id)
+        pieces.append(piece | {"count": counts[0], "trained_count": counts[1]})
     return pieces
+
+
+def token_counts(rollout: Rollout, rows: Sequence[int]) -> Tensor:
+    """[tokens of these rows, those of them that policy and critic learn from]."""
+    lengths_B = torch.tensor(rollout.lengths, dtype=torch.float64)[list(rows)]
+    return torch.stack([lengths_B.sum(), (lengths_B * rollout.trained_B.cpu()[list(rows)]).sum()])
+
+
+def _piece(rollout: Rollout, rows: Sequence[int], pad_token_id: int) -> dict[str, Any]:
+    """One micro-batch of these rows, without its counts."""
+    states, teacher = rollout.states, rollout.states.teacher
+    batch = token_batch(
+        [rollout.prompt_ids[row] for row in rows], [rollout.completions[row].token_ids for row in rows], pad_token_id
+    )
+    tokens = {
+        "old_logprobs_N": states.logprobs_N,
+        "old_values_N": states.values_N,
+        "advantages_N": rollout.advantages_N,
+        "returns_N": rollout.returns_N,
+        "anchor_N": rollout.anchor_N,
+        "trained_N": rollout.trained_N,
+        "teacher_logprobs_N": teacher.logprobs_N,
+        "teacher_hidden_NE": teacher.hidden_NE,
+        "teacher_scalars_NK": states.teacher_scalars_NK,
+        "teacher_top_ids_NK": teacher.top_ids_NK,
+        "teacher_top_logprobs_NK": teacher.top_logprobs_NK,
+    }
+    places_N = places_of_rows(rollout.lengths, rows).to(states.logprobs_N.device)
+    chosen = {name: tensor[places_N] for name, tensor in tokens.items() if tensor is not None}
+    return vars(batch) | {"temperature": rollout.temperature} | chosen

@@ -42,15 +42,12 @@ class PaddedMicroBatches:
         self.filler: dict[str, Any] = {}
         if not is_even(config):
             row = micro_batches(rollout, [0], config, pad_token_id)[0]
-            self.filler = row | {"count": torch.full_like(row["count"], math.inf)}  # every sum over it is divided away
+            endless = torch.full_like(row["count"], math.inf)  # every sum over it is divided away
+            self.filler = row | {"count": endless, "trained_count": endless}
 
     def micro_batches(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Those of this process's `rows` of one minibatch, which may be none."""
-        if rows:
-            pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id)
-        else:
-            distributed.sum_over_processes(torch.zeros((), dtype=torch.float64))  # the others count their tokens
-            pieces = []
+        pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id)
         assert len(pieces) == self.number or self.filler, (len(pieces), self.number)
         return pieces + [self.filler] * (self.number - len(pieces))
 
@@ -60,6 +57,12 @@ def check_rows(config: RunConfig) -> None:
     ppo, processes = config.ppo, distributed.world_size()
     if ppo.batch_size < processes:
         raise ConfigError(f"ppo.batch_size ({ppo.batch_size}) is below the number of processes ({processes})")
+    engine, vllm = config.generation.engine, config.generation.vllm
+    if (engine == "vllm_server" or vllm.tensor_parallel_size > 1) and ppo.batch_size % processes:
+        raise ConfigError(  # TRL hands each process the slice at its number x its own count of prompts
+            f"generation.engine: {engine} needs as many rows in every process: make ppo.batch_size "
+            f"({ppo.batch_size}) a multiple of the number of processes ({processes})"
+        )
     starts = [distributed.share(ppo.batch_size, rank).start for rank in range(processes)]
     if ppo.advantage == "group_mean" and any(start % ppo.group_size for start in starts):
         raise ConfigError(

@@ -9,30 +9,30 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend
+from reward_models.blend import PendingScores
 
 from .. import distributed
 from ..config import RunConfig
 from ..errors import UserError
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
-from ..maths.batching import completion_lengths_mask, length_sorted, to_padded, token_batch
+from ..maths.batching import completion_lengths_mask, length_sorted, places_of_rows, to_padded, token_batch
 from ..maths.kl import kl_k1
-from ..maths.masking import masked_mean
 from ..models.actor_critic import ActorCritic
 from ..models.critics import teacher_scalars
-from ..teachers import Scoring, Teacher
+from ..models.tokenizers import prompt_ids
+from ..teachers import Scoring, Teacher, TeacherScores
 from ..timing import Phases
 from ..types import Completion, Finish, Problem
 from .anchor import ESTIMATORS
 from .coefficients import Coefficient
-from .rollout_building import Rollout, Sampled, build_rollout
+from .rollout_building import Rollout, Sampled, TokenStates, build_rollout
 
 
 class TrainingStopped(UserError, RuntimeError):
@@ -40,7 +40,7 @@ class TrainingStopped(UserError, RuntimeError):
 
 
 class RolloutCollector:
-    """Collects rollouts with the policy as it is now. Holds no state but the reward blend's and the anchor's."""
+    """Collects rollouts with the policy as it is now. Its state: the reward blend's, the anchor's and a count."""
 
     def __init__(
         self,
@@ -54,13 +54,15 @@ class RolloutCollector:
     ) -> None:
         self.config, self.problems, self.tokenizer = config, list(problems), tokenizer
         self.teacher, self.blend, self.coefficient, self.phases = teacher, blend, coefficient, phases
-        self.prompt_ids = [tokenizer(problem.prompt, add_special_tokens=False)["input_ids"] for problem in problems]
+        self.prompt_ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
         settings = config.generation
-        self.sampling = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
         self.engine: GenerationEngine = TransformersEngine(tokenizer, settings.batch_size, stop)
-        if config.anchor.estimator == "top_k":
-            teacher.top_k = config.anchor.top_k
+        self.top_k = config.anchor.top_k if config.anchor.estimator == "top_k" else 0
+        self._orders: dict[int, list[int]] = {}
+        self.teacher_tokens_scored = 0
+        """By all processes since the run began, also before it was resumed."""
+        self._scored_before = 0
 
     def collect(
         self,
@@ -73,148 +75,153 @@ class RolloutCollector:
         Raises TrainingStopped on NaN or a KL explosion.
         """
         self.blend.set_progress(step / self.config.ppo.num_steps)
-        self._set_temperature(step)
-        rows = self._rows(step)
+        rows, temperature = self._rows(step), self._temperature(step)
         problems = [self.problems[row] for row in rows]
         prompt_ids = [self.prompt_ids[row] for row in rows]
         model.eval()
         with self.phases("generate"), gathered_weights():
-            scoring = self.teacher.scoring([problem.task for problem in problems])
-            generated = self._generate(model, prompt_ids, step, scoring)
+            tasks = [problem.task for problem in problems]
+            scoring = self.teacher.scoring(tasks, temperature=temperature, top_k=self.top_k)
+            generated = self._generate(model, prompt_ids, step, temperature, scoring)
         completions = [self._completion(*pair) for pair in zip(prompt_ids, generated, strict=True)]
-        pending = self.blend.start(
-            prompts=[problem.prompt for problem in problems],
-            completions=[completion.text for completion in completions],
-            completion_ids=[completion.token_ids for completion in completions],
-            columns=columns_of(problems, completions),
-        )
+        sampled = Sampled(step, problems, prompt_ids, completions, temperature)
+        pending = self._start_scores(sampled)
         with self.phases("teacher"):
-            states = self._teacher_states(scoring, completions)
-            self._add_sampler_logprobs(states, generated)
+            teacher = scoring.finish()
         with self.phases("prepare"):
-            states |= self._policy_states(model, prompt_ids, completions, states)
+            states = self._token_states(model, sampled, teacher, generated)
         with self.phases("reward"):
-            lengths = [len(completion.token_ids) for completion in completions]
-            scored = [row[:n] for row, n in zip(states["teacher_logprobs_BT"].tolist(), lengths, strict=True)]
-            scores = pending.finish({"teacher_logprobs": scored})
+            logprobs = [row.tolist() for row in teacher.logprobs_N.split(sampled.lengths)]
+            scores = pending.finish({"teacher_logprobs": logprobs})
         with self.phases("prepare"):
-            sampled = Sampled(step, problems, prompt_ids, completions, self.sampling.temperature)
             rollout = build_rollout(self.config, self.coefficient, sampled, states, scores)
             rollout.extra_metrics |= scoring.metrics
         self._observe(rollout)
         return rollout
 
-    def _set_temperature(self, step: int) -> None:
-        """Sampling, old and new log-probs and the teacher all use the temperature of the step."""
+    def _temperature(self, step: int) -> float:
+        """Of sampling, old and new log-probs and the teacher alike."""
         settings = self.config.generation
-        if settings.temperature_end is not None:
-            share = step / max(1, self.config.ppo.num_steps - 1)
-            temperature = settings.temperature + share * (settings.temperature_end - settings.temperature)
-            self.sampling = replace(self.sampling, temperature=temperature)
-            self.teacher.temperature = temperature
+        if settings.temperature_end is None:
+            return settings.temperature
+        share = step / max(1, self.config.ppo.num_steps - 1)
+        return settings.temperature + share * (settings.temperature_end - settings.temperature)
 
     def _rows(self, step: int) -> list[int]:
         """Indices into the training problems: walks through one shuffled pass after another, this process's share."""
         ppo = self.config.ppo
         prompts_per_step = ppo.batch_size // ppo.group_size
         wanted = [step * prompts_per_step + row // ppo.group_size for row in distributed.my_rows(ppo.batch_size)]
-        orders: dict[int, list[int]] = {}
-        rows = []
-        for position in wanted:
-            epoch, offset = divmod(position, len(self.problems))
-            if epoch not in orders:
-                orders[epoch] = list(range(len(self.problems)))
-                random.Random(f"{self.config.seed}:prompts:{epoch}").shuffle(orders[epoch])
-            rows.append(orders[epoch][offset])
-        return rows
+        return [self._order(epoch)[i] for epoch, i in (divmod(place, len(self.problems)) for place in wanted)]
+
+    def _order(self, epoch: int) -> list[int]:
+        """The shuffled problems of one pass; kept for this pass and the one before, as shuffling many takes long."""
+        if epoch not in self._orders:
+            order = list(range(len(self.problems)))
+            random.Random(f"{self.config.seed}:prompts:{epoch}").shuffle(order)
+            self._orders = {old: rows for old, rows in self._orders.items() if old == epoch - 1} | {epoch: order}
+        return self._orders[epoch]
 
     def _generate(
-        self, model: ActorCritic, prompt_ids: list[list[int]], step: int, scoring: Scoring
+        self, model: ActorCritic, prompt_ids: list[list[int]], step: int, temperature: float, scoring: Scoring
     ) -> list[Generated]:
         """Completions of the prompts; each batch goes to the teacher as soon as it is sampled."""
 
         def score(rows: Sequence[int], batch: Sequence[Generated]) -> None:
-            scoring.add(rows, [prompt_ids[row] for row in rows], self._with_final_state(batch))
+            scoring.add(rows, [prompt_ids[row] for row in rows], [generated.token_ids for generated in batch])
 
+        settings = self.config.generation
+        sampling = Sampling(settings.max_completion_length, temperature, settings.top_p)
         rng = random.Random(f"{self.config.seed}:sampling:{step}")
         seeds = [rng.getrandbits(62) for _ in range(self.config.ppo.batch_size)]
         mine = distributed.my_rows(self.config.ppo.batch_size)
-        return self.engine.generate(model.policy, prompt_ids, self.sampling, [seeds[row] for row in mine], score)
+        return self.engine.generate(model.policy, prompt_ids, sampling, [seeds[row] for row in mine], score)
 
     def _completion(self, prompt_ids: list[int], generated: Generated) -> Completion:
         text = added_text(self.tokenizer, prompt_ids, generated.token_ids)
         return Completion(text, generated.token_ids, generated.finish)
 
-    def _with_final_state(self, completions: Sequence[Completion | Generated]) -> list[list[int]]:
-        """Token ids, with one more id after a completion cut by length: its state gives the bootstrap value."""
-        extra = [self.tokenizer.eos_token_id]
-        return [c.token_ids + (extra if c.finish is Finish.LENGTH else []) for c in completions]
-
-    def _teacher_states(self, scoring: Scoring, completions: list[Completion]) -> dict[str, Tensor]:
-        mask_BT = completion_lengths_mask([len(row) for row in self._with_final_state(completions)])
-        scores = scoring.finish()
-        mask_BT = mask_BT.to(scores.logprobs_N.device)
-        logprobs_BT, entropy_BT = to_padded(scores.logprobs_N, mask_BT), to_padded(scores.entropy_N, mask_BT)
-        top = {}
-        if scores.top_ids_NK is not None and scores.top_logprobs_NK is not None:
-            top["teacher_top_ids_BTK"] = to_padded(scores.top_ids_NK, mask_BT)
-            top["teacher_top_logprobs_BTK"] = to_padded(scores.top_logprobs_NK, mask_BT)
-        return top | {
-            "teacher_hidden_BTE": to_padded(scores.hidden_NE, mask_BT),
-            "teacher_logprobs_BT": logprobs_BT,
-            "teacher_scalars_BTK": teacher_scalars(logprobs_BT, entropy_BT, mask_BT),
-        }
-
-    def _add_sampler_logprobs(self, states: dict[str, Tensor], generated: list[Generated]) -> None:
-        """Where the sampler is another engine than the trainer: what it said of its own tokens, in the same places."""
-        if generated and generated[0].logprobs is not None:
-            states["sampler_logprobs_BT"] = torch.zeros_like(states["teacher_logprobs_BT"])
-            for row, item in enumerate(generated):
-                values = states["sampler_logprobs_BT"].new_tensor(item.logprobs)
-                states["sampler_logprobs_BT"][row, : len(values)] = values
+    def _start_scores(self, sampled: Sampled) -> PendingScores:
+        """The reward functions, which begin in the background."""
+        return self.blend.start(
+            prompts=[problem.prompt for problem in sampled.problems],
+            completions=[completion.text for completion in sampled.completions],
+            completion_ids=[completion.token_ids for completion in sampled.completions],
+            columns=columns_of(sampled.problems, sampled.completions),
+        )
 
     @torch.no_grad()
-    def _policy_states(
-        self, model: ActorCritic, prompt_ids: list[list[int]], completions: list[Completion], states: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _token_states(
+        self, model: ActorCritic, sampled: Sampled, teacher: TeacherScores, generated: Sequence[Generated]
+    ) -> TokenStates:
         """Old log-probs, entropy, KL and old values, by the forward that training uses. The KL is exact unless the
         anchor too takes an estimate from the sampled tokens: that spares a product of tokens x vocabulary.
         """
-        exact = self.config.anchor.estimator not in ESTIMATORS
-        ids = self._with_final_state(completions)
-        sizes = [len(row) for row in ids]
-        mask_BT = completion_lengths_mask(sizes).to(states["teacher_logprobs_BT"].device)
-        names = ("logprobs_BT", "entropy_BT", "kl_BT", "values_BT")
-        padded = {name: torch.zeros_like(states["teacher_logprobs_BT"]) for name in names}
-        lengths = [len(p) + n for p, n in zip(prompt_ids, sizes, strict=True)]
-        for rows in distributed.in_step(list(length_sorted(lengths, self.config.generation.batch_size))):
-            batch = token_batch([prompt_ids[r] for r in rows], [ids[r] for r in rows], self.tokenizer.pad_token_id)
-            index = torch.tensor(rows, device=mask_BT.device)
-            row_mask = mask_BT[index]
-            output = model(
-                batch.input_ids_BL.to(mask_BT.device),
-                batch.state_index_N.to(mask_BT.device),
-                batch.targets_N.to(mask_BT.device),
-                temperature=self.sampling.temperature,
-                teacher_hidden_NE=states["teacher_hidden_BTE"][index][row_mask],
-                teacher_weight_VE=self.teacher.lm_head_weight_VE if exact else None,
-                teacher_scalars_NK=states["teacher_scalars_BTK"][index][row_mask],
-            )
-            values_N = torch.zeros_like(output.logprobs_N) if output.values_N is None else output.values_N
-            kl_N = output.kl_N
-            if kl_N is None:  # unbiased
-                kl_N = kl_k1(output.logprobs_N, states["teacher_logprobs_BT"][index][row_mask])
-            for name, column in zip(names, (output.logprobs_N, output.entropy_N, kl_N, values_N), strict=True):
-                padded[name][index] = to_padded(column, row_mask)
-        return padded
+        lengths, device = sampled.lengths, teacher.logprobs_N.device
+        mask_BT = completion_lengths_mask(lengths).to(device)
+        logprobs_BT, entropy_BT = (to_padded(x_N, mask_BT) for x_N in (teacher.logprobs_N, teacher.entropy_N))
+        scalars_NK = teacher_scalars(logprobs_BT, entropy_BT, mask_BT)[mask_BT]
+        ends = [len(prompt) + length for prompt, length in zip(sampled.prompt_ids, lengths, strict=True)]
+        places, parts = [], []
+        for rows in distributed.in_step(list(length_sorted(ends, self.config.generation.batch_size))):
+            places_n = places_of_rows(lengths, rows).to(device)
+            inputs = (teacher.hidden_NE[places_n], teacher.logprobs_N[places_n], scalars_NK[places_n])
+            parts.append(self._policy_states(model, sampled, rows, *inputs))
+            places.append(places_n)
+        places_N, states_N4 = torch.cat(places), torch.cat(parts)
+        ordered_N4 = torch.empty_like(states_N4[: sum(lengths)])
+        ordered_N4[places_N] = states_N4  # a batch that was repeated to stay in step is written twice
+        logprobs_N, entropy_N, kl_N, values_N = ordered_N4.unbind(1)
+        told_N = _sampler_logprobs(generated, ordered_N4)
+        return TokenStates(logprobs_N, entropy_N, kl_N, values_N, teacher, scalars_NK, told_N)
+
+    def _policy_states(
+        self,
+        model: ActorCritic,
+        sampled: Sampled,
+        rows: Sequence[int],
+        teacher_hidden_nE: Tensor,
+        teacher_logprobs_n: Tensor,
+        teacher_scalars_nK: Tensor,
+    ) -> Tensor:
+        """(n, 4): log-probability, entropy, KL and value of each token of these rows."""
+        exact, device = self.config.anchor.estimator not in ESTIMATORS, teacher_logprobs_n.device
+        batch = token_batch(
+            [sampled.prompt_ids[row] for row in rows],
+            [sampled.completions[row].token_ids for row in rows],
+            self.tokenizer.pad_token_id,
+        )
+        output = model(
+            batch.input_ids_BL.to(device),
+            batch.state_index_N.to(device),
+            batch.targets_N.to(device),
+            temperature=sampled.temperature,
+            teacher_hidden_NE=teacher_hidden_nE,
+            teacher_weight_VE=self.teacher.lm_head_weight_VE if exact else None,
+            teacher_scalars_NK=teacher_scalars_nK,
+        )
+        kl_n = kl_k1(output.logprobs_N, teacher_logprobs_n) if output.kl_N is None else output.kl_N
+        values_n = torch.zeros_like(output.logprobs_N) if output.values_N is None else output.values_N
+        return torch.stack([output.logprobs_N, output.entropy_N, kl_n, values_n], dim=1)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"teacher_tokens_scored": self.teacher_tokens_scored}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.teacher_tokens_scored = state["teacher_tokens_scored"]
 
     def _observe(self, rollout: Rollout) -> None:
         """Checks the numbers and lets the anchor's coefficient follow the evidence of all processes."""
-        count = distributed.sum_over_processes(rollout.mask_BT.sum().double())
-        kl = float(distributed.sum_over_processes(masked_mean(rollout.kl_BT.double(), rollout.mask_BT, count)))
+        kl_N, scored = rollout.states.kl_N.double(), self.teacher.tokens_scored - self._scored_before
+        sums = torch.stack([kl_N.sum(), torch.full_like(kl_N.sum(), len(kl_N)), torch.full_like(kl_N.sum(), scored)])
+        total, count, scored_everywhere = distributed.sum_over_processes(sums).tolist()
+        self.teacher_tokens_scored += round(scored_everywhere)
+        self._scored_before += scored
+        kl = total / count
         limit = self.config.ppo.stop_at_kl
         if math.isnan(kl) or (limit is not None and kl > limit):
-            worst = int(torch.where(rollout.mask_BT, rollout.kl_BT, 0.0).sum(1).nan_to_num(float("inf")).argmax())
+            of_rows = [float(row.sum().nan_to_num(math.inf)) for row in kl_N.split(rollout.lengths)]
+            worst = of_rows.index(max(of_rows))
             raise TrainingStopped(
                 f"step {rollout.step}: KL to the teacher is {kl:.4g} per token (limit ppo.stop_at_kl: {limit}); worst "
                 f"prompt {rollout.problems[worst].prompt[:80]!r}. The last checkpoint is kept: resume from it with a "
@@ -222,6 +229,13 @@ class RolloutCollector:
             )
         tasks = distributed.gather_list([problem.task for problem in rollout.problems])
         self.coefficient.observe(tasks=tasks, successes=distributed.gather_list(successes(rollout.scores)), kl=kl)
+
+
+def _sampler_logprobs(generated: Sequence[Generated], like: Tensor) -> Tensor | None:
+    """What the sampler says of its own tokens, flat, where it says anything."""
+    if not generated or generated[0].logprobs is None:
+        return None
+    return like.new_tensor([value for item in generated for value in item.logprobs or ()])
 
 
 def successes(scores: BlendedScores) -> list[float | None]:

@@ -2,7 +2,7 @@
 
 The maths is in advantages.py, masking.py and losses.py; statistics are over all processes. Nothing carries a gradient.
 
-Shapes: B completions, T completion tokens, E teacher width, K teacher's scalars or likeliest ids.
+Shapes: B completions, N their tokens (completion after completion), T tokens of the longest, K teacher's scalars.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from reward_models import BlendedScores
 from .. import distributed
 from ..config import RunConfig
 from ..maths.advantages import anchored_rewards, gae, group_mean_advantages, scores_to_rewards
-from ..maths.batching import completion_lengths_mask
+from ..maths.batching import completion_lengths_mask, per_token, to_padded
 from ..maths.kl import kl_k1
 from ..maths.losses import sampler_weights
 from ..maths.masking import center, moments, standardize
+from ..teachers import TeacherScores
 from ..types import Completion, Finish, Problem
 from .coefficients import Coefficient
 
@@ -35,114 +36,133 @@ class Sampled:
     completions: list[Completion]
     temperature: float
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each completion."""
+        return [len(completion.token_ids) for completion in self.completions]
+
+
+@dataclass(frozen=True)
+class TokenStates:
+    """What policy and teacher say of each sampled token; the policy by the forward that training uses."""
+
+    logprobs_N: Tensor
+    entropy_N: Tensor
+    kl_N: Tensor
+    values_N: Tensor
+    teacher: TeacherScores
+    teacher_scalars_NK: Tensor
+    sampler_logprobs_N: Tensor | None = None
+    """What the sampler says of its own tokens, where its distribution is not the policy's; NaN where it does not."""
+
 
 @dataclass
 class Rollout(Sampled):
-    """Everything that the updates read. `mask_BT` is true on real tokens; tensors may hold one more state per row, the
-    one after a completion that was cut by length, which only the bootstrap value reads.
+    """Everything that the updates read. Policy and critic learn from the rows that are true in `trained_B`: those that
+    were scored, without those cut by length where `ppo.mask_truncated` leaves them out.
     """
 
-    mask_BT: Tensor
-    logprobs_BT: Tensor
-    values_BT: Tensor
-    kl_BT: Tensor
-    entropy_BT: Tensor
-    teacher_hidden_BTE: Tensor
-    teacher_logprobs_BT: Tensor
-    teacher_scalars_BTK: Tensor
+    states: TokenStates
     scores: BlendedScores
     anchor_B: Tensor
-    advantages_BT: Tensor
-    returns_BT: Tensor
-    teacher_top_ids_BTK: Tensor | None = None
-    """The teacher's likeliest ids and their log-probabilities, where the anchor's estimator is top_k."""
-    teacher_top_logprobs_BTK: Tensor | None = None
+    trained_B: Tensor
+    advantages_N: Tensor
+    returns_N: Tensor
     extra_metrics: dict[str, float] = field(default_factory=dict)
 
     @property
-    def scored_B(self) -> Tensor:
-        return torch.tensor([score is not None for score in self.scores.total])
+    def anchor_N(self) -> Tensor:
+        return per_token(self.anchor_B, self.lengths)
+
+    @property
+    def trained_N(self) -> Tensor:
+        return per_token(self.trained_B, self.lengths)
 
 
 def build_rollout(
-    config: RunConfig,
-    coefficient: Coefficient,
-    sampled: Sampled,
-    states: dict[str, Tensor],
-    scores: BlendedScores,
+    config: RunConfig, coefficient: Coefficient, sampled: Sampled, states: TokenStates, scores: BlendedScores
 ) -> Rollout:
-    """The rollout of the sampled completions: rewards with the anchor's part, GAE or group means, normalised.
-
-    `states`: what teacher and policy say of each token, by the names of Rollout's fields; "sampler_logprobs_BT" beside
-    them where another engine sampled.
-    """
-    ppo, anchor, completions = config.ppo, config.anchor, sampled.completions
-    width = states["logprobs_BT"].shape[1]
-    mask_BT = torch.nn.functional.pad(
-        completion_lengths_mask([len(c.token_ids) for c in completions]),
-        (0, width - max(len(c.token_ids) for c in completions)),
-    ).to(states["logprobs_BT"].device)
-    scores_B = torch.tensor([float("nan") if s is None else s for s in scores.total], device=mask_BT.device)
-    scored_B = ~scores_B.isnan()
-    strengths = coefficient.coefficients([p.task for p in sampled.problems], sampled.step / ppo.num_steps)
-    anchor_B = torch.tensor(strengths, device=mask_BT.device)
-    rewards_BT = scores_to_rewards(scores_B.nan_to_num(0.0), mask_BT)
-    if anchor.placement == "reward":
-        kl_BT = states["kl_BT"]
-        if anchor.estimator == "k1":
-            kl_BT = kl_k1(states["logprobs_BT"], states["teacher_logprobs_BT"])
-        rewards_BT = anchored_rewards(rewards_BT, kl_BT, anchor_B, mask_BT)
-    last_B = torch.tensor([min(len(c.token_ids), width - 1) for c in completions], device=mask_BT.device)
-    cut_B = torch.tensor([c.finish is Finish.LENGTH for c in completions], device=mask_BT.device)
-    bootstrap_B = torch.where(cut_B, states["values_BT"].gather(1, last_B[:, None]).squeeze(1), 0.0)
-    advantages_BT, returns_BT = gae(rewards_BT, states["values_BT"], mask_BT, bootstrap_B, gamma=ppo.gamma, lam=ppo.lam)
-    if ppo.advantage == "group_mean":
-        groups_B = torch.arange(len(completions), device=mask_BT.device) // ppo.group_size
-        advantages_BT = group_mean_advantages(scores_B, groups_B, mask_BT)
-    advantages_BT = _normalized(config, advantages_BT, mask_BT & scored_B[:, None])
+    """The rollout of the sampled completions: rewards with the anchor's part, GAE or group means, normalised."""
+    device = states.logprobs_N.device
+    trained_B = trained_rows(config, sampled, scores).to(device)
+    tasks = [problem.task for problem in sampled.problems]
+    strengths = coefficient.coefficients(tasks, sampled.step / config.ppo.num_steps)
+    anchor_B = torch.tensor(strengths, device=device)
+    advantages_N, returns_N = _advantages(config, sampled, states, scores, anchor_B, trained_B)
+    advantages_N = _normalized(config, advantages_N, per_token(trained_B, sampled.lengths))
     extra_metrics: dict[str, float] = {}
-    sampler_logprobs_BT = states.pop("sampler_logprobs_BT", None)
-    if sampler_logprobs_BT is not None:
-        weights_BT, extra_metrics = _sampler_weights(config, states["logprobs_BT"], sampler_logprobs_BT, mask_BT)
-        advantages_BT = advantages_BT * weights_BT
+    if states.sampler_logprobs_N is not None:
+        weights_N, extra_metrics = _sampler_weights(config, states.logprobs_N, states.sampler_logprobs_N)
+        advantages_N = advantages_N * weights_N
     return Rollout(
-        sampled.step,
-        sampled.problems,
-        sampled.prompt_ids,
-        completions,
-        sampled.temperature,
-        mask_BT=mask_BT,
+        **vars(sampled),
+        states=states,
         scores=scores,
         anchor_B=anchor_B,
-        advantages_BT=advantages_BT,
-        returns_BT=returns_BT,
+        trained_B=trained_B,
+        advantages_N=advantages_N,
+        returns_N=returns_N,
         extra_metrics=extra_metrics,
-        **states,
     )
 
 
-def _normalized(config: RunConfig, advantages_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Advantages over all processes, 0 outside the mask (unscored completions included)."""
+def trained_rows(config: RunConfig, sampled: Sampled, scores: BlendedScores) -> Tensor:
+    """trained_B: which rows policy and critic learn from (see Rollout)."""
+    left_out = [config.ppo.mask_truncated and c.finish is Finish.LENGTH for c in sampled.completions]
+    return torch.tensor([s is not None and not out for s, out in zip(scores.total, left_out, strict=True)])
+
+
+def _advantages(
+    config: RunConfig,
+    sampled: Sampled,
+    states: TokenStates,
+    scores: BlendedScores,
+    anchor_B: Tensor,
+    trained_B: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """(advantages_N, returns_N); those of rows that are not trained on mean nothing.
+
+    The anchor's penalty is part of the return in both kinds: GAE discounts it token by token, a group's mean is taken
+    of score - coefficient * summed k1, the completion's whole return.
+    """
+    ppo, device = config.ppo, states.logprobs_N.device
+    mask_BT = completion_lengths_mask(sampled.lengths).to(device)
+    scores_B = torch.tensor([0.0 if s is None else s for s in scores.total], device=device)
+    rewards_BT = scores_to_rewards(scores_B.to(states.values_N.dtype), mask_BT)
+    if config.anchor.placement == "reward":
+        kl_BT = to_padded(kl_k1(states.logprobs_N, states.teacher.logprobs_N), mask_BT)
+        rewards_BT = anchored_rewards(rewards_BT, kl_BT, anchor_B, mask_BT)
+    values_BT = to_padded(states.values_N, mask_BT)
+    advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, gamma=ppo.gamma, lam=ppo.lam)
+    if ppo.advantage == "group_mean":
+        groups_B = torch.arange(len(trained_B), device=device) // ppo.group_size
+        returns_B = torch.where(trained_B, rewards_BT.sum(1), torch.nan)
+        advantages_BT = group_mean_advantages(returns_B, groups_B, mask_BT)
+    return advantages_BT[mask_BT], returns_BT[mask_BT]
+
+
+def _normalized(config: RunConfig, advantages_N: Tensor, trained_N: Tensor) -> Tensor:
+    """Advantages over the trained tokens of all processes, 0 at the others."""
     reduce = distributed.sum_over_processes
     kind = config.ppo.normalize_advantages
     if kind == "standardize":
-        advantages_BT = standardize(advantages_BT, mask_BT, reduce)
+        advantages_N = standardize(advantages_N, trained_N, reduce)
     elif kind == "center":
-        advantages_BT = center(advantages_BT, mask_BT, reduce)
-    return torch.where(mask_BT, advantages_BT, 0.0).float()
+        advantages_N = center(advantages_N, trained_N, reduce)
+    return torch.where(trained_N, advantages_N, 0.0)
 
 
 def _sampler_weights(
-    config: RunConfig, logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, mask_BT: Tensor
+    config: RunConfig, logprobs_N: Tensor, sampler_logprobs_N: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
     """(weights of the advantages, how far the sampler's probabilities are from the trainer's over all processes)."""
-    lost_BT = sampler_logprobs_BT.isnan()  # the sampler did not tell: no correction there
-    sampler_logprobs_BT = torch.where(lost_BT, logprobs_BT, sampler_logprobs_BT)
-    cap = config.generation.sampler_weight_cap
-    weights_BT = sampler_weights(logprobs_BT, sampler_logprobs_BT, mask_BT, cap=cap)
-    difference_BT = (logprobs_BT - sampler_logprobs_BT).abs()
+    lost_N = sampler_logprobs_N.isnan()  # the sampler did not tell: no correction there
+    sampler_logprobs_N = torch.where(lost_N, logprobs_N, sampler_logprobs_N)
+    every_N = torch.ones_like(lost_N)
+    weights_N = sampler_weights(logprobs_N, sampler_logprobs_N, every_N, cap=config.generation.sampler_weight_cap)
+    difference_N = (logprobs_N - sampler_logprobs_N).abs()
     reduce = distributed.sum_over_processes
-    return weights_BT, {
-        "sampler/weight": float(moments(weights_BT, mask_BT, reduce)[0]),
-        "sampler/logprob_difference": float(moments(difference_BT, mask_BT, reduce)[0]),
+    return weights_N, {
+        "sampler/weight": float(moments(weights_N, every_N, reduce)[0]),
+        "sampler/logprob_difference": float(moments(difference_N, every_N, reduce)[0]),
     }

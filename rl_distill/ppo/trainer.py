@@ -9,23 +9,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from .. import distributed
 from ..config import RunConfig
-from ..maths.losses import entropy_bonus, policy_loss, value_loss
-from ..maths.masking import masked_mean
+from ..maths.losses import anchor_loss, entropy_bonus, policy_loss, value_loss
+from ..maths.schedules import warmup_cosine
 from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
 from ..timing import Phases, peak_memory_mib
 from . import checkpoint
 from .anchor import anchor_kl
 from .hf_arguments import training_arguments, updates_per_step
-from .interruption import StopOnSignal
+from .lifecycle.interruption import StopOnSignal
 from .minibatches import minibatches
 from .rank_padding import PaddedMicroBatches
 from .rollout import RolloutCollector, TrainingStopped
@@ -103,6 +105,35 @@ class PPOTrainer(Trainer):
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
 
+    @property
+    def critic_warmup_updates(self) -> int:
+        """Optimizer steps at the start of the run in which only the critic learns. The policy then has gradients and a
+        learning rate of 0, so that neither weight decay nor the optimizer's state moves it under any launch.
+        """
+        has_critic = self.actor_critic.critic is not None
+        return self.config.ppo.critic_warmup_steps * updates_per_step(self.config) if has_critic else 0
+
+    @property
+    def in_critic_warmup(self) -> bool:
+        return self.state.global_step < self.critic_warmup_updates
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Warm-up, then cosine: the critic's from the first optimizer step, the policy's from its own first."""
+        ppo, optimizer = self.config.ppo, optimizer or self.optimizer
+        assert optimizer is not None
+        shape = partial(
+            warmup_cosine,
+            warmup=ppo.warmup_steps * updates_per_step(self.config),
+            total=num_training_steps,
+            floor=ppo.final_learning_rate_fraction,
+        )
+        begins = {"policy": self.critic_warmup_updates, "critic": 0}
+        factors: list[Callable[[int], float]] = [
+            partial(shape, begin=begins[group["part"]]) for group in optimizer.param_groups
+        ]
+        scheduler = self.lr_scheduler = LambdaLR(optimizer, factors)
+        return scheduler
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         with self.phases("update"):
             return super().training_step(model, inputs, num_items_in_batch)
@@ -121,6 +152,7 @@ class PPOTrainer(Trainer):
             teacher_weight_VE=self.collector.teacher.lm_head_weight_VE if exact else None,
             teacher_scalars_NK=inputs["teacher_scalars_NK"],
             teacher_top_ids_NK=inputs.get("teacher_top_ids_NK"),
+            critic_only=self.in_critic_warmup,
         )
         loss, stats = self._loss(output, inputs)
         if not torch.isfinite(loss):
@@ -133,33 +165,33 @@ class PPOTrainer(Trainer):
         return loss * distributed.world_size()  # DDP averages gradients over processes
 
     def _loss(self, output: ActorCriticOutput, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        ppo, count = self.config.ppo, inputs["count"]
-        scored_N = inputs["scored_N"]
-        warming_up = self.state.global_step < ppo.critic_warmup_steps * updates_per_step(self.config)
+        """Policy and critic learn from scored rows; anchor and entropy need no score and are of all tokens."""
+        ppo, count, trained_N = self.config.ppo, inputs["count"], inputs["trained_N"]
         surrogate, policy_stats = policy_loss(
             output.logprobs_N,
             inputs["old_logprobs_N"],
             inputs["advantages_N"],
-            scored_N,
+            trained_N,
             clip_low=ppo.clip_low,
             clip_high=ppo.clip_high,
             dual_clip=ppo.dual_clip,
-            count=count,
+            count=inputs["trained_count"],
         )
-        entropy = entropy_bonus(output.entropy_N, torch.ones_like(scored_N), count=count)
+        entropy = entropy_bonus(output.entropy_N, count=count)
         anchor = self._anchor(output, inputs)
         loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
         stats = {"loss/policy": surrogate, "loss/anchor": anchor}
         stats |= {f"policy/{name}": value for name, value in asdict(policy_stats).items()}
-        if output.values_N is not None and ppo.advantage == "gae":
-            loss = loss * 0.0 if warming_up else loss
+        if output.values_N is not None:
+            if self.in_critic_warmup:
+                loss = 0.0 * loss  # not left out: DDP and ZeRO wait for a gradient of every parameter
             critic, value_stats = value_loss(
                 output.values_N,
                 inputs["old_values_N"],
                 inputs["returns_N"],
-                scored_N,
+                trained_N,
                 clip=ppo.value_clip,
-                count=count,
+                count=inputs["trained_count"],
             )
             loss = loss + ppo.value_coef * critic
             stats |= {"loss/value": critic} | {f"value/{name}": value for name, value in asdict(value_stats).items()}
@@ -170,8 +202,7 @@ class PPOTrainer(Trainer):
         anchor = self.config.anchor
         if anchor.placement != "loss":
             return output.logprobs_N.new_zeros(())
-        kl_N = anchor_kl(anchor.estimator, output, inputs)
-        return masked_mean(inputs["anchor_N"] * kl_N, torch.ones_like(inputs["scored_N"]), inputs["count"])
+        return anchor_loss(anchor_kl(anchor.estimator, output, inputs), inputs["anchor_N"], count=inputs["count"])
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -214,9 +245,15 @@ class PPOTrainer(Trainer):
         if best is not None:
             checkpoint.load_weights(self.actor_critic, Path(best))
 
+    def spent(self) -> dict[str, int]:
+        """Sequences sampled and teacher tokens scored by all processes since the run began, whatever interrupted it."""
+        steps = self.state.global_step // updates_per_step(self.config)
+        scored = self.collector.teacher_tokens_scored
+        return {"student_sequences": steps * self.config.ppo.batch_size, "teacher_tokens_scored": scored}
+
     def timing(self) -> dict[str, float]:
         """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""
-        tokens = sum(len(completion.token_ids) for completion in self.last_rollout.completions)
+        tokens = sum(self.last_rollout.lengths)
         taken = self.phases.take()
         seconds = {f"seconds/{name}": value for name, value in taken.items()}
         collected = sum(taken.get(name, 0.0) for name in ("generate", "teacher", "prepare", "reward", "update"))

@@ -18,12 +18,12 @@ from ..files import write_atomically
 
 
 def table(teacher: dict[str, float], before: dict[str, float], after: dict[str, float], gap: dict[str, Any]) -> str:
-    """The final table in Markdown: accuracy by task and the share of the gap to the teacher that was recovered."""
+    """The final table in Markdown: accuracy by task of `gap` and the share of the gap to the teacher recovered."""
     lines = [
         "| task | teacher | student before | student after | gap recovered |",
         "|---|---|---|---|---|",
     ]
-    for name in teacher:
+    for name in gap:
         share = "-" if gap.get(name) is None else f"{100 * gap[name]:.0f} %"
         lines.append(f"| {name} | {teacher[name]:.3f} | {before[name]:.3f} | {after[name]:.3f} | {share} |")
     return "\n".join(lines)

@@ -24,7 +24,7 @@ from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardS
 from .. import distributed
 from ..config import ConfigError, RunConfig
 from ..generation.sampling import Sampling, added_text, generate
-from ..models.tokenizers import num_token_ids
+from ..models.tokenizers import num_token_ids, prompt_ids
 from ..ppo.rollout import columns_of, successes
 from ..progress import Stages
 from ..run_setup import RunContext, cache_dir_of, teacher_texts
@@ -132,10 +132,10 @@ def student_texts(
     for start in tqdm(range(0, len(missing), SHARD), "student texts", unit="shard", disable=not distributed.is_main()):
         rows = [row for row in missing[start : start + SHARD] for _ in range(number)]
         seeds = [_seed(config.seed, problems[row].prompt, i % number) for i, row in enumerate(rows)]
-        prompt_ids = [context.tokenizer(problems[row].prompt, add_special_tokens=False)["input_ids"] for row in rows]
+        prompts = prompt_ids(context.tokenizer, [problems[row].prompt for row in rows])
         generated = generate(
             context.student,
-            prompt_ids,
+            prompts,
             sampling,
             eos_token_ids=[context.tokenizer.eos_token_id],
             pad_token_id=context.tokenizer.pad_token_id,
@@ -143,11 +143,12 @@ def student_texts(
             batch_size=len(rows),
             vocab_size=num_token_ids(context.tokenizer),
         )
-        texts = [
-            added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompt_ids, generated, strict=True)
-        ]
+        texts = [added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompts, generated, strict=True)]
+        finished = [item.finish is Finish.STOP for item in generated]
         cache.put(
-            TeacherOutput(keys[row], problems[row].prompt, tuple(texts[i : i + number]))
+            TeacherOutput(
+                keys[row], problems[row].prompt, tuple(texts[i : i + number]), tuple(finished[i : i + number])
+            )
             for i, row in zip(range(0, len(rows), number), rows[::number], strict=True)
         )
     found = cache.get(keys)
@@ -175,7 +176,7 @@ def scored_rows(
     with RewardBlend(_specs(config)) as blend:
         for start in range(0, len(candidates), SHARD):
             rows = candidates[start : start + SHARD]
-            scores = _score(context, blend, rows)
+            scores = _score(context, blend, rows, config.generation.temperature)
             examples += [
                 Example(problem.key, problem.task, problem.prompt, reference, text, source, score, verdict)
                 for (problem, reference, text, source), score, verdict in zip(
@@ -193,7 +194,9 @@ def _specs(config: RunConfig) -> list[RewardSpec]:
     return specs if verified else [*specs, RewardSpec("task_check", 0.0)]
 
 
-def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]]) -> BlendedScores:
+def _score(
+    context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]], temperature: float
+) -> BlendedScores:
     problems = [problem for problem, *_ in rows]
     eos = [context.tokenizer.eos_token_id]
     texts = [text for _, _, text, _ in rows]
@@ -202,9 +205,9 @@ def _score(context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, st
     prompts = [problem.prompt for problem in problems]
     teacher_columns = None
     if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
-        prompt_ids = context.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        tasks = [problem.task for problem in problems]
-        flat = context.teacher.score(prompt_ids, ids, tasks=tasks).logprobs_N.split([len(row) for row in ids])
+        tasks, shown = [problem.task for problem in problems], prompt_ids(context.tokenizer, prompts)
+        scores = context.teacher.score(shown, ids, tasks=tasks, temperature=temperature)
+        flat = scores.logprobs_N.split([len(row) for row in ids])
         teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
     return blend.score(
         prompts=prompts,

@@ -15,6 +15,7 @@ from reward_models import RewardSpec
 
 from ..config import ConfigError, RunConfig, load_config
 from ..config.command_line import config_parser, read_config
+from ..config.ranges import ranged
 
 DEFAULT_REWARDS: tuple[dict[str, Any], ...] = ({"fn": "bleu", "weight": 0.7}, {"fn": "task_check", "weight": 0.3})
 
@@ -23,47 +24,61 @@ DEFAULT_REWARDS: tuple[dict[str, Any], ...] = ({"fn": "bleu", "weight": 0.7}, {"
 class QualityLimits:
     """Held-out numbers under which the `learned` reward refuses its model; they are stored beside the weights.
 
-    `spearman`: rank correlation with the blended score, `auc`: of right against wrong answers, both with the teacher's
-    output at hand; the third holds where a batch has no teacher output. All on outputs of the student alone.
+    All on outputs of the student alone.
     """
 
-    spearman: float = 0.85
-    auc: float = 0.9
-    auc_without_teacher: float = 0.8
+    spearman: float = ranged(0.85, "[-1, 1]")
+    """Rank correlation with the blended score, the teacher's output at hand."""
+    auc: float = ranged(0.9, "[0, 1]")
+    """Of right against wrong answers, the teacher's output at hand."""
+    auc_without_teacher: float = ranged(0.8, "[0, 1]")
+    """The same where a batch has no teacher output."""
 
 
 @dataclass(frozen=True)
 class RewardModelConfig:
-    """`regression`: the blended score, and right or wrong beside it. `preference`: pairs, by TRL's RewardTrainer."""
+    """The model behind the reward `learned`, its data and its training."""
 
     objective: Literal["regression", "preference"] = "regression"
+    """`regression`: the blended score, and right or wrong beside it. `preference`: pairs, by TRL's RewardTrainer."""
     trunk: str | None = None
     """A folder or hub id of a decoder or encoder; None copies the teacher's trunk."""
-    num_train_prompts: int = 6_000
-    num_heldout_prompts: int = 600
-    split_seed: int | None = None
+    num_train_prompts: int = ranged(6_000, "[1, inf)")
+    """Prompts whose answers it learns from."""
+    num_heldout_prompts: int = ranged(600, "[1, inf)")
+    """Prompts whose answers its quality is measured on."""
+    split_seed: int | None = ranged(None, "[0, 4294967295]")
     """Which training prompts of the context are held out; None takes the run's seed."""
-    num_student_outputs: int = 2
+    num_student_outputs: int = ranged(2, "[1, inf)")
     """Sampled per prompt from the untrained student, as rollouts are."""
-    teacher_dropout: float = 0.3
+    teacher_dropout: float = ranged(0.3, "[0, 1]")
     """Share of training rows without the teacher's output, so that the model can also score where there is none."""
-    correctness_weight: float = 1.0
-    num_steps: int = 800
-    batch_size: int = 32
-    learning_rate: float = 5e-3
-    warmup_steps: int = 40
-    max_length: int | None = None
+    correctness_weight: float = ranged(1.0, "[0, inf)")
+    """Of the loss on right or wrong beside that on the score."""
+    num_steps: int = ranged(800, "[1, inf)")
+    """Optimizer steps."""
+    batch_size: int = ranged(32, "[1, inf)")
+    """Rows (or pairs) per optimizer step, all processes together."""
+    learning_rate: float = ranged(5e-3, "(0, inf)")
+    """At its peak."""
+    warmup_steps: int = ranged(40, "[0, inf)")
+    """Steps of linear learning-rate warm-up."""
+    max_length: int | None = ranged(None, "[1, inf)")
     """Tokens of teacher's output, prompt and candidate together; None takes what the trunk was made for."""
     quality: QualityLimits = field(default_factory=QualityLimits)
+    """What the model must reach."""
 
 
 @dataclass(frozen=True)
 class RewardModelRunConfig(RunConfig):
-    """A run's settings with the reward model's. `rewards` is the blend that the model learns to predict."""
+    """A run's settings with the reward model's."""
 
     output_dir: str = "runs/reward_model"
+    """Folder of all that is written."""
     rewards: tuple[dict[str, Any], ...] = DEFAULT_REWARDS
+    """The blend that the model learns to predict."""
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    """The model behind the reward `learned`."""
 
     @property
     def split_seed(self) -> int:
@@ -79,12 +94,6 @@ def load_reward_config(path: str | Path | None, overrides: dict[str, Any] | None
 
 
 def _check_reward_model(config: RewardModelRunConfig) -> None:
-    settings = config.reward_model
-    for name in ("num_train_prompts", "num_heldout_prompts", "num_student_outputs", "num_steps", "batch_size"):
-        if getattr(settings, name) < 1:
-            raise ConfigError(f"reward_model.{name} must be at least 1, not {getattr(settings, name)}")
-    if not 0 <= settings.teacher_dropout <= 1:
-        raise ConfigError(f"reward_model.teacher_dropout is a share between 0 and 1, not {settings.teacher_dropout}")
     if config.teacher.placement != "colocated" or config.teachers or config.teacher.sharded:
         raise ConfigError(
             "launch/reward_model.py copies the trunk of one whole teacher in its own process: set teacher.placement to "

@@ -93,7 +93,7 @@ def train(
 def _regression(config: RewardModelRunConfig, model: Any, tokenizer: Any, examples: Sequence[Example]) -> Trainer:
     return Trainer(
         model=model,
-        args=TrainingArguments(**_arguments(config)),
+        args=distributed.on_one_device(TrainingArguments(**_arguments(config))),
         train_dataset=list(examples),
         data_collator=RegressionBatches(tokenizer, model.config.max_tokens, config),
         optimizers=(MuonAdamW(model, config.reward_model.learning_rate), None),
@@ -118,7 +118,9 @@ def _preference(config: RewardModelRunConfig, model: Any, tokenizer: Any, exampl
         rows.append(row)
     return RewardTrainer(
         model=model,
-        args=RewardConfig(**_arguments(config), max_length=None, center_rewards_coefficient=0.01),
+        args=distributed.on_one_device(
+            RewardConfig(**_arguments(config), max_length=None, center_rewards_coefficient=0.01)
+        ),
         train_dataset=Dataset.from_list(rows),
         data_collator=lambda batch: preference_batch(batch, tokenizer.pad_token_id),
         processing_class=tokenizer,

@@ -21,7 +21,7 @@ from ..config import ConfigError, StudentConfig
 from ..models.families import FAMILIES
 from ..models.loading import adapter_base, auto_class, is_adapter
 from ..models.positions import has_learned_positions, num_positions
-from ..models.tokenizers import check_same_tokenizer, num_token_ids
+from ..models.tokenizers import check_same_tokenizer, num_token_ids, prompt_ids
 from ..types import Problem
 from .findings import Finding
 
@@ -124,7 +124,7 @@ def position_findings(
 
 def _longest(problems: Sequence[Problem], tokenizer: Any) -> int:
     texts = [problem.prompt for problem in problems]
-    return max((len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]), default=0)
+    return max((len(ids) for ids in prompt_ids(tokenizer, texts)), default=0)
 
 
 def adapter_findings(settings: StudentConfig) -> list[Finding]:

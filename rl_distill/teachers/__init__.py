@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TeacherScores:
     """Row n is about one completion token, rows in the order of the completions: hidden state that predicts it,
-    log-probability the teacher gives it, entropy of the teacher's distribution there (both at the rollout temperature).
+    log-probability the teacher gives it, entropy of the teacher's distribution there (both at the asked temperature).
     """
 
     hidden_NE: Tensor
     logprobs_N: Tensor
     entropy_N: Tensor
     top_ids_NK: Tensor | None = None
-    """The teacher's K likeliest ids and their log-probabilities, where `Teacher.top_k` asks for them."""
+    """The teacher's K likeliest ids and their log-probabilities, where `top_k` asks for them."""
     top_logprobs_NK: Tensor | None = None
 
 
@@ -55,10 +55,6 @@ class Teacher(Protocol):
     """What a run needs of a teacher, wherever it lives."""
 
     hidden_size: int
-    temperature: float
-    """That of the rollouts: the collector sets it where it follows a schedule."""
-    top_k: int
-    """How many of its likeliest ids the teacher reports per token; 0 for none."""
 
     @property
     def fingerprint(self) -> str:
@@ -81,14 +77,18 @@ class Teacher(Protocol):
         completion_ids: Sequence[Sequence[int]],
         *,
         tasks: Sequence[str] = (),
+        temperature: float = 1.0,
+        top_k: int = 0,
     ) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions.
 
-        `tasks`, here and below: the task of each row, which a teacher reads that is several.
+        `tasks`, here and below: the task of each row, which a teacher reads that is several. `temperature` is that of
+        the teacher's distribution, the sampling temperature of a rollout; `top_k` how many of its likeliest ids it
+        reports per token.
         """
         ...
 
-    def scoring(self, tasks: Sequence[str] = ()) -> Scoring:
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> Scoring:
         """A new, empty scoring of a rollout with rows of these tasks. One at a time."""
         ...
 
@@ -126,7 +126,7 @@ class ScoredAtOnce(ABC):
     """`Teacher.score` by the teacher's own `scoring`: all rows are added, then finished."""
 
     @abstractmethod
-    def scoring(self, tasks: Sequence[str] = ()) -> Scoring:
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> Scoring:
         """See Teacher.scoring."""
 
     def score(
@@ -135,8 +135,10 @@ class ScoredAtOnce(ABC):
         completion_ids: Sequence[Sequence[int]],
         *,
         tasks: Sequence[str] = (),
+        temperature: float = 1.0,
+        top_k: int = 0,
     ) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions."""
-        scoring = self.scoring(tasks)
+        scoring = self.scoring(tasks, temperature=temperature, top_k=top_k)
         scoring.add(range(len(prompt_ids)), prompt_ids, completion_ids)
         return scoring.finish()

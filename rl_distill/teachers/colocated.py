@@ -38,7 +38,6 @@ class ColocatedTeacher:
         *,
         eos_token_ids: Sequence[int],
         pad_token_id: int,
-        temperature: float = 1.0,
         micro_batch_size: int = 64,
         autocast: bool = False,
         num_tokens_vocab: int | None = None,
@@ -46,12 +45,10 @@ class ColocatedTeacher:
         self.model = freeze(model)
         self.hidden_size: int = text_config(model).hidden_size
         self.eos_token_ids, self.pad_token_id = list(eos_token_ids), pad_token_id
-        self.temperature = temperature
         self.micro_batch_size = micro_batch_size
         self.autocast = autocast
         self.num_tokens_vocab = num_tokens_vocab
         self.fingerprint = fingerprint(model)
-        self.top_k = 0
         self.tokens_scored = 0
         """Prompt and completion tokens that went through `score` so far."""
 
@@ -73,49 +70,52 @@ class ColocatedTeacher:
         completion_ids: Sequence[Sequence[int]],
         *,
         tasks: Sequence[str] = (),
+        temperature: float = 1.0,
+        top_k: int = 0,
     ) -> TeacherScores:
         """TeacherScores of every completion token, in the order of the completions."""
         if not prompt_ids:
-            return self.no_scores()
+            return self.no_scores(top_k)
         lengths = [len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]
         self.tokens_scored += sum(lengths)
         pieces: dict[int, tuple[Tensor, ...]] = {}
         for rows in self.batches(lengths):
             sizes = [len(completion_ids[row]) for row in rows]
-            scores = self._score_batch([prompt_ids[row] for row in rows], [completion_ids[row] for row in rows])
+            chosen = [prompt_ids[row] for row in rows], [completion_ids[row] for row in rows]
+            scores = self._score_batch(*chosen, temperature)
             for row, *parts in zip(rows, *(part.split(sizes) for part in scores), strict=True):
                 pieces[row] = tuple(parts)
         columns = zip(*(pieces[row] for row in range(len(lengths))), strict=True)
         scored = TeacherScores(*(torch.cat(column) for column in columns))
-        return self._with_top_k(scored) if self.top_k else scored
+        return self._with_top_k(scored, temperature, top_k) if top_k else scored
 
     def batches(self, lengths: Sequence[int]) -> Iterable[list[int]]:
         """The row numbers of each forward pass."""
         return length_sorted(lengths, self.micro_batch_size)
 
-    def no_scores(self) -> TeacherScores:
+    def no_scores(self, top_k: int) -> TeacherScores:
         """Those of no rows."""
         weight_VE = self.lm_head_weight_VE
         none_N = torch.empty(0, device=weight_VE.device)
         scores = TeacherScores(weight_VE.new_empty(0, self.hidden_size), none_N, none_N)
-        if not self.top_k:
+        if not top_k:
             return scores
-        none_NK = none_N.view(0, self.top_k)
+        none_NK = none_N.view(0, top_k)
         return replace(scores, top_ids_NK=none_NK.long(), top_logprobs_NK=none_NK)
 
-    def _with_top_k(self, scores: TeacherScores) -> TeacherScores:
+    def _with_top_k(self, scores: TeacherScores, temperature: float, top_k: int) -> TeacherScores:
         """The scores with the teacher's likeliest ids; logits live for one chunk of tokens at a time."""
         head, ids, logprobs = self.model.get_output_embeddings(), [], []
         weight_VE = head.weight[: self.num_tokens_vocab]
         bias_V = None if head.bias is None else head.bias[: self.num_tokens_vocab]
         for hidden_nE in scores.hidden_NE.split(max(1, TOP_K_LOGITS // len(weight_VE))):
-            logits_nV = torch.nn.functional.linear(hidden_nE, weight_VE, bias_V).float() / self.temperature
-            top = logits_nV.log_softmax(-1).topk(min(self.top_k, len(weight_VE)), dim=-1)
+            logits_nV = torch.nn.functional.linear(hidden_nE, weight_VE, bias_V).float() / temperature
+            top = logits_nV.log_softmax(-1).topk(min(top_k, len(weight_VE)), dim=-1)
             ids.append(top.indices)
             logprobs.append(top.values)
         return replace(scores, top_ids_NK=torch.cat(ids), top_logprobs_NK=torch.cat(logprobs))
 
-    def _score_batch(self, prompts: list, completions: list) -> tuple[Tensor, Tensor, Tensor]:
+    def _score_batch(self, prompts: list, completions: list, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         batch = token_batch(prompts, completions, self.pad_token_id)
         with self._precision():
             input_ids = batch.input_ids_BL.to(self.device)
@@ -127,13 +127,13 @@ class ColocatedTeacher:
             head.weight,
             batch.targets_N.to(self.device),
             bias=head.bias,
-            temperature=self.temperature,
+            temperature=temperature,
             num_tokens_vocab=self.num_tokens_vocab,
         )
         return hidden_NE.to(head.weight.dtype), stats.logprobs_N, stats.entropy_N
 
-    def scoring(self, tasks: Sequence[str] = ()) -> DeferredScoring:
-        return DeferredScoring(self)
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> DeferredScoring:
+        return DeferredScoring(self, temperature, top_k)
 
     def generate(
         self,
@@ -163,23 +163,25 @@ class ColocatedTeacher:
 class DeferredScoring(CollectedRows):
     """Scores all rows at the end, in one go: this process has no teacher that could work meanwhile."""
 
-    def __init__(self, teacher: ColocatedTeacher) -> None:
+    def __init__(self, teacher: ColocatedTeacher, temperature: float, top_k: int) -> None:
         super().__init__()
-        self.teacher = teacher
+        self.teacher, self.temperature, self.top_k = teacher, temperature, top_k
         self.metrics: dict[str, float] = {}
 
     def finish(self) -> TeacherScores:
         order = sorted(range(len(self.rows)), key=self.rows.__getitem__)
-        return self.teacher.score([self.prompt_ids[i] for i in order], [self.completion_ids[i] for i in order])
+        return self.teacher.score(
+            [self.prompt_ids[i] for i in order],
+            [self.completion_ids[i] for i in order],
+            temperature=self.temperature,
+            top_k=self.top_k,
+        )
 
 
 def make_teacher(
     config: RunConfig, model: Any, tokenizer: Any, kind: type[ColocatedTeacher] = ColocatedTeacher
 ) -> ColocatedTeacher:
-    """The teacher in this process, scoring at the temperature of the rollouts.
-
-    Raises ConfigError on a head that is more than a product with a weight.
-    """
+    """The teacher in this process; raises ConfigError on a head that is more than a product with a weight."""
     if kind is ColocatedTeacher:
         check_head(model, "teacher", bias_allowed=False)
     else:  # one to be sharded is too large to be run here
@@ -189,7 +191,6 @@ def make_teacher(
         model,
         eos_token_ids=[tokenizer.eos_token_id],
         pad_token_id=tokenizer.pad_token_id,
-        temperature=config.generation.temperature,
         micro_batch_size=config.teacher.micro_batch_size,
         autocast=wanted == "on" or (wanted == "auto" and distributed.fast_bf16(distributed.device())),
         num_tokens_vocab=num_token_ids(tokenizer),

@@ -6,6 +6,7 @@ Only the present one is held. Which one that is belongs to the run's checkpoint.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,15 +32,13 @@ class TeacherCurriculum(ScoredAtOnce):
         widths: Sequence[int],
         *,
         switch_gap: float,
-        temperature: float,
     ) -> None:
-        self.openers, self.switch_gap, self.temperature = list(openers), switch_gap, temperature
+        self.openers, self.switch_gap = list(openers), switch_gap
         self.hidden_size = max(widths) if min(widths) > 0 else 0
-        self.top_k = 0
         self.index = 0
         """Of the present teacher."""
-        self.accuracies: dict[int, dict[str, float]] = {}
-        """By index: validation accuracy of the teachers that were measured, by task and "overall"."""
+        self.grades: dict[int, list[float | None]] = {}
+        """By index, of the teachers that were measured: the grades of their answers to the validation problems."""
         self._present: Teacher | None = None
         self._head_VE: Tensor | None = None
         self._scored_before = 0
@@ -66,29 +65,30 @@ class TeacherCurriculum(ScoredAtOnce):
         return self._head_VE
 
     @property
-    def evidence(self) -> dict[str, float]:
-        """The present teacher's validation accuracy by task, if it was measured."""
-        return {task: rate for task, rate in self.accuracies.get(self.index, {}).items() if task != "overall"}
+    def accuracy(self) -> float:
+        """The present teacher's validation accuracy; NaN where it was not measured."""
+        known = [grade for grade in self.grades.get(self.index, []) if grade is not None]
+        return sum(known) / len(known) if known else math.nan
 
-    def observe(self, student_accuracy: float, measure: Callable[[], dict[str, float]]) -> bool:
-        """Moves on where the present teacher's validation accuracy is at most `switch_gap` above the student's.
+    def observe(self, student: Sequence[float | None], measure: Callable[[], list[float | None]]) -> bool:
+        """Moves on where the present teacher's lead over the student is at most `switch_gap`, by one standard error.
 
-        `measure` gives the present teacher's, by task and "overall"; it is asked once per teacher. True after a move.
-        Accuracies of NaN move nothing.
+        `student`: the grades of its answers to the validation problems. `measure` gives the present teacher's to the
+        same problems, in the same order; it is asked once per teacher. True after a move.
         """
         if self.index + 1 == len(self.openers):
             return False
         self._measure(measure)
-        if not self.accuracies[self.index]["overall"] - student_accuracy <= self.switch_gap:
+        if not upper_lead(self.grades[self.index], student) <= self.switch_gap:
             return False
         self._release()
         self.index += 1
         self._measure(measure)
         return True
 
-    def _measure(self, measure: Callable[[], dict[str, float]]) -> None:
-        if self.index not in self.accuracies:
-            self.accuracies[self.index] = measure()
+    def _measure(self, measure: Callable[[], list[float | None]]) -> None:
+        if self.index not in self.grades:
+            self.grades[self.index] = measure()
 
     def _release(self) -> None:
         self._scored_before = self.tokens_scored
@@ -100,7 +100,7 @@ class TeacherCurriculum(ScoredAtOnce):
             torch.cuda.empty_cache()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"index": self.index, "accuracies": {str(i): rates for i, rates in self.accuracies.items()}}
+        return {"index": self.index, "grades": {str(i): grades for i, grades in self.grades.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on with the teacher of the checkpoint; raises ConfigError where the list of teachers is shorter now."""
@@ -111,11 +111,10 @@ class TeacherCurriculum(ScoredAtOnce):
         if state["index"] != self.index:
             self._release()
         self.index = state["index"]
-        self.accuracies = {int(i): dict(rates) for i, rates in state["accuracies"].items()}
+        self.grades = {int(i): list(grades) for i, grades in state["grades"].items()}
 
-    def scoring(self, tasks: Sequence[str] = ()) -> CurriculumScoring:
-        self.present.temperature, self.present.top_k = self.temperature, self.top_k
-        return CurriculumScoring(self, self.present.scoring(tasks))
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> CurriculumScoring:
+        return CurriculumScoring(self, self.present.scoring(tasks, temperature=temperature, top_k=top_k))
 
     def generate(
         self,
@@ -141,6 +140,18 @@ class TeacherCurriculum(ScoredAtOnce):
         if not isinstance(head_VE, Tensor) or self.hidden_size == 0:
             return None
         return head_VE if head_VE.shape[1] == self.hidden_size else self.widened(head_VE.detach())
+
+
+def upper_lead(teacher: Sequence[float | None], student: Sequence[float | None]) -> float:
+    """The teacher's lead in accuracy on the problems that both have a grade for, plus one standard error.
+
+    Paired: only problems on which the two differ add to the error. NaN without such problems.
+    """
+    leads = [t - s for t, s in zip(teacher, student, strict=True) if t is not None and s is not None]
+    if not leads:
+        return math.nan
+    mean = sum(leads) / len(leads)
+    return mean + math.sqrt(sum((lead - mean) ** 2 for lead in leads)) / len(leads)
 
 
 class CurriculumScoring:

@@ -29,9 +29,9 @@ class DedicatedTeacher(ScoredAtOnce):
     The processes may hold several models: `settings` are those of this one (a TeacherConfig as a dict).
     """
 
-    def __init__(self, link: TeacherLink, folder: str, settings: dict[str, Any], temperature: float) -> None:
+    def __init__(self, link: TeacherLink, folder: str, settings: dict[str, Any]) -> None:
         self.link, self.ranks, self.folder = link, list(link.launch.teacher_ranks), folder
-        self.temperature, self.top_k, self.tokens_scored = temperature, 0, 0
+        self.tokens_scored = 0
         number = link.ask("load", model=folder, settings=settings) if distributed.is_main() else None
         facts = link.replies(distributed.from_main(number), self.ranks)[0]
         self.fingerprint: str = facts["fingerprint"]
@@ -45,8 +45,8 @@ class DedicatedTeacher(ScoredAtOnce):
     def lm_head_weight_VE(self) -> Tensor:
         return self._head_VE
 
-    def scoring(self, tasks: Sequence[str] = ()) -> DedicatedScoring:
-        return DedicatedScoring(self)
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> DedicatedScoring:
+        return DedicatedScoring(self, temperature, top_k)
 
     def generate(
         self,
@@ -80,9 +80,10 @@ class DedicatedTeacher(ScoredAtOnce):
 class DedicatedScoring(CollectedRows):
     """Each `add` is a request of its own, on its way at once."""
 
-    def __init__(self, teacher: DedicatedTeacher) -> None:
+    def __init__(self, teacher: DedicatedTeacher, temperature: float, top_k: int) -> None:
         super().__init__()
         self.teacher, self.link = teacher, teacher.link
+        self.temperature, self.top_k = temperature, top_k
         self.num_tokens = 0
         self.leaving: list[PendingTransfer] = []
         self.arriving: list[tuple[list[int], list[PendingTransfer]]] = []
@@ -100,8 +101,8 @@ class DedicatedScoring(CollectedRows):
         number = self.link.ask(
             "score",
             model=self.teacher.folder,
-            temperature=self.teacher.temperature,
-            top_k=self.teacher.top_k,
+            temperature=self.temperature,
+            top_k=self.top_k,
             shares=[[len(share), len(ids)] for share, ids in zip(shares, packed, strict=True)],
         )
         for rank, share, ids in zip(ranks, shares, packed, strict=True):
@@ -116,7 +117,7 @@ class DedicatedScoring(CollectedRows):
 
     def _shapes(self, count: int) -> list[tuple[tuple[int, int], torch.dtype]]:
         """Of what comes back: hidden states, a row of numbers per token, the likeliest ids where they are asked for."""
-        top_k = self.teacher.top_k
+        top_k = self.top_k
         shapes: list[tuple[tuple[int, int], torch.dtype]] = [
             ((count, self.teacher.hidden_size), self.teacher.dtype),
             ((count, NUM_STATS + top_k), torch.float32),

@@ -22,11 +22,10 @@ MIXTURE_LOGITS = 2**22
 
 
 class MultiTeacher(ScoredAtOnce):
-    """What the two have in common: the members' settings follow those of the whole."""
+    """What the two have in common."""
 
-    def __init__(self, members: Sequence[Teacher], temperature: float) -> None:
+    def __init__(self, members: Sequence[Teacher]) -> None:
         self.members = list(members)
-        self.temperature, self.top_k = temperature, 0
         self.has_heads = all(member.lm_head_weight_VE is not None for member in members)
         self.hidden_size = sum(member.hidden_size for member in members) if self.has_heads else 0
 
@@ -34,11 +33,9 @@ class MultiTeacher(ScoredAtOnce):
     def tokens_scored(self) -> int:
         return sum(member.tokens_scored for member in self.members)
 
-    def start(self, top_k: int) -> list[Scoring]:
-        """A scoring of each member, at the temperature of the whole."""
-        for member in self.members:
-            member.temperature, member.top_k = self.temperature, top_k
-        return [member.scoring() for member in self.members]
+    def start(self, temperature: float, top_k: int) -> list[Scoring]:
+        """A scoring of each member."""
+        return [member.scoring(temperature=temperature, top_k=top_k) for member in self.members]
 
     def close(self) -> None:
         for member in self.members:
@@ -53,8 +50,8 @@ class RoutedTeacher(MultiTeacher):
     a critic reads one width.
     """
 
-    def __init__(self, members: Sequence[Teacher], tasks: Sequence[Sequence[str]], temperature: float) -> None:
-        super().__init__(members, temperature)
+    def __init__(self, members: Sequence[Teacher], tasks: Sequence[Sequence[str]]) -> None:
+        super().__init__(members)
         self.index = {task: index for index, several in enumerate(tasks) for task in several}
         self.index_of_others = next((index for index, several in enumerate(tasks) if not several), None)
         self.fingerprint = _hash(*[member.fingerprint for member in members], str(sorted(self.index.items())))
@@ -79,8 +76,8 @@ class RoutedTeacher(MultiTeacher):
         chosen = [self.member_of(task) for task in tasks]
         return [[row for row, index in enumerate(chosen) if index == member] for member in range(len(self.members))]
 
-    def scoring(self, tasks: Sequence[str] = ()) -> RoutedScoring:
-        return RoutedScoring(self, tasks)
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> RoutedScoring:
+        return RoutedScoring(self, tasks, temperature, top_k)
 
     def generate(
         self,
@@ -109,9 +106,9 @@ class RoutedTeacher(MultiTeacher):
 class RoutedScoring:
     """Every row goes to its teacher at once; the scores are put back in the order of the rows."""
 
-    def __init__(self, teacher: RoutedTeacher, tasks: Sequence[str]) -> None:
+    def __init__(self, teacher: RoutedTeacher, tasks: Sequence[str], temperature: float, top_k: int) -> None:
         self.teacher, self.tasks = teacher, tasks
-        self.parts = teacher.start(teacher.top_k)
+        self.parts = teacher.start(temperature, top_k)
         self.sizes: list[dict[int, int]] = [{} for _ in self.parts]
         """Of each member, how many completion tokens its rows have."""
 
@@ -153,8 +150,8 @@ class EnsembleTeacher(MultiTeacher):
     a critic reads all hidden states.
     """
 
-    def __init__(self, members: Sequence[Teacher], temperature: float, num_tokens_vocab: int) -> None:
-        super().__init__(members, temperature)
+    def __init__(self, members: Sequence[Teacher], num_tokens_vocab: int) -> None:
+        super().__init__(members)
         self.num_tokens_vocab = num_tokens_vocab
         self.fingerprint = _hash("mean", *[member.fingerprint for member in members])
 
@@ -162,8 +159,8 @@ class EnsembleTeacher(MultiTeacher):
     def lm_head_weight_VE(self) -> HeadWeights | None:
         return _heads(self.members) if self.has_heads else None
 
-    def scoring(self, tasks: Sequence[str] = ()) -> EnsembleScoring:
-        return EnsembleScoring(self)
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> EnsembleScoring:
+        return EnsembleScoring(self, temperature, top_k)
 
     def generate(
         self,
@@ -184,8 +181,9 @@ class EnsembleTeacher(MultiTeacher):
 class EnsembleScoring:
     """All members score all rows."""
 
-    def __init__(self, teacher: EnsembleTeacher) -> None:
-        self.teacher, self.parts = teacher, teacher.start(top_k=0)
+    def __init__(self, teacher: EnsembleTeacher, temperature: float, top_k: int) -> None:
+        self.teacher, self.parts = teacher, teacher.start(temperature, top_k=0)
+        self.temperature, self.top_k = temperature, top_k
 
     def add(
         self, rows: Sequence[int], prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]
@@ -200,12 +198,12 @@ class EnsembleScoring:
         if not self.teacher.has_heads:
             return TeacherScores(logprobs_N.new_zeros(len(logprobs_N), 0), logprobs_N, torch.zeros_like(logprobs_N))
         hidden_NF = torch.cat([s.hidden_NE for s in scores], 1)
-        top_k, vocab = self.teacher.top_k, self.teacher.num_tokens_vocab
+        top_k, vocab = self.top_k, self.teacher.num_tokens_vocab
         entropy, ids, top = [], [], []
         mixture = self.teacher.mixture(hidden_NF)
         for chunk in slices(len(hidden_NF), max(1, MIXTURE_LOGITS // vocab)):
             out_nV = torch.empty(len(hidden_NF[chunk]), vocab, device=hidden_NF.device)
-            logq_nV = mixture.logits(chunk, self.teacher.temperature, out_nV)
+            logq_nV = mixture.logits(chunk, self.temperature, out_nV)
             entropy.append(-(logq_nV.exp() * logq_nV).sum(-1))
             likeliest = logq_nV.topk(min(top_k, vocab), dim=-1)
             ids.append(likeliest.indices)

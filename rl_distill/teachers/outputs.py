@@ -7,20 +7,23 @@ It will not generate, and imports no torch.
 import hashlib
 import json
 import os
-import time
-import uuid
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-SCHEMA = pa.schema([("key", pa.string()), ("prompt", pa.string()), ("texts", pa.list_(pa.string()))])
-ABANDONED_SECONDS = 3600.0  # a temporary file of that age belongs to a process that died
+from ..parquet_shards import ParquetShards
+from ..types import Completion, Finish
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("prompt", pa.string()),
+        ("texts", pa.list_(pa.string())),
+        ("finished", pa.list_(pa.bool_())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,19 @@ class TeacherOutput:
     key: str
     prompt: str
     texts: tuple[str, ...]
+    finished: tuple[bool, ...]
+    """Of each text: whether it ended by EOS or a stop string; False where it was cut by length."""
 
     def __post_init__(self) -> None:
         if isinstance(self.texts, str) or not self.texts:
             raise ValueError("texts is a sequence of at least one text; a failed generation is not to be cached")
+        if len(self.finished) != len(self.texts):
+            raise ValueError(f"finished says of each of {len(self.texts)} texts whether it ended, not {self.finished}")
+
+    def completions(self) -> list[Completion]:
+        """The texts as graders take them; their token ids are not kept."""
+        ends = [Finish.STOP if finished else Finish.LENGTH for finished in self.finished]
+        return [Completion(text, [0], end) for text, end in zip(self.texts, ends, strict=True)]
 
 
 def output_key(teacher: str, prompt: str | list[dict[str, Any]], sampling: Mapping[str, Any]) -> str:
@@ -45,77 +57,22 @@ def output_key(teacher: str, prompt: str | list[dict[str, Any]], sampling: Mappi
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-class TeacherOutputCache:
-    """Parquet shards in a folder. A crash loses at most the rows of the shard being written, and breaks nothing."""
+class TeacherOutputCache(ParquetShards):
+    """The outputs of teachers in a folder, by their keys."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._shard_of: dict[str, Path] = {}  # of each key, the newest shard that has it
-        self._seen: set[Path] = set()
-        self._remove_abandoned()
+        super().__init__(folder, SCHEMA, "teacher outputs")
 
     def get(self, keys: Iterable[str]) -> dict[str, TeacherOutput]:
         """The outputs that are there, by key; keys without one are absent. Shards of other processes are found too."""
-        self._look_for_shards()
-        wanted: dict[Path, list[str]] = {}
-        for key in dict.fromkeys(keys):
-            if key in self._shard_of:
-                wanted.setdefault(self._shard_of[key], []).append(key)
-        found = {}
-        for shard, shard_keys in wanted.items():
-            table = pq.read_table(shard)
-            rows = table.filter(pc.is_in(table["key"], pa.array(shard_keys, pa.string()))).to_pylist()
-            found.update({row["key"]: TeacherOutput(row["key"], row["prompt"], tuple(row["texts"])) for row in rows})
-        return found
+        return {
+            key: TeacherOutput(key, row["prompt"], tuple(row["texts"]), tuple(row["finished"]))
+            for key, row in self.get_rows(keys).items()
+        }
 
     def put(self, rows: Iterable[TeacherOutput]) -> None:
-        """Write the rows as one new shard: visible whole after this returns, or, after a crash, not at all."""
-        rows = list(rows)
-        if not rows:
-            return
-        table = pa.Table.from_pylist(
-            [{"key": row.key, "prompt": row.prompt, "texts": list(row.texts)} for row in rows], schema=SCHEMA
+        """Writes the rows as one new shard: visible whole after this returns, or, after a crash, not at all."""
+        self.put_rows(
+            {"key": row.key, "prompt": row.prompt, "texts": list(row.texts), "finished": list(row.finished)}
+            for row in rows
         )
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"  # sorts by age: the newest text of a key wins
-        temporary = self.folder / f".writing-{name}"
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.folder / name)
-        _sync_folder(self.folder)
-
-    def __len__(self) -> int:
-        self._look_for_shards()
-        return len(self._shard_of)
-
-    def _look_for_shards(self) -> None:
-        for shard in sorted(self.folder.glob("[0-9]*.parquet")):
-            if shard in self._seen:
-                continue
-            self._seen.add(shard)
-            try:
-                keys = pq.read_table(shard, columns=["key"])["key"].to_pylist()
-            except (pa.ArrowInvalid, KeyError, OSError) as error:  # damaged by other hands: its outputs are made anew
-                warnings.warn(f"teacher outputs in {shard} cannot be read and are ignored: {error}", stacklevel=3)
-                continue
-            for key in keys:
-                if key not in self._shard_of or self._shard_of[key].name < shard.name:
-                    self._shard_of[key] = shard
-
-    def _remove_abandoned(self) -> None:
-        for leftover in self.folder.glob(".writing-*"):
-            try:
-                if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
-                    leftover.unlink()
-            except FileNotFoundError:  # another process was faster
-                continue
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from .remote import RemoteTeacher
 
 def open_teachers(config: RunConfig, tokenizer: Any, link: TeacherLink | None) -> Teacher:
     """The teacher of the config, or its several teachers as one; `tokenizer` is the student's."""
-    members, temperature = teachers_of(config), config.generation.temperature
+    members = teachers_of(config)
     openers = [
         partial(open_teacher, replace(config, teacher=member), str(member.model), member.dtype, tokenizer, link)
         for member in members
@@ -29,11 +29,11 @@ def open_teachers(config: RunConfig, tokenizer: Any, link: TeacherLink | None) -
         return openers[0]()
     if config.teacher.selection == "curriculum":
         widths = [width(member) for member in members]
-        return TeacherCurriculum(openers, widths, switch_gap=config.teacher.switch_gap, temperature=temperature)
+        return TeacherCurriculum(openers, widths, switch_gap=config.teacher.switch_gap)
     opened = [opener() for opener in openers]
     if config.teacher.selection == "ensemble":
-        return EnsembleTeacher(opened, temperature, num_token_ids(tokenizer))
-    return RoutedTeacher(opened, [member.tasks for member in members], temperature)
+        return EnsembleTeacher(opened, num_token_ids(tokenizer))
+    return RoutedTeacher(opened, [member.tasks for member in members])
 
 
 def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, link: TeacherLink | None) -> Teacher:
@@ -44,7 +44,7 @@ def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, lin
     if settings.placement == "dedicated" and link is not None:
         names = ("autocast", "micro_batch_size", "quantization", "sharded")
         changes = {"dtype": dtype} | {name: getattr(settings, name) for name in names}
-        return DedicatedTeacher(link, folder, changes, config.generation.temperature)
+        return DedicatedTeacher(link, folder, changes)
     return load_teacher(config, folder, dtype, tokenizer)
 
 

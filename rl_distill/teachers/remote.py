@@ -45,17 +45,18 @@ class RemoteTeacher(ScoredAtOnce):
         self.server = TeacherHTTPClient(settings)
         self.pool = ThreadPoolExecutor(settings.num_connections, thread_name_prefix="teacher")
         self.fingerprint = hashlib.sha256(f"{self.server.url} {self.server.model}".encode()).hexdigest()[:16]
-        self.temperature, self.top_k, self.tokens_scored = 1.0, 0, 0
+        self.tokens_scored = 0
 
-    def scoring(self, tasks: Sequence[str] = ()) -> RemoteScoring:
-        return RemoteScoring(self)
+    def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> RemoteScoring:
+        assert temperature == 1, temperature  # config/checks.py refuses others
+        return RemoteScoring(self, top_k)
 
-    def score_row(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> RowScores:
+    def score_row(self, prompt_ids: Sequence[int], completion_ids: Sequence[int], top_k: int) -> RowScores:
         """One request: the row as a prompt, with the log-probabilities of its tokens."""
         choice = self.server.complete(
-            prompt=[*prompt_ids, *completion_ids], max_tokens=1, temperature=0.0, prompt_logprobs=self.top_k
+            prompt=[*prompt_ids, *completion_ids], max_tokens=1, temperature=0.0, prompt_logprobs=top_k
         )
-        return read_row(choice["prompt_logprobs"][len(prompt_ids) :], completion_ids, self.top_k)
+        return read_row(choice["prompt_logprobs"][len(prompt_ids) :], completion_ids, top_k)
 
     def generate(
         self,
@@ -87,9 +88,9 @@ class RemoteTeacher(ScoredAtOnce):
 class RemoteScoring(CollectedRows):
     """Rows are on their way to the server as soon as they are added."""
 
-    def __init__(self, teacher: RemoteTeacher) -> None:
+    def __init__(self, teacher: RemoteTeacher, top_k: int) -> None:
         super().__init__()
-        self.teacher = teacher
+        self.teacher, self.top_k = teacher, top_k
         self.futures: list[Future[RowScores]] = []
         self.metrics: dict[str, float] = {}
 
@@ -98,13 +99,13 @@ class RemoteScoring(CollectedRows):
     ) -> None:
         super().add(rows, prompt_ids, completion_ids)
         for prompt, completion in zip(prompt_ids, completion_ids, strict=True):
-            self.futures.append(self.teacher.pool.submit(self.teacher.score_row, prompt, completion))
+            self.futures.append(self.teacher.pool.submit(self.teacher.score_row, prompt, completion, self.top_k))
             self.teacher.tokens_scored += len(prompt) + len(completion)
 
     def finish(self) -> TeacherScores:
         order = sorted(range(len(self.rows)), key=self.rows.__getitem__)
         scored = [self.futures[i].result() for i in order]
-        device, top_k = distributed.device(), self.teacher.top_k
+        device, top_k = distributed.device(), self.top_k
         logprobs_N = torch.tensor([value for row in scored for value in row.logprobs], device=device)
         hidden_N0 = logprobs_N.new_zeros(len(logprobs_N), 0)
         if not top_k:

@@ -69,12 +69,12 @@ class TeacherWorker:
     def score(self, teacher: ColocatedTeacher, request: dict[str, Any]) -> None:
         """Receives ids, sends hidden states and numbers per token."""
         (num_rows, num_ids), source, number = request["shares"][self.index], request["source"], request["number"]
-        teacher.temperature, teacher.top_k = request["temperature"], request["top_k"]
+        how = {"temperature": request["temperature"], "top_k": request["top_k"]}
         if num_rows == 0:
-            teacher.score([], [])  # the other processes may need this one
+            teacher.score([], [], **how)  # the other processes may need this one
             return
         packed = self.link.receive((num_ids,), torch.int32, source, number).wait()
-        scores = teacher.score(*unpack(packed, num_rows))
+        scores = teacher.score(*unpack(packed, num_rows), **how)
         stats = [scores.logprobs_N[:, None], scores.entropy_N[:, None]]
         tensors = [scores.hidden_NE, torch.cat(stats, 1).float()]
         if scores.top_ids_NK is not None and scores.top_logprobs_NK is not None:

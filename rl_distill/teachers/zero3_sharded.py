@@ -40,14 +40,16 @@ class Zero3ShardedTeacher(ColocatedTeacher):
         completion_ids: Sequence[Sequence[int]],
         *,
         tasks: Sequence[str] = (),
+        temperature: float = 1.0,
+        top_k: int = 0,
     ) -> TeacherScores:
         """TeacherScores of this process's completion tokens; without rows it takes part in the others' forwards."""
         if prompt_ids:
-            return super().score(prompt_ids, completion_ids)
+            return super().score(prompt_ids, completion_ids, temperature=temperature, top_k=top_k)
         padding, before = [[self.pad_token_id]], self.tokens_scored
         super().score(padding, padding)
         self.tokens_scored = before
-        return self.no_scores()
+        return self.no_scores(top_k)
 
     def generate(
         self,

@@ -39,14 +39,17 @@ def test_a_wrong_key_names_the_nearest_one():
     ("settings", "message"),
     [
         ({"ppo.num_steps": "many"}, "ppo.num_steps: expected int, got 'many'"),
+        ({"ppo.lam": None}, "ppo.lam: expected float, got None"),
+        ({"ppo.lam": 10**400}, "ppo.lam: expected float, got 1000"),
         ({"ppo.bf16": 1}, "ppo.bf16: expected bool, got 1"),
         ({"anchor.schedule": "sometimes"}, "anchor.schedule: 'sometimes' is not one of fixed, anneal"),
         ({"ppo": 3}, "ppo: expected settings"),
         ({"rewards": "math"}, "rewards: expected a list"),
         ({"ppo.advantage": "group_mean"}, "set ppo.group_size to 2 or more"),
         ({"ppo.batch_size": 10, "ppo.group_size": 4}, "must be a multiple"),
+        ({"generation.stop": ["\nQ:", ""]}, "generation.stop: an empty text"),
         ({"demo": None}, "student.model, teacher.model, data.train must be set"),
-        ({"anchor.placement": "reward", "anchor.estimator": "k3"}, "k3 is unbounded"),
+        ({"anchor.placement": "reward", "anchor.estimator": "k3"}, "k3 as a reward has the gradient of another"),
     ],
 )
 def test_wrong_values_are_named(settings, message):

@@ -135,7 +135,7 @@ def test_prompts_over_the_limits_are_counted(folders, tokenizer):
 def test_zero_shards_what_the_paper_says():
     # Rajbhandari et al. 2020, figure 1: 7.5 B parameters on 64 GPUs: 120, 31.4, 16.6 and 1.9 GB
     for stage, gigabytes in ((0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)):
-        plan = memory.Plan(num_gpus=64, zero_stage=stage, student_dtype="bfloat16")
+        plan = memory.Plan(num_gpus=64, zero_stage=stage)  # without ZeRO float32, the same 16 bytes per weight
         shape = memory.Shape(7_500_000_000, 4096, 16384, 32, 4096, 50_000)
         assert sum(memory.training_bytes(shape, plan).values()) / 1e9 == pytest.approx(gigabytes, abs=0.05)
 
@@ -164,8 +164,8 @@ def test_the_teacher_costs_where_it_lives():
     assert split["teacher's head"] == 150_000 * 4096 * 2
     assert not [name for name in server if "teacher" in name]
     assert memory.teacher_gpu(teacher, memory.Plan(placement="dedicated", teacher_gpus=2))["weights"] == 14e9
-    # one key and one value of 512 numbers of two bytes in 24 layers, for 64 answers of 1,024 tokens
-    assert shared["KV cache"] == 64 * 1024 * 24 * 2 * 512 * 2
+    # one key and one value of 512 numbers in 24 layers, for 64 answers of 1,024 tokens: as wide as the weights
+    assert (shared["KV cache"], zero3["KV cache"]) == (64 * 1024 * 24 * 2 * 512 * 4, 64 * 1024 * 24 * 2 * 512 * 2)
 
 
 @pytest.mark.parametrize("kind", ["float32", "autocast", "bfloat16"])
@@ -194,7 +194,7 @@ def test_activations_are_the_tensors_that_autograd_saves(kind, shape):
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), autocast:
             model.model(input_ids=torch.ones(2, 64, dtype=torch.long), use_cache=False)
         plan = memory.Plan(
-            student_dtype="bfloat16" if kind == "bfloat16" else "float32", bf16=kind != "float32",
+            zero_stage=1 if kind == "bfloat16" else 0, bf16=kind != "float32",
             micro_batch_size=2, prompt_length=32, completion_length=32,
         )  # fmt: skip
         saved.append(sum(storage.nbytes() for storage in storages.values()))
@@ -218,7 +218,8 @@ def test_quantized_weights_and_adapters_are_counted():
         memory.student_gpu(shape, shape, memory.Plan(student_dtype="bfloat16", lora_r=8, student_quantization=kind))
         for kind in (None, "4bit")
     )
-    assert whole["optimizer"] == quantized["optimizer"] == 12 * shape.lora_parameters(8)
+    assert whole["optimizer"] == quantized["optimizer"] == 8 * shape.lora_parameters(8)
+    assert whole["gradients"] == 4 * shape.lora_parameters(8)
     assert whole["weights"] - quantized["weights"] == 2 * shape.parameters - shape.weight_bytes("bfloat16", "4bit")
 
 

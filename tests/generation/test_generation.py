@@ -63,19 +63,19 @@ def test_finished_rows_stop_at_eos_inclusive_and_the_others_at_the_limit(sample,
 def test_choose_inverts_the_distribution_function():
     logits_BV = torch.log(torch.tensor([[0.2, 0.5, 0.3]])).repeat(5, 1)
     uniforms_B = torch.tensor([0.0, 0.19, 0.21, 0.69, 0.999999])
-    assert choose(logits_BV, Sampling(1), uniforms_B).tolist() == [0, 0, 1, 1, 2]
+    assert choose(logits_BV, Sampling(1), uniforms_B)[0].tolist() == [0, 0, 1, 1, 2]
 
 
 def test_choose_never_takes_a_token_outside_top_p_nor_one_of_probability_zero():
     logits_BV = torch.log(torch.tensor([[0.5, 0.0, 0.3, 0.2]])).repeat(1000, 1)
     uniforms_B = row_uniforms([7], 1000)[0]
-    assert set(choose(logits_BV, Sampling(1, top_p=0.8), uniforms_B).tolist()) == {0, 2}
-    assert set(choose(logits_BV, Sampling(1), uniforms_B).tolist()) == {0, 2, 3}
+    assert set(choose(logits_BV, Sampling(1, top_p=0.8), uniforms_B)[0].tolist()) == {0, 2}
+    assert set(choose(logits_BV, Sampling(1), uniforms_B)[0].tolist()) == {0, 2, 3}
 
 
 def test_sampled_frequencies_follow_the_probabilities():
     logits_BV = torch.log(torch.tensor([[0.6, 0.3, 0.1]])).repeat(20_000, 1)
-    counts = torch.bincount(choose(logits_BV, Sampling(1), row_uniforms([3], 20_000)[0]), minlength=3) / 20_000
+    counts = torch.bincount(choose(logits_BV, Sampling(1), row_uniforms([3], 20_000)[0])[0], minlength=3) / 20_000
     assert torch.allclose(counts, torch.tensor([0.6, 0.3, 0.1]), atol=0.015)
 
 
@@ -128,7 +128,7 @@ def test_a_large_vocabulary_is_searched_in_blocks_with_the_same_result():
     logits[:, 4000:] = -torch.inf
     uniforms = torch.rand(64, generator=generator)
     uniforms[0], uniforms[1] = 0.0, 1 - 2**-24
-    chosen = choose(logits, Sampling(1), uniforms)
+    chosen, _ = choose(logits, Sampling(1), uniforms)
     probs = logits.softmax(-1)
     cumulative = probs.cumsum(-1)
     for row, token in enumerate(chosen.tolist()):
@@ -142,6 +142,18 @@ def test_draws_from_a_large_vocabulary_follow_the_distribution(top_p):
     logits = torch.full((20_000, 3000), -torch.inf)
     logits[:, [0, 511, 512, 1700, 2999]] = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05]).log()
     uniforms = (torch.arange(20_000) + 0.5) / 20_000
-    shares = choose(logits, Sampling(1, top_p=top_p), uniforms).bincount(minlength=3000) / 20_000
+    shares = choose(logits, Sampling(1, top_p=top_p), uniforms)[0].bincount(minlength=3000) / 20_000
     expected = [0.4, 0.3, 0.15, 0.1, 0.05] if top_p == 1 else [4 / 7, 3 / 7, 0, 0, 0]
     torch.testing.assert_close(shares[[0, 511, 512, 1700, 2999]], torch.tensor(expected), atol=2e-4, rtol=0)
+
+
+def test_top_p_tells_the_log_probability_under_the_cut_distribution_and_the_whole_one_tells_none(sample):
+    logits = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05]).log().expand(3, 5)
+    tokens, logprobs = choose(logits, Sampling(1, top_p=0.8), torch.tensor([0.1, 0.5, 0.99]))
+    assert tokens.tolist() == [0, 1, 2]  # 0.4 + 0.3 + 0.15 is the smallest set that holds 0.8
+    assert logprobs.exp().tolist() == pytest.approx([0.4 / 0.85, 0.3 / 0.85, 0.15 / 0.85])
+    found = sample(PROMPTS, Sampling(9, top_p=0.5), seeds=[1, 2, 3])
+    assert [len(item.logprobs) for item in found] == [len(item.token_ids) for item in found]
+    assert all(value < 0 for item in found for value in item.logprobs)
+    for whole in (Sampling(9), Sampling(9, temperature=0.0, top_p=0.5)):
+        assert all(item.logprobs is None for item in sample(PROMPTS, whole, seeds=[1, 2, 3]))

@@ -32,13 +32,13 @@ class FakeBackend:
 def test_completions_end_by_eos_by_stop_string_or_by_length(tokenizer):
     stop = StopStrings(tokenizer, ["."])
     dot = tokenizer(" pens.")["input_ids"]
-    backend = FakeBackend([[9, 8, 1], [9, 8, 7, 6], dot + [5] * (4 - len(dot)) if len(dot) < 4 else dot[:4]])
+    backend = FakeBackend([[9, 8, 1], [9, 8, 7, 6], dot, [9, 8]])  # the last: no room left in the context window
     engine = vllm.VLLMEngine(backend, [1], max_tokens=4, stop=stop)
-    found = engine.generate(None, [[5], [6]], Sampling(4, temperature=0.7), seeds=[0, 1])
-    assert [item.finish for item in found] == [Finish.STOP, Finish.LENGTH]
+    found = engine.generate(None, [[5], [6], [7], [8]], Sampling(4, temperature=0.7), seeds=[0, 1, 2, 3])
+    assert [item.finish for item in found] == [Finish.STOP, Finish.LENGTH, Finish.STOP, Finish.LENGTH]
     assert found[0].token_ids == [9, 8, 1]
     assert found[0].logprobs == [-1.0, -1.0, -1.0]
-    assert backend.calls == [([[5], [6]], None, 1, 0.7)]
+    assert backend.calls == [([[5], [6], [7], [8]], None, 1, 0.7)]
     assert backend.synced == 1
 
 
@@ -49,30 +49,51 @@ def test_importance_weights_scale_the_advantages_and_are_capped(tmp_path):
 
     def with_sampler(shift):
         backend = FakeBackend(ids)
-        rows = [row[: len(c)].tolist() for row, c in zip(plain.logprobs_BT - shift, ids, strict=True)]
+        shifted = (plain.states.logprobs_N - shift).split(plain.lengths)
+        rows = [row.tolist() for row in shifted]
         rows[0][0] = None  # what VLLMGeneration makes of a NaN: that token is not corrected
-        plain.advantages_BT[0, 0] = 0.0
         backend.generate = lambda prompts, images, n: (prompts, ids, [[[x] for x in row] for row in rows], None)
         trainer.collector.engine = vllm.VLLMEngine(
             backend, [trainer.collector.tokenizer.eos_token_id], trainer.config.generation.max_completion_length, None
         )
         return trainer.collector.collect(trainer.model, 0)
 
-    def with_sampler_but_first(shift):
-        rollout = with_sampler(shift)
-        assert rollout.advantages_BT[0, 0].isfinite()
-        rollout.advantages_BT[0, 0] = 0.0
-        return rollout
+    def check(rollout, factor):
+        expected = plain.advantages_N * factor
+        expected[0] = plain.advantages_N[0]
+        assert torch.allclose(rollout.advantages_N, expected, atol=1e-5)
 
-    same = with_sampler_but_first(0.0)
-    assert torch.allclose(same.advantages_BT, plain.advantages_BT, atol=1e-5)
+    same = with_sampler(0.0)
+    check(same, 1.0)
     assert same.extra_metrics["sampler/weight"] == pytest.approx(1.0, abs=1e-4)
-    half = with_sampler_but_first(0.6931472 * -1)  # the sampler gave each token twice the trainer's probability
-    assert torch.allclose(half.advantages_BT, plain.advantages_BT / 2, atol=1e-5)
-    capped = with_sampler_but_first(5.0)
-    assert torch.allclose(capped.advantages_BT, plain.advantages_BT * 2, atol=1e-5)
+    check(with_sampler(-0.6931472), 0.5)  # the sampler gave each token twice the trainer's probability
+    capped = with_sampler(5.0)
+    check(capped, 2.0)
     assert capped.extra_metrics["sampler/logprob_difference"] == pytest.approx(5.0, rel=0.05)
     trainer.train()
+
+
+def test_top_p_trains_on_the_same_advantages_with_both_engines(tmp_path):
+    settings = {"generation__top_p": 0.5, "anchor__schedule": "fixed", "generation__sampler_weight_cap": 2.0}
+    trainer = make_trainer(tmp_path, **settings)
+    here = trainer.collector.collect(trainer.model, 0)
+    # by hand: each weight is the mass of the tokens kept, the policy's probability over the cut distribution's
+    row, length = [*here.prompt_ids[0], *here.completions[0].token_ids], here.lengths[0]
+    probs = trainer.model.policy(torch.tensor([row])).logits[0, -length - 1 : -1, :320].softmax(-1)
+    sorted_probs, order = probs.sort(-1, descending=True)
+    kept = sorted_probs * (sorted_probs.cumsum(-1) - sorted_probs < 0.5)
+    drawn_from = (kept / kept.sum(-1, keepdim=True)).gather(1, order.argsort(-1))
+    chosen = drawn_from[range(length), here.completions[0].token_ids]
+    assert torch.allclose(here.states.sampler_logprobs_N[:length].exp(), chosen, atol=1e-5)
+    assert here.extra_metrics["sampler/weight"] == pytest.approx(0.5, abs=0.02)
+
+    backend = FakeBackend([completion.token_ids for completion in here.completions])
+    told = [row.tolist() for row in here.states.sampler_logprobs_N.split(here.lengths)]
+    ids = backend.completions
+    backend.generate = lambda prompts, images, n: (prompts, ids, [[[x] for x in row] for row in told], None)
+    trainer.collector.engine = vllm.VLLMEngine(backend, [trainer.collector.tokenizer.eos_token_id], 12, None)
+    there = trainer.collector.collect(trainer.model, 0)
+    assert torch.equal(there.advantages_N, here.advantages_N)
 
 
 def test_the_options_are_arguments_of_the_installed_vllm_generation(tmp_path):

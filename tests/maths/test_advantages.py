@@ -18,53 +18,55 @@ from rl_distill.maths.advantages import (
 NAN = math.nan
 
 
-def gae_row(rewards, values, bootstrap, gamma, lam):
-    """The definition, A_t = sum_k (gamma * lam)^k * delta_{t+k}, for one row without padding."""
-    values = [*values, bootstrap]
+def gae_row(rewards, values, gamma, lam):
+    """The definition, A_t = sum_k (gamma * lam)^k * delta_{t+k}, for one row; nothing follows its last token."""
+    values = [*values, 0.0]
     deltas = [r + gamma * values[t + 1] - values[t] for t, r in enumerate(rewards)]
     return [sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(deltas))]
 
 
 def test_gae_by_hand():
-    # deltas 0.5, 1.5, 4; advantages 4, 1.5 + 0.25 * 4, 0.5 + 0.25 * 2.5
+    # deltas 0.5, 1.5, 2; advantages 2, 1.5 + 0.25 * 2, 0.5 + 0.25 * 2
     rewards, values = torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3)
-    advantages, returns = gae(rewards, values, torch.ones(1, 3), torch.tensor([4.0]), gamma=0.5, lam=0.5)
-    assert advantages.tolist() == [[1.125, 2.5, 4.0]]
-    assert returns.tolist() == [[2.125, 3.5, 5.0]]
+    advantages, returns = gae(rewards, values, torch.ones(1, 3), gamma=0.5, lam=0.5)
+    assert advantages.tolist() == [[1.0, 2.0, 2.0]]
+    assert returns.tolist() == [[2.0, 3.0, 3.0]]
 
 
 def test_gae_ignores_padding_on_either_side_and_steps_over_a_gap():
     rewards = torch.tensor([[1.0, 2.0, 3.0, NAN], [NAN, 1.0, 2.0, 3.0], [1.0, NAN, 3.0, NAN]])
     values = torch.tensor([[1.0, 1.0, 1.0, NAN], [NAN, 1.0, 1.0, 1.0], [1.0, NAN, 1.0, NAN]])
     mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 1, 0]])
-    advantages, returns = gae(rewards, values, mask, torch.full((3,), 4.0), gamma=0.5, lam=0.5)
-    assert advantages.tolist() == [[1.125, 2.5, 4, 0], [0, 1.125, 2.5, 4], [1.5, 0, 4, 0]]
-    assert returns.tolist() == [[2.125, 3.5, 5, 0], [0, 2.125, 3.5, 5], [2.5, 0, 5, 0]]
+    advantages, returns = gae(rewards, values, mask, gamma=0.5, lam=0.5)
+    assert advantages.tolist() == [[1, 2, 2, 0], [0, 1, 2, 2], [1, 0, 2, 0]]
+    assert returns.tolist() == [[2, 3, 3, 0], [0, 2, 3, 3], [2, 0, 3, 0]]
 
 
 def test_gae_is_reward_to_go_when_values_are_zero_and_lambda_is_one():
     rewards = torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    advantages, returns = gae(rewards, torch.zeros(2, 3), mask, torch.zeros(2), gamma=1.0, lam=1.0)
+    advantages, returns = gae(rewards, torch.zeros(2, 3), mask, gamma=1.0, lam=1.0)
     assert advantages.tolist() == [[3, 2, 2], [3, 3, 0]]
     assert returns.equal(advantages)
 
 
 def test_gae_is_the_td_error_when_lambda_is_zero():
     rewards, values = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.25]])
-    advantages, _ = gae(rewards, values, torch.ones(1, 2), torch.zeros(1), gamma=1.0, lam=0.0)
+    advantages, _ = gae(rewards, values, torch.ones(1, 2), gamma=1.0, lam=0.0)
     assert advantages.tolist() == [[-0.25, 0.75]]
 
 
-def test_a_completion_cut_by_length_bootstraps_and_a_finished_one_does_not():
-    values = torch.full((2, 2), 0.5)
-    advantages, _ = gae(torch.zeros(2, 2), values, torch.ones(2, 2), torch.tensor([0.0, 0.5]), gamma=1.0, lam=1.0)
-    assert advantages.tolist() == [[-0.5, -0.5], [0.0, 0.0]]
+def test_returns_stay_at_the_score_when_the_critic_learns_them_over_and_over():
+    # one token that earns 1 and is cut: with a value bootstrapped after it the target would be 1 + value, without end
+    value = torch.zeros(1, 1)
+    for _ in range(100):
+        _, value = gae(torch.ones(1, 1), value, torch.ones(1, 1), gamma=1.0, lam=0.95)
+    assert value.item() == 1.0
 
 
 def test_gae_lets_no_gradient_through():
     values = torch.ones(1, 2, requires_grad=True)
-    advantages, returns = gae(torch.ones(1, 2), values, torch.ones(1, 2), torch.zeros(1), gamma=1.0, lam=1.0)
+    advantages, returns = gae(torch.ones(1, 2), values, torch.ones(1, 2), gamma=1.0, lam=1.0)
     assert not advantages.requires_grad
     assert not returns.requires_grad
 
@@ -75,15 +77,14 @@ def test_gae_equals_its_definition_row_by_row(data, gamma, lam):
     lengths = data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=4))
     numbers = st.floats(-5, 5, width=32)
     rewards, values = torch.full((len(lengths), 7), NAN).double(), torch.full((len(lengths), 7), NAN).double()
-    mask, bootstrap = torch.zeros(len(lengths), 7), torch.zeros(len(lengths)).double()
+    mask = torch.zeros(len(lengths), 7)
     expected = torch.zeros(len(lengths), 7).double()
     for row, length in enumerate(lengths):
         r, v = (data.draw(st.lists(numbers, min_size=length, max_size=length)) for _ in range(2))
-        bootstrap[row] = data.draw(numbers)
         rewards[row, :length], values[row, :length] = torch.tensor(r), torch.tensor(v)
         mask[row, :length] = 1
-        expected[row, :length] = torch.tensor(gae_row(r, v, float(bootstrap[row]), gamma, lam)).double()
-    advantages, returns = gae(rewards, values, mask, bootstrap, gamma=gamma, lam=lam)
+        expected[row, :length] = torch.tensor(gae_row(r, v, gamma, lam)).double()
+    advantages, returns = gae(rewards, values, mask, gamma=gamma, lam=lam)
     torch.testing.assert_close(advantages, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(returns, expected + values.nan_to_num(), rtol=1e-5, atol=1e-5)
 

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_distill.maths.kl import exact_kl, kl_k1, kl_k2, kl_k3, log_rest, top_k_kl
-from rl_distill.ppo.coefficients import AdaptiveKLController, AnnealedCoefficient, EvidenceCoefficient, FixedCoefficient
+from rl_distill.ppo.coefficients import (
+    AdaptiveKLController,
+    AnnealedCoefficient,
+    EvidenceCoefficient,
+    FixedCoefficient,
+    SuccessCount,
+)
 
 P = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
 Q = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64)
@@ -148,43 +154,13 @@ def test_adaptive_controller_drives_a_responsive_kl_to_its_target():
     assert 0.1 / coefficient == pytest.approx(0.5, rel=1e-3)
 
 
-def test_evidence_coefficient_by_hand():
-    evidence = EvidenceCoefficient({"math": 0.9, "code": 0.5}, floor=0.05, ceiling=1.0, scale=0.2, decay=0.9)
-    assert evidence.coefficients(["math", "code"], 0.0) == [1.0, 1.0]  # nothing seen yet
-    evidence.observe(tasks=["math", "math", "code", "code"], successes=[1.0, 0.6, 1.0, None], kl=0.0)
-    # math: (0.9 - 0.8) / 0.2; code: 0.5 - 1.0 is below the floor
-    assert evidence.coefficients(["code", "math", "code"], 0.5) == pytest.approx([0.05, 0.5, 0.05])
-    evidence.observe(tasks=["math"], successes=[0.0], kl=0.0)  # 0.9 * 0.8 + 0.1 * 0 = 0.72
-    assert evidence.coefficients(["math"], 0.5) == pytest.approx([0.9])
-    evidence.observe(tasks=["math"], successes=[0.0], kl=0.0)  # 0.648: above the ceiling
-    assert evidence.metrics() == pytest.approx(
-        {
-            "anchor/coefficient/code": 0.05,
-            "anchor/coefficient/math": 1.0,
-            "anchor/student_success/code": 1.0,
-            "anchor/student_success/math": 0.648,
-        }
-    )
-
-
-def test_unscored_completions_are_no_evidence():
-    evidence = EvidenceCoefficient({"math": 0.9})
-    evidence.observe(tasks=["math", "math"], successes=[None, math.nan], kl=0.0)
-    assert evidence.state_dict() == {"student_success": {}}
-
-
-def test_a_task_without_a_teacher_rate_is_named():
-    with pytest.raises(ValueError, match="'chess'"):
-        EvidenceCoefficient({"math": 0.9}).coefficients(["chess"], 0.0)
-
-
 @pytest.mark.parametrize(
     "make",
     [
         lambda: FixedCoefficient(0.3),
         lambda: AnnealedCoefficient(1.0, 0.1),
         lambda: AdaptiveKLController(0.1, 0.5, 100),
-        lambda: EvidenceCoefficient({"math": 0.9, "code": 0.4}),
+        lambda: EvidenceCoefficient({"math": SuccessCount(9, 10), "code": SuccessCount(4, 10)}),
     ],
     ids=["fixed", "annealed", "adaptive", "evidence"],
 )

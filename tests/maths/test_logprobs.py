@@ -272,14 +272,15 @@ def test_bfloat16_products_with_a_float32_softmax():
         torch.testing.assert_close(got.grad.float(), expected.grad, rtol=0.05, atol=0.1)
 
 
-def test_autocast_multiplies_in_its_dtype_and_returns_float32_gradients():
+def test_logits_are_formed_in_float32_under_autocast():
     hidden, weight, bias, targets, teacher = inputs(20, 64, dtype=torch.float32)
+    expected = token_statistics(hidden, weight, targets, bias=bias, **teacher)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         stats = token_statistics(hidden, weight, targets, bias=bias, **teacher)
-    low = [x.detach().bfloat16() for x in (hidden, weight, bias)]
-    expected = token_statistics(*low[:2], targets, bias=low[2], **{k: v.bfloat16() for k, v in teacher.items()})
+        from_half = token_statistics(hidden.bfloat16(), weight, targets, bias=bias, **teacher)
     for x, y in zip(stats, expected, strict=True):
-        torch.testing.assert_close(x.detach(), y)
+        assert torch.equal(x, y)
+    assert from_half.logprobs_N.dtype == torch.float32
     (stats.logprobs_N + stats.kl_N).sum().backward()
     assert hidden.grad.dtype == weight.grad.dtype == bias.grad.dtype == torch.float32
 

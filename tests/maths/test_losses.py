@@ -99,10 +99,8 @@ def test_value_loss_ignores_what_is_outside_the_mask():
 
 
 def test_entropy_bonus_and_anchor_loss_by_hand():
-    mask = torch.tensor([[1, 1], [1, 0]])
-    assert entropy_bonus(torch.tensor([[1.0, 2.0], [3.0, 9.0]]), mask, count=3) == 2
-    kl = torch.tensor([[1.0, 3.0], [2.0, 9.0]])
-    assert anchor_loss(kl, torch.tensor([0.5, 2.0]), mask, count=3) == 2
+    assert entropy_bonus(torch.tensor([1.0, 2.0, 3.0]), count=3) == 2
+    assert anchor_loss(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([0.5, 0.5, 2.0]), count=3) == 2
 
 
 def test_sampler_weights_are_capped_from_above_only():

@@ -5,22 +5,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from rl_distill.maths.advantages import explained_variance
 from rl_distill.maths.masking import (
     center,
-    completion_mask,
     masked_mean,
     masked_sum,
     moments,
-    position_ids,
     standardize,
 )
-
-EOS, PAD = 2, 0
 
 
 def in_processes(function: Callable[..., Tensor], *shards: tuple[Tensor, ...]) -> list[Tensor]:
@@ -43,48 +37,6 @@ def in_processes(function: Callable[..., Tensor], *shards: tuple[Tensor, ...]) -
     return results
 
 
-def test_mask_is_true_through_eos_inclusive():
-    token_ids = torch.tensor([[7, 8, EOS, PAD, PAD], [7, 8, 9, 7, 8], [EOS, PAD, PAD, PAD, PAD]])
-    mask, completed = completion_mask(token_ids, [EOS])
-    assert mask.int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]]
-    assert completed.tolist() == [True, False, True]
-
-
-def test_mask_keeps_the_eos_when_eos_is_also_the_padding():
-    mask, completed = completion_mask(torch.tensor([[7, 8, EOS, EOS, EOS], [7, 8, 9, 7, EOS]]), [EOS])
-    assert mask.int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    assert completed.tolist() == [True, True]
-
-
-def test_mask_ends_at_the_first_of_several_eos_ids():
-    mask, completed = completion_mask(torch.tensor([[7, 5, 8, EOS], [7, EOS, 5, 5]]), [EOS, 5])
-    assert mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0]]
-    assert completed.all()
-
-
-def test_lengths_tell_padding_from_tokens_in_a_row_cut_short():
-    token_ids = torch.tensor([[7, 8, EOS, EOS], [7, 8, EOS, EOS]])
-    mask, completed = completion_mask(token_ids, [EOS], lengths_B=torch.tensor([2, 3]))
-    assert mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0]]
-    assert completed.tolist() == [False, True]
-
-
-def test_no_eos_ids_means_every_row_was_cut():
-    mask, completed = completion_mask(torch.tensor([[7, EOS]]), [])
-    assert mask.all()
-    assert not completed.any()
-
-
-@given(st.lists(st.integers(3, 9), min_size=1, max_size=6), st.integers(0, 4), st.sampled_from([PAD, EOS]))
-@settings(deadline=None, max_examples=50)
-def test_padding_changes_no_mask_of_a_finished_row(tokens, num_padding, pad):
-    alone, _ = completion_mask(torch.tensor([[*tokens, EOS]]), [EOS])
-    padded, completed = completion_mask(torch.tensor([[*tokens, EOS, *[pad] * num_padding]]), [EOS])
-    assert padded[:, : len(tokens) + 1].equal(alone)
-    assert not padded[:, len(tokens) + 1 :].any()
-    assert completed.all()
-
-
 def test_masked_sum_and_mean_ignore_nan_outside_the_mask():
     x = torch.tensor([[1.0, 2.0, torch.nan], [6.0, torch.inf, torch.nan]], requires_grad=True)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
@@ -97,11 +49,6 @@ def test_masked_sum_and_mean_ignore_nan_outside_the_mask():
 
 def test_masked_mean_of_nothing_is_zero():
     assert masked_mean(torch.ones(2, 2), torch.zeros(2, 2)) == 0
-
-
-def test_position_ids_count_real_tokens_whichever_side_is_padded():
-    attention_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0]])
-    assert position_ids(attention_mask).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 0, 1, 2, 2]]
 
 
 def test_moments_divide_by_the_count():

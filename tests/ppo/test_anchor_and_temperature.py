@@ -15,12 +15,20 @@ def test_the_temperature_goes_linearly_and_teacher_and_log_probs_follow(tmp_path
         generation__temperature=1.5,
         generation__temperature_end=0.5,
         anchor__schedule="fixed",
+        teacher__autocast="off",
     )
     temperatures = []
     for step in range(3):
         rollout = trainer.collector.collect(trainer.model, step)
-        temperatures.append((rollout.temperature, trainer.collector.teacher.temperature))
-    assert temperatures == [(1.5, 1.5), (1.0, 1.0), (0.5, 0.5)]
+        temperatures.append(rollout.temperature)
+        teacher = trainer.collector.teacher.model
+        row = [*rollout.prompt_ids[0], *rollout.completions[0].token_ids]
+        logits_LV = teacher(torch.tensor([row])).logits[0, len(rollout.prompt_ids[0]) - 1 : -1]
+        expected = (logits_LV / rollout.temperature).log_softmax(-1)
+        targets = torch.tensor(rollout.completions[0].token_ids)
+        found = rollout.states.teacher.logprobs_N[: len(targets)]
+        assert torch.allclose(found, expected[range(len(targets)), targets], atol=1e-5)
+    assert temperatures == [1.5, 1.0, 0.5]
     piece = next(iter(micro_batches(rollout, list(range(8)), trainer.config, 0)))
     assert piece["temperature"] == 0.5
     hidden_ND = trainer.model.policy.get_decoder()(input_ids=piece["input_ids_BL"]).last_hidden_state.flatten(0, 1)
@@ -33,7 +41,7 @@ def test_the_temperature_goes_linearly_and_teacher_and_log_probs_follow(tmp_path
 
 
 def top_k_losses(trainer, k):
-    trainer.collector.teacher.top_k = k
+    trainer.collector.top_k = k
     rollout = trainer.collector.collect(trainer.model, 0)
     piece = next(iter(micro_batches(rollout, list(range(8)), trainer.config, 0)))
     names = ("teacher_hidden_NE", "teacher_scalars_NK", "teacher_top_ids_NK")
@@ -107,10 +115,10 @@ def test_dual_clip_bounds_the_loss_of_a_bad_token_that_became_likelier(tmp_path)
     for dual_clip in (None, 3.0):
         trainer = make_trainer(tmp_path / str(dual_clip), **options, ppo__dual_clip=dual_clip)
         rollout = trainer.collector.collect(trainer.model, 0)
-        rollout.advantages_BT = torch.where(rollout.mask_BT, -1.0, 0.0)
-        rollout.logprobs_BT = rollout.logprobs_BT - 4.0  # the policy is now exp(4) = 55 times likelier
+        rollout.advantages_N = torch.full_like(rollout.advantages_N, -1.0)
         piece = next(iter(micro_batches(rollout, list(range(8)), trainer.config, 0)))
-        piece["count"] = torch.tensor(float(len(piece["targets_N"])))
+        piece["old_logprobs_N"] -= 4.0  # the policy is now exp(4) = 55 times likelier
+        piece["trained_count"] = torch.tensor(float(len(piece["targets_N"])))
         losses[dual_clip] = float(trainer.compute_loss(trainer.model, piece))
     assert losses[None] == pytest.approx(54.6, rel=0.01)
     assert losses[3.0] == pytest.approx(3.0, rel=1e-4)
@@ -127,7 +135,5 @@ def test_weight_decay_acts_on_matrices_only(tmp_path):
 
 
 def test_settings_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"top_k needs anchor\.placement: loss"):
-        make_config("unused", anchor__placement="reward", anchor__estimator="top_k")
     with pytest.raises(ValueError, match=r"vllm_server needs generation\.vllm\.server_base_url"):
         make_config("unused", generation__engine="vllm_server")

@@ -54,10 +54,34 @@ def test_the_best_by_validation_is_kept_and_loaded(tmp_path):
     seen = scripted(trainer, [0.1, 0.4, 0.2, 0.2, 0.3, 0.1])
     trainer.args.save_steps = 2  # a checkpoint after every step, so that old ones are removed
     pipeline.train(trainer.config, trainer)
-    assert [path.name for path in checkpoint.folders(tmp_path)] == ["checkpoint-4", "checkpoint-10", "checkpoint-12"]
     best, last = seen[1], seen[5]
     assert all(torch.equal(value, best[name]) for name, value in weights(trainer).items())
     assert any(not torch.equal(value, last[name]) for name, value in weights(trainer).items())
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "load_best", "kept"),
+    [(1, False, [12]), (3, False, [8, 10, 12]), (1, True, [4, 12]), (2, True, [4, 10, 12])],
+)
+def test_as_many_checkpoints_are_kept_as_asked_for(tmp_path, keep_last, load_best, kept):
+    changes = {"checkpoint__every_steps": 1, "checkpoint__keep_last": keep_last, "evaluation__every_steps": 1}
+    trainer = make_trainer(tmp_path, ppo__num_steps=6, evaluation__load_best=load_best, **changes)
+    scripted(trainer, [0.1, 0.4, 0.2, 0.2, 0.3, 0.1])
+    pipeline.train(trainer.config, trainer)
+    assert [path.name for path in checkpoint.folders(tmp_path)] == [f"checkpoint-{step}" for step in kept]
+
+
+def test_the_last_whole_checkpoint_stays_until_the_next_one_is_whole(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, ppo__num_steps=2, checkpoint__every_steps=1, checkpoint__keep_last=1)
+    complete, whole = checkpoint.complete, []
+
+    def watched(folder):
+        whole.append([path.name for path in checkpoint.folders(tmp_path) if checkpoint.is_complete(path)])
+        complete(folder)
+
+    monkeypatch.setattr(checkpoint, "complete", watched)
+    pipeline.train(trainer.config, trainer)
+    assert whole == [[], ["checkpoint-2"]]  # before the first and before the second marker
 
 
 def test_a_run_that_starts_anew_sets_older_checkpoints_aside(tmp_path):

@@ -13,6 +13,7 @@ from rl_distill import pipeline
 from rl_distill.config import RunConfig, TinyModelConfig
 from rl_distill.demo.tiny import make_model, make_tokenizer
 from rl_distill.files import read_jsonl, write_atomically
+from rl_distill.ppo.coefficients import SuccessCount
 from rl_distill.run_setup import RunContext
 from rl_distill.teachers.colocated import make_teacher
 from rl_distill.types import Problem, Splits
@@ -33,7 +34,8 @@ def golden_context(config: RunConfig) -> RunContext:
     teacher = make_model(TinyModelConfig(48, 64, 2, 4), tokenizer, 1)
     student = make_model(TinyModelConfig(32, 64, 2, 4), tokenizer, 2)
     splits = Splits(cold_start=[], train=problems, validation=problems[:2], test=problems[:2])
-    return RunContext(splits, make_teacher(config, teacher, tokenizer), student, tokenizer, {"math": 0.5}, 0)
+    rates = {"math": SuccessCount(20, 40)}
+    return RunContext(splits, make_teacher(config, teacher, tokenizer), student, tokenizer, rates, 0)
 
 
 def trajectory(folder: Path) -> dict[str, list[float]]:

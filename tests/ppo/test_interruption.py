@@ -8,10 +8,10 @@ import time
 import pytest
 
 from rl_distill import pipeline
-from rl_distill.launching import in_one_line
+from rl_distill.errors import in_one_line
 from rl_distill.ppo import checkpoint
-from rl_distill.ppo.first_batch import FILE
-from rl_distill.ppo.interruption import SaveByTheClock
+from rl_distill.ppo.lifecycle.first_batch import FILE
+from rl_distill.ppo.lifecycle.interruption import SaveByTheClock
 from rl_distill.ppo.rollout import TrainingStopped
 from tests.tiny_run import make_config, make_context, make_trainer
 
@@ -61,7 +61,7 @@ def test_a_run_saves_after_its_last_step_and_by_the_clock(tmp_path, monkeypatch)
     (clock,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, SaveByTheClock))
     assert clock.minutes == 15.0
     late = iter([0.0, 901.0, 901.0, 901.0, 1000.0, 1000.0, 1000.0])
-    monkeypatch.setattr("rl_distill.ppo.interruption.time.monotonic", lambda: next(late, 1000.0))
+    monkeypatch.setattr("rl_distill.ppo.lifecycle.interruption.time.monotonic", lambda: next(late, 1000.0))
     pipeline.train(trainer.config, trainer)
     assert [path.name for path in checkpoint.folders(tmp_path)] == ["checkpoint-2", "checkpoint-6"]
 

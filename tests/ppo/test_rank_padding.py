@@ -66,6 +66,15 @@ def test_a_process_has_at_most_so_many_rows_of_a_minibatch(processes, batch, min
             {"ppo.batch_size": 12, "ppo.group_size": 4, "ppo.advantage": "group_mean"},
             "= 3 prompts must divide over 2",
         ),
+        (
+            {
+                "ppo.batch_size": 9,
+                "ppo.num_minibatches": 3,
+                "generation.engine": "vllm_server",
+                "generation.vllm.server_base_url": "http://localhost:8000",
+            },
+            r"make ppo\.batch_size \(9\) a multiple of the number of processes \(2\)",
+        ),
     ],
 )
 def test_rows_that_cannot_be_shared_out_are_refused(settings, message, monkeypatch):

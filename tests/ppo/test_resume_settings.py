@@ -5,7 +5,7 @@ import pytest
 from rl_distill import pipeline
 from rl_distill.config import ConfigError
 from rl_distill.ppo import checkpoint
-from rl_distill.ppo.resume import check_resume
+from rl_distill.ppo.lifecycle.resume import check_resume
 from tests.tiny_run import make_config, make_context, make_trainer
 
 

@@ -2,15 +2,17 @@
 
 import json
 import math
+import random
 
 import pytest
 import torch
 
-from rl_distill import pipeline
+from rl_distill import distributed, pipeline
 from rl_distill.config import ConfigError
 from rl_distill.ppo import checkpoint
 from rl_distill.ppo.minibatches import micro_batches, minibatches
 from rl_distill.ppo.rollout import TrainingStopped
+from rl_distill.ppo.rollout_metrics import reward_metrics, rollout_metrics
 from rl_distill.types import Finish
 from tests.tiny_run import make_config, make_context, make_trainer, weights
 
@@ -52,29 +54,24 @@ def test_minibatches_use_every_row_once_and_are_reshuffled_per_epoch(tmp_path):
     assert first != second
 
 
-def test_a_rollout_aligns_scores_masks_and_bootstrap(tmp_path):
-    trainer = make_trainer(tmp_path, ppo__batch_size=16)
+def test_every_scored_completion_is_terminal_and_earns_its_score_once(tmp_path):
+    trainer = make_trainer(tmp_path, ppo__batch_size=32, generation__max_completion_length=24)
     torch.nn.init.normal_(trainer.model.critic.mlp[-1].weight)
     rollout = trainer.collector.collect(trainer.model, 0)
-    eos = trainer.collector.tokenizer.eos_token_id
-    ppo = trainer.config.ppo
-    assert {c.finish for c in rollout.completions} == {Finish.STOP, Finish.LENGTH} or all(
-        c.finish is Finish.LENGTH for c in rollout.completions
-    )
+    eos, ppo = trainer.collector.tokenizer.eos_token_id, trainer.config.ppo
+    assert {c.finish for c in rollout.completions} == {Finish.STOP, Finish.LENGTH}
+    values, returns = (x.split(rollout.lengths) for x in (rollout.states.values_N, rollout.returns_N))
     for row, completion in enumerate(rollout.completions):
-        length = len(completion.token_ids)
-        assert rollout.mask_BT[row].sum() == length
-        assert rollout.mask_BT[row, :length].all()
+        length, score = len(completion.token_ids), rollout.scores.total[row]
         assert (completion.token_ids[-1] == eos) == (completion.finish is Finish.STOP)
-        # by hand: backwards from the last real token, whose reward is the whole score
-        score, values = rollout.scores.total[row], rollout.values_BT[row].tolist()
-        following = 0.0 if completion.finish is Finish.STOP else values[length]
-        advantage = 0.0
+        # by hand: backwards from the last real token, whose reward is the whole score, and after which nothing comes
+        advantage, following = 0.0, 0.0
         for t in reversed(range(length)):
+            value = float(values[row][t])
             reward = score if t == length - 1 else 0.0
-            delta = reward + ppo.gamma * (values[t + 1] if t < length - 1 else following) - values[t]
-            advantage = delta + ppo.gamma * ppo.lam * advantage
-            assert float(rollout.returns_BT[row, t]) == pytest.approx(advantage + values[t], abs=1e-4)
+            advantage = reward + ppo.gamma * following - value + ppo.gamma * ppo.lam * advantage
+            assert float(returns[row][t]) == pytest.approx(advantage + value, abs=1e-4)
+            following = value
 
 
 def test_old_logprobs_are_those_of_the_training_forward(tmp_path):
@@ -142,6 +139,35 @@ def test_a_kl_explosion_stops_with_the_limit_named(tmp_path):
         trainer.train()
 
 
+def test_the_ledger_counts_what_was_done_also_after_a_stop_and_a_resume(tmp_path):
+    options = {"ppo__num_steps": 6, "checkpoint__every_steps": 2}
+    whole = make_trainer(tmp_path / "whole", **options)
+    pipeline.train(whole.config, whole)
+    stopped = make_trainer(tmp_path / "stopped", **options)
+    stopped.add_callback(StopAfter(3 * 2))
+    pipeline.train(stopped.config, stopped)
+    assert stopped.spent()["student_sequences"] == 3 * 8
+    again = make_trainer(tmp_path / "stopped", **options, resume_from_checkpoint="latest")
+    pipeline.train(again.config, again)
+    assert again.spent() == whole.spent()
+    assert whole.spent()["student_sequences"] == 6 * 8
+    assert whole.spent()["teacher_tokens_scored"] == whole.collector.teacher.tokens_scored
+    assert again.spent()["teacher_tokens_scored"] > again.collector.teacher.tokens_scored
+
+
+def test_the_prompts_of_a_pass_are_shuffled_once(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, ppo__batch_size=8, ppo__group_size=2)
+    shuffled, shuffle = [], random.Random.shuffle
+    monkeypatch.setattr(random.Random, "shuffle", lambda self, rows: (shuffled.append(len(rows)), shuffle(self, rows)))
+    steps = [trainer.collector._rows(step) for step in range(15)]  # 4 prompts a step of 40
+    assert shuffled == [40, 40]
+    assert all(rows[::2] == rows[1::2] for rows in steps)
+    first_pass = [row for rows in steps[:10] for row in rows[::2]]
+    assert sorted(first_pass) == list(range(40))
+    assert first_pass != list(range(40))
+    assert make_trainer(tmp_path / "again", ppo__batch_size=8, ppo__group_size=2).collector._rows(7) == steps[7]
+
+
 def test_unscored_completions_do_not_train_the_policy(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, anchor__placement="none", ppo__value_coef=0.0)
     start = trainer.collector.blend.start
@@ -174,6 +200,42 @@ def test_every_critic_learns_and_the_numbers_are_logged(tmp_path, critic):
         assert math.isfinite(record[name]) or name == "explained_variance", name
 
 
+def test_reward_metrics_are_those_of_all_processes(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path)
+    rollout = trainer.collector.collect(trainer.model, 0)
+    rollout.scores.metrics = {"rewards/f/errors": 0.25, "rewards/f/mean": 0.5, "rewards/f/seconds": 9.0, "own": 1.0}
+    assert reward_metrics(rollout) == {"rewards/f/errors": 0.25, "rewards/f/mean": 0.5, "own": 1.0}
+    other = (4, {"rewards/f/errors": 1.0, "rewards/f/mean": 0.5, "only there": 2.0})
+    monkeypatch.setattr(distributed, "gather_list", lambda items: [*items, other])
+    expected = {"rewards/f/errors": (8 * 0.25 + 4) / 12, "rewards/f/mean": 0.5, "own": 1.0, "only there": 2.0}
+    assert reward_metrics(rollout) == pytest.approx(expected)
+
+
+def test_cut_completions_leave_loss_and_statistics_where_they_are_masked(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        ppo__mask_truncated=True,
+        ppo__advantage="group_mean",
+        ppo__group_size=4,
+        ppo__normalize_advantages="none",
+        ppo__batch_size=32,
+        generation__max_completion_length=24,
+    )
+    rollout = trainer.collector.collect(trainer.model, 0)
+    stopped = [c.finish is Finish.STOP for c in rollout.completions]
+    assert rollout.trained_B.tolist() == stopped
+    assert 0 < sum(stopped) < 32
+    advantages = [float(row.sum()) for row in rollout.advantages_N.split(rollout.lengths)]
+    assert all(advantage == 0 for advantage, kept in zip(advantages, stopped, strict=True) if not kept)
+    for first in range(0, 32, 4):  # a group's mean is that of its finished rows
+        rows = [row for row in range(first, first + 4) if stopped[row]]
+        mean = sum(rollout.scores.total[row] for row in rows) / max(1, len(rows))
+        for row in rows:
+            expected = (rollout.scores.total[row] - mean) * rollout.lengths[row]
+            assert advantages[row] == pytest.approx(expected, abs=1e-5)
+    assert rollout_metrics(rollout, trainer.collector.coefficient)["completions/trained_on"] == sum(stopped) / 32
+
+
 def test_group_means_need_no_critic(tmp_path):
     trainer = make_trainer(tmp_path, ppo__advantage="group_mean", ppo__group_size=4)
     trainer.train()
@@ -182,8 +244,9 @@ def test_group_means_need_no_critic(tmp_path):
     assert prompts[0] == prompts[3] != prompts[4]
 
 
-@pytest.mark.parametrize("placement", ["reward", "loss", "none"])
-@pytest.mark.parametrize("estimator", ["exact", "k1", "k2"])
+@pytest.mark.parametrize(
+    ("placement", "estimator"), [("reward", "k1"), ("loss", "exact"), ("loss", "k2"), ("loss", "k3"), ("none", "exact")]
+)
 def test_every_anchor_trains(tmp_path, placement, estimator):
     trainer = make_trainer(
         tmp_path, ppo__num_steps=1, anchor__placement=placement, anchor__estimator=estimator, anchor__schedule="fixed"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rl_distill.evals.evaluation import Evaluation, gap_recovered, up_to_stop
+from rl_distill.evals.evaluation import Evaluation, gap_recovered
 from rl_distill.files import read_jsonl, write_atomically
 from rl_distill.progress import Stages
 from rl_distill.reporting.summary import CURVES, draw_curves, sample_text, table, write_evaluations, write_report
@@ -129,9 +129,3 @@ def test_stages_keep_their_seconds(capsys):
     assert stages.seconds["ppo"] > 0
     assert stages.cpu_seconds["ppo"] >= 0
     assert "[ppo] training ..." in capsys.readouterr().out
-
-
-def test_a_graded_answer_ends_with_the_first_stop_string_as_a_rollout_does():
-    assert up_to_stop("#### 42\nQ: next?\n", ("\nQ:", "42\n")) == "#### 42\n"
-    assert up_to_stop("#### 42", ("\nQ:",)) == "#### 42"
-    assert up_to_stop("a\nQ:", ()) == "a\nQ:"

@@ -67,11 +67,11 @@ def test_the_command_answers_a_typo_before_torch_and_names_the_nearest_key():
     ("settings", "message"),
     [
         ({"reward_model.num_steps": 0}, "reward_model.num_steps must be at least 1"),
-        ({"reward_model.teacher_dropout": 1.5}, "share between 0 and 1"),
+        ({"reward_model.teacher_dropout": 1.5}, "teacher_dropout must be at least 0 and at most 1"),
         ({"reward_model.objective": "ranking"}, "not one of regression, preference"),
         ({"rewards": [{"fn": "learned", "kwargs": {"model": "x"}}]}, "cannot learn from `learned`"),
         ({"rewards": [{"fn": "bleu", "weight": 0}]}, "all weights are 0"),
-        ({"teacher.placement": "dedicated"}, "set teacher.placement to shared"),
+        ({"teacher.placement": "dedicated"}, "set teacher.placement to colocated"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
@@ -79,7 +79,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         load_reward_config(None, settings)
 
 
-def test_the_shipped_config_is_the_embedded_world_with_the_seed_blend():
+def test_the_shipped_config_is_the_demo_world_with_the_seed_blend():
     config = load_reward_config(ROOT / "configs" / "reward_model.yaml")
     assert config.demo == load_reward_config(ROOT / "configs" / "demo.yaml").demo
     assert [(entry["fn"], entry["weight"]) for entry in config.rewards] == [("bleu", 0.7), ("task_check", 0.3)]

@@ -10,9 +10,9 @@ import pytest
 from rl_distill import pipeline, run_setup
 from rl_distill.config import load_config
 from rl_distill.config.reading import parse_override
-from rl_distill.launching import USER_ERROR, in_one_line
+from rl_distill.errors import USER_ERROR, in_one_line
 from rl_distill.ppo.hf_arguments import check_launch
-from rl_distill.ppo.resume import check_resume
+from rl_distill.ppo.lifecycle.resume import check_resume
 from rl_distill.progress import Stages
 from tests import own_models
 

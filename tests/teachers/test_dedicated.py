@@ -11,7 +11,7 @@ from tests.distributed.test_deepspeed import NAMES, SETTINGS
 from tests.ppo.test_two_processes import COMPARED, assert_same_metrics
 
 TOP_K = {"anchor__estimator": "top_k", "anchor__top_k": 4, "generation__temperature_end": 0.7}
-UNEVEN = {"generation__batch_size": 3, "embedded__num_train_prompts": 37}
+UNEVEN = {"generation__batch_size": 3, "demo__num_train_prompts": 37}
 
 
 @pytest.fixture(scope="module")
@@ -60,5 +60,5 @@ def test_packed_rows_come_out_as_they_went_in():
 
 
 def test_a_launch_without_a_process_for_the_student_is_refused():
-    with pytest.raises(RuntimeError, match="needs at least 3 processes, and 1 was launched: add --num_processes 3"):
+    with pytest.raises(RuntimeError, match="needs 3 or more processes, and 1 was launched: add --num_processes 3"):
         process_groups.divide(2, timeout_s=5)

@@ -15,7 +15,7 @@ from rl_distill.maths.logprobs import token_statistics
 from rl_distill.progress import Stages
 from rl_distill.run_setup import prepare
 from rl_distill.teachers.colocated import ColocatedTeacher
-from rl_distill.teachers.curriculum import TeacherCurriculum
+from rl_distill.teachers.curriculum import TeacherCurriculum, upper_lead
 from rl_distill.teachers.multi_teacher import EnsembleTeacher, RoutedTeacher
 from rl_distill.teachers.remote import RemoteTeacher
 from tests import own_models
@@ -31,7 +31,7 @@ def pair(make_policy, tokenizer):
     """Two teachers of different widths."""
     ends = {"eos_token_ids": [tokenizer.eos_token_id], "pad_token_id": tokenizer.pad_token_id}
     models = (make_policy(3), make_policy(4, hidden_size=48))
-    return [ColocatedTeacher(model, temperature=TEMPERATURE, **ends) for model in models]
+    return [ColocatedTeacher(model, **ends) for model in models]
 
 
 def close(ours, theirs):
@@ -39,10 +39,12 @@ def close(ours, theirs):
 
 
 def test_each_row_is_scored_by_the_teacher_of_its_task(pair):
-    routed = RoutedTeacher(pair, BY_TASK, TEMPERATURE)
-    routed.top_k = 4
-    found = routed.score(PROMPTS, COMPLETIONS, tasks=TASKS)
-    alone = [pair[TASKS[i] == "code"].score(PROMPTS[i : i + 1], COMPLETIONS[i : i + 1]) for i in range(3)]
+    routed = RoutedTeacher(pair, BY_TASK)
+    found = routed.score(PROMPTS, COMPLETIONS, tasks=TASKS, temperature=TEMPERATURE, top_k=4)
+    alone = [
+        pair[TASKS[i] == "code"].score(PROMPTS[i : i + 1], COMPLETIONS[i : i + 1], temperature=TEMPERATURE, top_k=4)
+        for i in range(3)
+    ]
     for name in ("logprobs_N", "entropy_N", "top_ids_NK", "top_logprobs_NK"):
         close(getattr(found, name), torch.cat([getattr(scores, name) for scores in alone]))
     assert found.hidden_NE.shape == (6, 32 + 48)
@@ -52,7 +54,7 @@ def test_the_exact_kl_to_teachers_by_task_is_that_to_each_alone(pair, make_polic
     torch.manual_seed(0)
     hidden_ND, head_VD = torch.randn(6, 16), torch.randn(320, 16)
     targets_N = torch.tensor([token for row in COMPLETIONS for token in row])
-    routed = RoutedTeacher(pair, BY_TASK, TEMPERATURE)
+    routed = RoutedTeacher(pair, BY_TASK)
 
     def kl(teacher, scores, rows):
         stats = token_statistics(
@@ -66,29 +68,29 @@ def test_the_exact_kl_to_teachers_by_task_is_that_to_each_alone(pair, make_polic
         return stats.kl_N
 
     code, math_ = [0, 1, 5], [2, 3, 4]  # tokens of completions 0 and 2, and of 1
-    found = kl(routed, routed.score(PROMPTS, COMPLETIONS, tasks=TASKS), list(range(6)))
-    close(found[math_], kl(pair[0], pair[0].score(PROMPTS, COMPLETIONS), math_))
-    close(found[code], kl(pair[1], pair[1].score(PROMPTS, COMPLETIONS), code))
+    found = kl(routed, routed.score(PROMPTS, COMPLETIONS, tasks=TASKS, temperature=TEMPERATURE), list(range(6)))
+    close(found[math_], kl(pair[0], pair[0].score(PROMPTS, COMPLETIONS, temperature=TEMPERATURE), math_))
+    close(found[code], kl(pair[1], pair[1].score(PROMPTS, COMPLETIONS, temperature=TEMPERATURE), code))
 
 
 def test_rows_may_come_in_any_order_and_all_for_one_teacher(pair):
-    routed = RoutedTeacher(pair, BY_TASK, TEMPERATURE)
-    scoring = routed.scoring(["code"] * 3)
+    routed = RoutedTeacher(pair, BY_TASK)
+    scoring = routed.scoring(["code"] * 3, temperature=TEMPERATURE)
     for row in (2, 0, 1):
         scoring.add([row], PROMPTS[row : row + 1], COMPLETIONS[row : row + 1])
-    close(scoring.finish().logprobs_N, pair[1].score(PROMPTS, COMPLETIONS).logprobs_N)
+    close(scoring.finish().logprobs_N, pair[1].score(PROMPTS, COMPLETIONS, temperature=TEMPERATURE).logprobs_N)
 
 
 def test_texts_are_those_of_the_teacher_of_the_task(pair):
     greedy = Sampling(6, temperature=0.0)
-    found = RoutedTeacher(pair, BY_TASK, TEMPERATURE).generate(PROMPTS, greedy, tasks=TASKS)
+    found = RoutedTeacher(pair, BY_TASK).generate(PROMPTS, greedy, tasks=TASKS)
     alone = [teacher.generate(PROMPTS, greedy) for teacher in pair]
     assert found == [alone[1][0], alone[0][1], alone[1][2]]
 
 
 def test_a_task_without_a_teacher_is_refused(pair):
     with pytest.raises(ConfigError, match="no teacher for task 'physics': name it in `tasks`"):
-        RoutedTeacher(pair, [("math",), ("code",)], TEMPERATURE).shares(["math", "physics"])
+        RoutedTeacher(pair, [("math",), ("code",)]).shares(["math", "physics"])
 
 
 @torch.no_grad()
@@ -103,27 +105,34 @@ def mean_logprobs(teachers):
 
 
 def test_an_ensemble_is_the_mean_of_the_distributions(pair):
-    ensemble = EnsembleTeacher(pair, TEMPERATURE, 320)
-    ensemble.top_k = 320
-    found, expected_NV = ensemble.score(PROMPTS, COMPLETIONS), mean_logprobs(pair)
+    ensemble = EnsembleTeacher(pair, 320)
+    found, expected_NV = ensemble.score(PROMPTS, COMPLETIONS, temperature=TEMPERATURE, top_k=320), mean_logprobs(pair)
     targets_N = torch.tensor([token for row in COMPLETIONS for token in row])
     close(found.logprobs_N, expected_NV[range(6), targets_N])
     close(found.entropy_N, -(expected_NV.exp() * expected_NV).sum(-1))
     close(torch.zeros(6, 320).scatter(1, found.top_ids_NK, found.top_logprobs_NK), expected_NV)
-    close(found.hidden_NE, torch.cat([t.score(PROMPTS, COMPLETIONS).hidden_NE for t in pair], 1))
+    close(
+        found.hidden_NE, torch.cat([t.score(PROMPTS, COMPLETIONS, temperature=TEMPERATURE).hidden_NE for t in pair], 1)
+    )
 
 
 @pytest.mark.parametrize("chunk_tokens", [None, 4])
 def test_the_exact_kl_to_an_ensemble_and_its_gradient_are_those_to_the_mean(pair, chunk_tokens, monkeypatch):
     if chunk_tokens is not None:  # logits recomputed in backward
         monkeypatch.setattr(logprobs_module, "KEEP_FLOATS", -1)
-    ensemble = EnsembleTeacher(pair, TEMPERATURE, 320)
+    ensemble = EnsembleTeacher(pair, 320)
     hidden_ND, head_VD = torch.randn(6, 16, requires_grad=True), torch.randn(320, 16)
     targets_N = torch.tensor([token for row in COMPLETIONS for token in row])
+    scores = ensemble.score(PROMPTS, COMPLETIONS, temperature=TEMPERATURE)
     stats = token_statistics(
-        hidden_ND, head_VD, targets_N, chunk_tokens=chunk_tokens, temperature=TEMPERATURE,
-        teacher_hidden_NE=ensemble.score(PROMPTS, COMPLETIONS).hidden_NE, teacher_weight_VE=ensemble.lm_head_weight_VE,
-    )  # fmt: skip
+        hidden_ND,
+        head_VD,
+        targets_N,
+        chunk_tokens=chunk_tokens,
+        temperature=TEMPERATURE,
+        teacher_hidden_NE=scores.hidden_NE,
+        teacher_weight_VE=ensemble.lm_head_weight_VE,
+    )
     logp_NV = (hidden_ND @ head_VD.t() / TEMPERATURE).log_softmax(-1)
     kl_N = (logp_NV.exp() * (logp_NV - mean_logprobs(pair))).sum(-1)
     close(stats.kl_N, kl_N)
@@ -132,12 +141,10 @@ def test_the_exact_kl_to_an_ensemble_and_its_gradient_are_those_to_the_mean(pair
 
 
 def test_an_ensemble_takes_a_server_in_and_its_texts_are_of_the_first(pair, tokenizer):
-    for teacher in pair:
-        teacher.temperature = 1.0
     server = CompletionsServer(pair[1].model, tokenizer)
     server.start()
     served = RemoteTeacher(TeacherServerConfig(base_url=server.url))
-    mixed, here = (EnsembleTeacher([pair[0], other], 1.0, 320) for other in (served, pair[1]))
+    mixed, here = (EnsembleTeacher([pair[0], other], 320) for other in (served, pair[1]))
     found = mixed.score(PROMPTS, COMPLETIONS)
     mixed.close()
     server.stop()
@@ -149,22 +156,34 @@ def test_an_ensemble_takes_a_server_in_and_its_texts_are_of_the_first(pair, toke
 
 def adaptive(pair, **options):
     openers = [lambda teacher=teacher: teacher for teacher in pair]
-    return TeacherCurriculum(openers, [32, 48], **{"switch_gap": 0.1, "temperature": TEMPERATURE} | options)
+    return TeacherCurriculum(openers, [32, 48], **{"switch_gap": 0.1} | options)
 
 
-def test_the_next_teacher_takes_over_at_the_gap_and_no_sooner(pair):
+def test_the_lead_of_a_teacher_is_paired_and_one_standard_error_up():
+    teacher, student = [1.0, 1.0, 1.0, 0.0, None], [1.0, 0.0, 1.0, 0.0, 1.0]
+    # differences 0, 1, 0, 0: mean 1/4, variance 3/16, four problems
+    assert upper_lead(teacher, student) == pytest.approx(1 / 4 + math.sqrt(3 / 16 / 4))
+    assert upper_lead([1.0, 0.0], [1.0, 0.0]) == 0.0  # the very same answers leave no doubt
+    assert math.isnan(upper_lead([1.0, None], [None, 1.0]))
+
+
+def test_the_next_teacher_takes_over_when_the_lead_is_surely_small_and_no_sooner(pair):
     teacher, asked = adaptive(pair), []
+    half = [1.0] * 50 + [0.0] * 50
 
     def measure():
         asked.append(teacher.index)
-        return {"math": 0.5, "overall": (0.5, 0.9)[teacher.index]}
+        return half
 
-    assert not teacher.observe(math.nan, measure)
-    assert not teacher.observe(0.3999, measure)
-    assert teacher.observe(0.4, measure)
-    assert (teacher.index, asked) == (1, [0, 1])
-    assert not teacher.observe(1.0, measure)  # it is the last
-    assert teacher.evidence == {"math": 0.5}
+    def behind_by(number):
+        return [0.0] * number + half[number:]
+
+    assert not teacher.observe([None] * 100, measure)
+    # 8 behind of 100: 0.08 + sqrt(0.08 * 0.92 / 100) = 0.107; 7 behind: 0.07 + 0.0255 = 0.0955
+    assert not teacher.observe(behind_by(8), measure)
+    assert teacher.observe(behind_by(7), measure)
+    assert (teacher.index, teacher.accuracy, asked) == (1, 0.5, [0, 1])
+    assert not teacher.observe([1.0] * 100, measure)  # it is the last
 
 
 def test_teachers_of_all_widths_look_alike(pair):
@@ -175,7 +194,7 @@ def test_teachers_of_all_widths_look_alike(pair):
         close(found.logprobs_N, expected.logprobs_N)
         logits_NV = found.hidden_NE @ teacher.lm_head_weight_VE.t()
         close(logits_NV, expected.hidden_NE @ pair[index].lm_head_weight_VE.t())
-        teacher.observe(1.0, lambda: {"overall": 0.5})
+        teacher.observe([1.0], lambda: [0.5])
 
 
 def test_only_the_present_teacher_is_held(make_policy, tokenizer):
@@ -187,10 +206,10 @@ def test_only_the_present_teacher_is_held(make_policy, tokenizer):
         return ColocatedTeacher(model, eos_token_ids=[tokenizer.eos_token_id], pad_token_id=tokenizer.pad_token_id)
 
     openers = [lambda: opener(32), lambda: opener(48)]
-    teacher = TeacherCurriculum(openers, [32, 48], switch_gap=0.1, temperature=1.0)
+    teacher = TeacherCurriculum(openers, [32, 48], switch_gap=0.1)
     assert not models
     teacher.score(PROMPTS, COMPLETIONS)
-    teacher.observe(1.0, lambda: {"overall": 0.5})
+    teacher.observe([1.0], lambda: [0.5])
     teacher.score(PROMPTS, COMPLETIONS)
     assert [model() is None for model in models] == [True, False]
     assert teacher.tokens_scored == 2 * 15
@@ -198,12 +217,12 @@ def test_only_the_present_teacher_is_held(make_policy, tokenizer):
 
 def test_the_present_teacher_is_part_of_the_checkpoint(pair):
     teacher, again = adaptive(pair), adaptive(pair)
-    teacher.observe(1.0, lambda: {"overall": 0.5})
+    teacher.observe([1.0], lambda: [0.5])
     again.load_state_dict(teacher.state_dict())
-    assert (again.index, again.accuracies) == (1, {0: {"overall": 0.5}, 1: {"overall": 0.5}})
+    assert (again.index, again.grades) == (1, {0: [0.5], 1: [0.5]})
     close(again.score(PROMPTS, COMPLETIONS).logprobs_N, pair[1].score(PROMPTS, COMPLETIONS).logprobs_N)
     with pytest.raises(ValueError, match=r"at teacher 2 of teachers, which has 1"):
-        TeacherCurriculum([None], [32], switch_gap=0, temperature=1).load_state_dict(teacher.state_dict())
+        TeacherCurriculum([None], [32], switch_gap=0).load_state_dict(teacher.state_dict())
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ GREEDY = {"temperature": 0.0, "max_new_tokens": 64}
 
 
 def row(prompt: str, *texts: str, teacher: str = "big@1", sampling: dict = GREEDY) -> TeacherOutput:
-    return TeacherOutput(output_key(teacher, prompt, sampling), prompt, texts)
+    return TeacherOutput(output_key(teacher, prompt, sampling), prompt, texts, (True,) * len(texts))
 
 
 def test_key_changes_with_teacher_prompt_and_settings_but_not_with_their_order():
@@ -63,9 +63,9 @@ def test_unicode_and_lone_quotes_survive(tmp_path):
 
 def test_empty_outputs_are_refused():
     with pytest.raises(ValueError, match="at least one text"):
-        TeacherOutput("key", "prompt", ())
+        TeacherOutput("key", "prompt", (), ())
     with pytest.raises(ValueError, match="at least one text"):
-        TeacherOutput("key", "prompt", "text")
+        TeacherOutput("key", "prompt", "text", (True,) * 4)
 
 
 CRASH = """
@@ -73,13 +73,13 @@ import os, sys
 import pyarrow.parquet as pq
 from rl_distill.teachers.outputs import TeacherOutput, TeacherOutputCache
 cache = TeacherOutputCache(sys.argv[1])
-cache.put([TeacherOutput("kept", "p", ("t",))])
+cache.put([TeacherOutput("kept", "p", ("t",), (True,))])
 def write_half(table, file):
     file.write(b"PAR1 half a shard")
     file.flush()
     os._exit(9)
 pq.write_table = write_half
-cache.put([TeacherOutput("lost", "p", ("t",))])
+cache.put([TeacherOutput("lost", "p", ("t",), (True,))])
 """
 
 
@@ -90,7 +90,7 @@ def test_a_crash_in_the_middle_of_a_write_loses_only_that_shard(tmp_path):
     assert len(list(tmp_path.glob(".writing-*"))) == 1
     cache = TeacherOutputCache(tmp_path)
     assert set(cache.get(["kept", "lost"])) == {"kept"}
-    cache.put([TeacherOutput("lost", "p", ("again",))])
+    cache.put([TeacherOutput("lost", "p", ("again",), (False,))])
     assert cache.get(["lost"])["lost"].texts == ("again",)
 
 

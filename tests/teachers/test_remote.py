@@ -37,8 +37,7 @@ def pair(make_policy, tokenizer):
 @pytest.mark.parametrize("top_k", [0, 5])
 def test_scores_are_those_of_the_model(pair, top_k):
     _, served, shared = pair
-    served.top_k = shared.top_k = top_k
-    ours, theirs = served.score(PROMPTS, COMPLETIONS), shared.score(PROMPTS, COMPLETIONS)
+    ours, theirs = (teacher.score(PROMPTS, COMPLETIONS, top_k=top_k) for teacher in (served, shared))
     torch.testing.assert_close(ours.logprobs_N, theirs.logprobs_N, atol=1e-5, rtol=1e-5)
     assert ours.hidden_NE.shape == (6, 0)
     if top_k:
@@ -81,9 +80,8 @@ def test_a_server_that_is_down_at_the_start_is_reported(monkeypatch):
 
 def test_what_the_server_refuses_is_not_asked_again(pair):
     server, served, _ = pair
-    served.top_k = 21
     with pytest.raises(TeacherServerError, match="greater than max allowed: 20"):
-        served.score(PROMPTS[:1], COMPLETIONS[:1])
+        served.score(PROMPTS[:1], COMPLETIONS[:1], top_k=21)
     assert server.num_requests == 1
 
 

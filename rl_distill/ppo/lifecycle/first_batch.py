@@ -13,14 +13,14 @@ from transformers import TrainerCallback
 
 from reward_models import RewardError, RewardSpec
 
-from .. import distributed
-from ..config import RunConfig
-from ..generation.sampling import Sampling, added_text
-from ..startup.rewards import score_texts
-from ..teachers import Teacher
-from ..types import Finish, Problem
-from .rollout import TrainingStopped
-from .rollout_building import Rollout
+from ... import distributed
+from ...config import RunConfig
+from ...generation.sampling import Sampling, added_text
+from ...startup.rewards import score_texts
+from ...teachers import Teacher
+from ...types import Finish, Problem
+from ..rollout import TrainingStopped
+from ..rollout_building import Rollout
 
 FILE = "first_batch.txt"
 NUM_SHOWN = 2

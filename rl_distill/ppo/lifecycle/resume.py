@@ -11,9 +11,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from .. import distributed
-from ..config import ConfigError, RunConfig
-from . import checkpoint
+from ... import distributed
+from ...config import ConfigError, RunConfig
+from .. import checkpoint
 
 CONFIG = "config"
 MAY_CHANGE = (

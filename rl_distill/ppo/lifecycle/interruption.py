@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from .. import distributed
+from ... import distributed
 
 SAME_PRESS_SECONDS = 1.0
 """A launcher hands on the Ctrl-C that the terminal has sent to every process already."""

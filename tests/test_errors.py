@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reward_models import RewardError
-from rl_distill import launching
+from rl_distill import errors
 from rl_distill.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 def ending(error, capsys):
     """(exit status, what stderr says) of a program that raises the error."""
 
-    @launching.errors_in_one_line()
+    @errors.errors_in_one_line()
     def main():
         raise error
 
@@ -43,7 +43,7 @@ def test_a_full_disk_says_what_to_do(capsys):
 
 
 def test_a_fault_keeps_its_traceback_in_the_runs_folder(tmp_path, capsys):
-    launching.keep_tracebacks_in(tmp_path)
+    errors.keep_tracebacks_in(tmp_path)
     code, words = ending(KeyError("lost"), capsys)
     assert (code, words.count("\n")) == (1, 1)
     assert "KeyError: 'lost'" in words
@@ -73,7 +73,7 @@ def test_of_two_processes_one_speaks_and_both_end(tmp_path):
     script.write_text(
         "from rl_distill import distributed\n"
         "from rl_distill.config import ConfigError\n"
-        "from rl_distill.launching import errors_in_one_line\n"
+        "from rl_distill.errors import errors_in_one_line\n"
         "@errors_in_one_line()\n"
         "def main():\n"
         "    distributed.start(timeout_s=8)\n"

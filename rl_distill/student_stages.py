@@ -1,0 +1,182 @@
+"""The stages that prepare a student for PPO: warm-up on the teacher's texts, and distillation.
+
+Each is cached by what it was made from and resumes from its newest complete checkpoint, so the same command continues
+after a kill. It may assume a run's context; it changes `context.student` and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from reward_models import RewardSpec
+
+from . import distributed
+from .config import ConfigError, DistillConfig, RunConfig
+from .distill.examples import Example, ExampleOrder
+from .distill.heldout import heldout_metrics
+from .distill.stage import check_distillation, is_supervised, wrap_student
+from .distill.trainer import DistillationTrainer, pad_id
+from .evals.distributed import solve
+from .evals.evaluation import verdicts
+from .models.loading import load
+from .models.tokenizers import num_token_ids, prompt_ids
+from .ppo import checkpoint
+from .progress import StageProgress, Stages
+from .reporting.training_log import MetricsWriter
+from .run_setup import RunContext, cache_dir_of, count_tokens, teacher_outputs
+from .stage_cache import cache_key, cached
+from .teachers.colocated import fingerprint
+from .types import Problem
+
+
+def stages_of(config: RunConfig) -> dict[str, DistillConfig]:
+    """The stages that the config asks for before PPO, in their order."""
+    named = {"warm_up": config.warm_up, "distill": config.distill}
+    return {name: settings for name, settings in named.items() if settings is not None}
+
+
+def check_stages(config: RunConfig) -> None:
+    """Raises ConfigError where a stage asks for what the run cannot give; to be called before models are loaded."""
+    for settings in stages_of(config).values():
+        check_distillation(config, settings)
+        if config.student.lora is not None:
+            raise ConfigError("warm_up and distill train the whole student: leave student.lora out or run them alone")
+
+
+def prepare_student(config: RunConfig, context: RunContext, stages: Stages) -> None:
+    """Runs the stages before PPO and puts their result into `context.student`."""
+    for name, settings in stages_of(config).items():
+        context.student = run_stage(name, config, settings, context, stages)
+
+
+def run_stage(name: str, config: RunConfig, settings: DistillConfig, context: RunContext, stages: Stages) -> Any:
+    """The student after one stage, from the cache if it was made before."""
+    problems = [*context.splits.cold_start, *context.splits.train][: settings.num_prompts]
+    with stages(f"{name}_texts", f"{len(problems)} sequences to learn from ({settings.data})"):
+        examples = sequences(config, settings, context, problems)
+    heldout, train = examples[: settings.num_heldout], examples[settings.num_heldout :]
+    if not train:
+        raise ConfigError(
+            f"{name}: {len(examples)} of {len(problems)} sequences are left and {settings.num_heldout} are held out: "
+            f"raise {name}.num_prompts, lower {name}.num_heldout, or set {name}.only_verified to false"
+        )
+    key = _key(settings, config, context, train)
+
+    def make(folder: Path) -> None:
+        work = Path(config.output_dir) / f"{name}-{key}"
+        trainer = make_trainer(config, settings, context, train, heldout, work)
+        train_from_newest_checkpoint(trainer, work)
+        with trainer.gathered_weights():
+            trainer.student.policy.save_pretrained(folder)
+            context.tokenizer.save_pretrained(folder)
+
+    with stages(name, f"{settings.num_steps} steps of {settings.batch_size} sequences"):
+        folder = cached(cache_dir_of(config) / f"{name}-{key}", make)
+    return load(folder, config.student.dtype)[0].to(distributed.device())
+
+
+def sequences(
+    config: RunConfig, settings: DistillConfig, context: RunContext, problems: Sequence[Problem]
+) -> list[Example]:
+    """What the stage learns from, in the order of the problems. Texts cut by length end without EOS."""
+    if settings.data == "gold":
+        lacking = sum(not problem.solution for problem in problems)
+        if lacking:
+            raise ConfigError(f"data: gold needs a solution, which {lacking} of {len(problems)} problems lack")
+        return [_example(context.tokenizer, problem, problem.solution, True) for problem in problems]
+    outputs = teacher_outputs(config, context.teacher, context.tokenizer, problems, 1)
+    context.teacher_tokens_generated += count_tokens(context.tokenizer, [output.texts[0] for output in outputs])
+    kept = [True] * len(problems)
+    if settings.only_verified:
+        specs = [RewardSpec.from_config(entry) for entry in config.rewards]
+        found = verdicts(problems, [output.completions()[0] for output in outputs], specs)
+        kept = [verdict == 1.0 for verdict in found]
+    return [
+        _example(context.tokenizer, problem, output.texts[0], output.finished[0])
+        for problem, output, keep in zip(problems, outputs, kept, strict=True)
+        if keep
+    ]
+
+
+def _example(tokenizer: Any, problem: Problem, text: str, finished: bool) -> Example:
+    (prompt,) = prompt_ids(tokenizer, [problem.prompt])
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return Example(problem.task, prompt, [*ids, tokenizer.eos_token_id] if finished or not ids else ids)
+
+
+def make_trainer(
+    config: RunConfig,
+    settings: DistillConfig,
+    context: RunContext,
+    train: Sequence[Example],
+    heldout: Sequence[Example],
+    folder: Path,
+) -> DistillationTrainer:
+    """The trainer of a stage with its progress bar, metrics and complete checkpoints in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = None if is_supervised(settings) else context.teacher
+    return DistillationTrainer(
+        wrap_student(settings, context.student, context.teacher, num_token_ids(context.tokenizer)),
+        config,
+        settings,
+        train,
+        teacher,
+        context.tokenizer,
+        folder,
+        evaluate_student=_heldout(config, context, heldout),
+        callbacks=[
+            StageProgress(folder.name.partition("-")[0]),
+            MetricsWriter(folder, 1),
+            checkpoint.CompleteCheckpoints(dict, config.checkpoint.keep_last, keep_best=False),
+        ],
+    )
+
+
+def _heldout(config: RunConfig, context: RunContext, examples: Sequence[Example]) -> Callable[[Any], dict[str, float]]:
+    def evaluate(policy: Any) -> dict[str, float]:
+        near = heldout_metrics(policy, context.teacher, examples, pad_token_id=pad_id(context.tokenizer))
+        return near | solve(policy, context.tokenizer, context.splits.validation, config).accuracy()
+
+    return evaluate
+
+
+def train_from_newest_checkpoint(trainer: DistillationTrainer, folder: Path) -> None:
+    """Trains the stage to its end, from its newest complete checkpoint if there is one."""
+    resume = checkpoint.find(folder, "latest")
+    if resume is not None:
+        checkpoint.tidy(folder, resume)
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+
+
+def _key(settings: DistillConfig, config: RunConfig, context: RunContext, examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256(repr(list(examples)).encode()).hexdigest()
+    return cache_key(
+        settings=dataclasses.asdict(settings),
+        generation=dataclasses.asdict(config.generation),
+        seed=config.seed,
+        student=fingerprint(context.student),
+        teacher=context.teacher.fingerprint,
+        examples=digest,
+        processes=distributed.world_size(),
+    )
+
+
+def spent(config: RunConfig, context: RunContext) -> dict[str, int]:
+    """Sequences that the student sampled in the stages, and tokens that the teacher scored in this process."""
+    orders = [(ExampleOrder(1, settings, config.seed), settings.num_steps) for settings in stages_of(config).values()]
+    sampled = sum(row.on_policy for order, steps in orders for step in range(steps) for row in order.rows(step))
+    return {"student_sequences": sampled, "teacher_tokens_scored": context.teacher.tokens_scored}
+
+
+def export(config: RunConfig, context: RunContext) -> Path:
+    """The student as an ordinary Hugging Face folder with its tokenizer, in `student` under output_dir."""
+    folder = Path(config.output_dir) / "student"
+    if distributed.is_main():
+        context.student.save_pretrained(folder)
+        context.tokenizer.save_pretrained(folder)
+    distributed.barrier()
+    return folder
