@@ -329,7 +329,8 @@ def _generate_batch(
             keep = (~ended).nonzero().squeeze(-1)
             if keep.numel() == 0:
                 break
-            cache.reorder_cache(keep)  # the states of linear attention too, unlike batch_select_indices
+            # batch_select_indices knows no states of linear attention
+            cache.reorder_cache(keep)  # type: ignore[arg-type]
             alive, next_B, mask, position_ids = alive[keep], next_B[keep], mask[keep], position_ids[keep]
         input_ids = next_B.unsqueeze(-1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)

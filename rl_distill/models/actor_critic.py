@@ -64,15 +64,15 @@ class ActorCritic(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: policy and critic arrive initialised."""
 
-    def get_correct_experts_implementation(self, requested_experts: str | None) -> str | None:
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> Any:
         """The one that the policy has chosen for its experts: transformers asks every model, and this has none."""
         return requested_experts
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Weights under the names that they have here, so that a checkpoint goes back into the model as it is: by
         default transformers writes those of published checkpoints, where experts are apart.
         """
-        super().save_pretrained(save_directory, **kwargs | {"save_original_format": False})
+        super().save_pretrained(save_directory, *args, **kwargs | {"save_original_format": False})
 
     def get_input_embeddings(self) -> Any:
         """None, so that under FSDP the embedding is gathered with the model and not by its own forward pass: it may be
