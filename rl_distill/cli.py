@@ -1,4 +1,4 @@
-"""The console script: `rl-distill report RUN ...`, `rl-distill doctor ...`, `rl-distill check-sandbox`.
+"""The console script: `rl-distill init-student`, `rl-distill report RUN ...`, `rl-distill doctor ...` and others.
 
 Imports nothing heavy until a sub-command runs, so that `--help` answers at once.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import errors_in_one_line
+from .students import command as init_student
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,12 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(prog="rl-distill", description="Looks at runs of rl_distill, before and after.")
+    found = argparse.ArgumentParser(prog="rl-distill", description="Makes students, looks at runs before and after.")
     commands = found.add_subparsers(required=True, metavar="COMMAND")
     report = commands.add_parser("report", help="one HTML page about one run or several")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a training run or evaluation")
     report.add_argument("--out", type=Path, help="the file to write (default: report.html in the first RUN)")
     report.set_defaults(run=run_report)
+    init_student.add_arguments(
+        commands.add_parser("init-student", help="a smaller student from its teacher: fewer layers, heads, channels")
+    )
     add_doctor(commands.add_parser("doctor", help="what would spoil a long run, and what to do about it"))
     commands.add_parser("check-sandbox", help="which isolation this machine offers, tried against hostile programs")
     return found

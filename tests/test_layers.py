@@ -19,7 +19,7 @@ LAYERS = (
     ("generation",),
     ("teachers", "tasks", "data"),
     ("startup",),
-    ("distill",),
+    ("distill", "students"),
     ("ppo",),
     ("evals",),
     ("demo",),
@@ -35,6 +35,7 @@ LAYER = {package: level for level, packages in enumerate(LAYERS) for package in 
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
 TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
+TORCH_FREE += ("students/shape", "students/command")
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 
 
