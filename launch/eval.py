@@ -20,28 +20,23 @@ if __name__ == "__main__":
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 from rl_distill.evals.command_line import parse
 
 
+@errors_in_one_line()
 def main() -> None:
     settings = parse()
+    keep_tracebacks_in(settings.output_dir)
 
     from rl_distill import distributed
-    from rl_distill.evals.loading import ModelError
     from rl_distill.evals.stages import run, table
     from rl_distill.progress import quiet_libraries
-    from rl_distill.tasks.base import TaskError
 
     quiet_libraries()
-    try:
-        distributed.start()
-    except RuntimeError as error:  # fewer processes than were asked for
-        sys.exit(f"error: {error}")
+    distributed.start()
     distributed.set_threads(settings.num_threads)
-    try:
-        results = run(settings, shlex.join(["accelerate", "launch", "launch/eval.py", *sys.argv[1:]]))
-    except (TaskError, ModelError) as error:
-        sys.exit(f"error: {error}" if distributed.is_main() else 2)
+    results = run(settings, shlex.join(["accelerate", "launch", "launch/eval.py", *sys.argv[1:]]))
     if distributed.is_main():
         print("\n" + table(results))
         print(f"\nresults: {settings.output_dir / 'results.json'}")

@@ -24,14 +24,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a bu
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from rl_distill.config.command_line import parse
+from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 
 
+@errors_in_one_line()
 def main() -> None:
     config = parse()
+    keep_tracebacks_in(Path(config.output_dir))
 
     from rl_distill import distributed, pipeline, run_setup, student_stages
     from rl_distill.evals.distributed import solve, solve_with
     from rl_distill.ppo.hf_arguments import check_launch
+    from rl_distill.ppo.lifecycle.resume import check_resume
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.teachers.worker import serve
 
@@ -42,6 +46,7 @@ def main() -> None:
     if link is not None and launch.is_teacher:
         return serve(config, link)
     check_launch(config)
+    check_resume(config)
     student_stages.check_stages(config)
     stages = Stages(quiet=not distributed.is_main())
     context = run_setup.prepare(config, stages, link)

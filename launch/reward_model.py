@@ -20,11 +20,14 @@ if __name__ == "__main__":
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a busy core slows everybody down
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 from rl_distill.reward_model.settings import parse
 
 
+@errors_in_one_line()
 def main() -> None:
     config = parse()
+    keep_tracebacks_in(Path(config.output_dir))
 
     from reward_models.learned import QUALITY_FILE
     from rl_distill import distributed, run_setup

@@ -74,7 +74,7 @@ class LearnedRewardModel(PreTrainedModel):
         super().__init__(config)
         trunk_config = dict(config.trunk)
         self.trunk = AutoModel.from_config(AutoConfig.for_model(trunk_config.pop("model_type"), **trunk_config))
-        width = self.trunk.config.hidden_size
+        width = self.trunk.config.get_text_config().hidden_size
         self.segments = nn.Embedding(3, width)
         self.matches = nn.Embedding(NUM_MATCHES, width)
         self.features = nn.Linear(width + NUM_MATCHES, width)

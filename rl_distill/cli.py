@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .errors import errors_in_one_line
 from .students import command as init_student
 
 
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return check.main(words[1:])
     args = parser().parse_args(words)
-    return args.run(args)
+    with errors_in_one_line():
+        return args.run(args)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,13 +70,8 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
 
 def run_report(args: argparse.Namespace) -> int:
     from .reporting.html import write
-    from .reporting.html.runs import ReportError
 
-    try:
-        print(write(args.runs, args.out))
-    except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(write(args.runs, args.out))
     return 0
 
 
@@ -99,11 +96,7 @@ def run_doctor(args: argparse.Namespace) -> int:
         completion_length=args.max_completion_length,
     )
     case = diagnosis.Case(args.student, args.teacher, args.data, args.data_path, plan, args.gpu_gib)
-    try:
-        findings = diagnosis.diagnose(case)
-    except OSError as error:  # a model that is neither a folder nor reachable
-        print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        return 2
+    findings = diagnosis.diagnose(case)
     print(diagnosis.show(findings))
     return 1 if any(finding.level == "bad" for finding in findings) else 0
 

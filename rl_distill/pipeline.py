@@ -18,13 +18,17 @@ from .config import RunConfig
 from .evals.distributed import solve, solve_with
 from .evals.evaluation import Evaluation, gap_recovered
 from .files import read_jsonl
-from .models.actor_critic import ActorCritic, make_critic
+from .models.actor_critic import ActorCritic, freeze_other_towers, make_critic
 from .models.lora import add_lora, merged
+from .models.tokenizers import num_token_ids
 from .ppo import checkpoint
 from .ppo.anchor import make_coefficient
 from .ppo.callbacks import BestAndPatience, CompletionLog, CriticWatch, TeacherCurriculumCallback
 from .ppo.coefficients import Coefficient
 from .ppo.hf_arguments import updates_per_step
+from .ppo.lifecycle.first_batch import FirstBatchPreview, StopWhereUnscored
+from .ppo.lifecycle.interruption import SaveByTheClock
+from .ppo.lifecycle.resume import CONFIG, PresentSettings
 from .ppo.rollout import RolloutCollector
 from .ppo.trainer import PPOTrainer
 from .progress import Stages
@@ -49,9 +53,10 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
     if config.reward_refresh is not None:
         refresh = RewardModelRefresh(config, context, updates, lambda: trainer.last_rollout, phases)
     policy = context.student
+    freeze_other_towers(policy)
     if config.student.lora is not None:
         policy = add_lora(policy, config.student.lora, config.student.gradient_checkpointing)
-    model = ActorCritic(policy, critic, num_tokens_vocab=len(context.tokenizer))
+    model = ActorCritic(policy, critic, num_tokens_vocab=num_token_ids(context.tokenizer))
     blend = RewardBlend(
         [RewardSpec.from_config(entry) for entry in config.rewards],
         gather=distributed.gather_list if distributed.world_size() > 1 else None,
@@ -80,12 +85,17 @@ def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
             *([] if curriculum is None else [curriculum]),
             CriticWatch(config.ppo.critic_warmup_steps, updates),
             checkpoint.CompleteCheckpoints(
-                lambda: {name: part.state_dict() for name, part in has_state.items()},
+                lambda: {name: part.state_dict() for name, part in has_state.items()} | {CONFIG: config.to_dict()},
                 config.checkpoint.keep_last,
                 keep_best=config.evaluation.load_best,
             ),
         ],
     )
+    trainer.present_settings = PresentSettings(config)
+    trainer.add_callback(trainer.present_settings)
+    trainer.add_callback(SaveByTheClock(config.checkpoint.every_minutes, updates))
+    trainer.add_callback(FirstBatchPreview(config, context.teacher, context.tokenizer, lambda: trainer.last_rollout))
+    trainer.add_callback(StopWhereUnscored(config.ppo.stop_at_unscored_steps, [spec.label for spec in blend.specs]))
     writer.timing = trainer.timing
     trainer.refresh, trainer.curriculum = refresh, curriculum
     if config.log_completions_every is not None:
@@ -130,12 +140,13 @@ def make_next_teacher(
 def train(config: RunConfig, trainer: PPOTrainer) -> bool:
     """Trains from the start, or from the newest complete checkpoint where the config asks for it.
 
-    False where SIGTERM ended it early, with a checkpoint.
+    False where SIGTERM or Ctrl-C ended it early, with a checkpoint.
     """
     resume = checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
     checkpoint.tidy(Path(config.output_dir), resume)
     if resume is not None:
         state = checkpoint.read_state(resume)
+        trainer.present_settings.saved = state.get(CONFIG)
         trainer.collector.coefficient.load_state_dict(state["anchor"])
         trainer.collector.blend.load_state_dict(state["rewards"])
         trainer.collector.load_state_dict(state["rollouts"])
@@ -145,7 +156,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
             trainer.curriculum.teacher.load_state_dict(state["teacher"])
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.collector.blend.close()
-    if trainer.sigterm.stopped:
+    if trainer.interruption.stopped:
         return False
     if config.evaluation.load_best:
         trainer.load_best()

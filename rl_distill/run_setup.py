@@ -20,18 +20,18 @@ from reward_models import RewardSpec
 
 from . import distributed
 from .config import RunConfig, teachers_of
-from .data.loading import load_splits
 from .demo.models import make_splits, student_folder, teacher_folder
 from .distill.sft import TrainingText
 from .distributed import TeacherLink
 from .evals.evaluation import verdicts
-from .generation.sampling import Sampling, StopStrings, added_text
+from .generation.sampling import Sampling, StopStrings, added_text, ending_ids
 from .models.heads import check_head
-from .models.loading import load, student_dtype
-from .models.tokenizers import check_same_tokenizer, prompt_ids
+from .models.loading import load, load_model, load_tokenizer, student_dtype
+from .models.tokenizers import prompt_ids
 from .ppo.anchor import follows_evidence
 from .ppo.coefficients import SuccessCount, count_successes
 from .progress import Stages
+from .startup import preflight
 from .teachers import Teacher
 from .teachers.multi_teacher import RoutedTeacher
 from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
@@ -87,6 +87,21 @@ def prepare(
     return _with_teacher_texts(config, context, stages)
 
 
+def load_student(config: RunConfig) -> Any:
+    """The student's weights; an adapter folder is trained further or merged, as the settings say."""
+    settings, continues = config.student, config.student.adapter == "continue"
+    return load_model(
+        str(settings.model), student_dtype(config), settings.quantization, who="student", continue_adapter=continues
+    )
+
+
+def end_at_either(student: Any, tokenizers: Sequence[Any]) -> None:
+    """Lets the student's answers end at the EOS of each tokenizer, here and as it is exported: a base model and its
+    instruct sibling have one vocabulary and end texts with different tokens of it.
+    """
+    student.generation_config.eos_token_id = ending_ids(student, [t.eos_token_id for t in tokenizers])
+
+
 def cache_dir_of(config: RunConfig) -> Path:
     return Path(config.cache_dir or Path(config.output_dir) / "cache")
 
@@ -95,6 +110,7 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
     """Teacher, its budget of outputs, and the student after its cold start; cached ones are reused."""
     assert config.demo is not None
     cache_dir, work_dir = cache_dir_of(config), Path(config.output_dir) / "work"
+    preflight.check_files(config)
     splits = make_splits(config.demo, config.seed)
     with stages("teacher", "the teacher learns from reference solutions"):
         teacher_path = teacher_folder(config, config.demo, cache_dir, work_dir)
@@ -113,16 +129,14 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
 def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunContext:
     """The user's student, teacher and prompts; the two must share one tokenizer."""
     teachers = [str(teacher.model) for teacher in teachers_of(config)]
+    with stages("checks", "looking at models, prompts, rewards and folders"):
+        looked = preflight.check_own(config)
+        tokenizer, splits = looked.tokenizer, looked.splits
     with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
-        student, tokenizer = load(str(config.student.model), student_dtype(config), config.student.quantization)
+        student = load_student(config)
         check_head(student, "student", bias_allowed=True)
-        for model in teachers:
-            check_same_tokenizer(tokenizer, AutoTokenizer.from_pretrained(model))
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
+        end_at_either(student, [tokenizer, *(load_tokenizer(model, who="teacher") for model in teachers)])
         teacher = open_teachers(config, tokenizer, link)
-    with stages("data", f"loading prompts from {config.data.train}"):
-        splits = load_splits(config.data, tokenizer, config.seed)
         if isinstance(teacher, RoutedTeacher):
             teacher.shares([problem.task for problem in [*splits.train, *splits.validation, *splits.test]])
     if config.student.quantization is None:  # a quantized model is on its device and may not be moved

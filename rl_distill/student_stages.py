@@ -23,7 +23,7 @@ from .distill.trainer import DistillationTrainer, pad_id
 from .evals.distributed import solve
 from .evals.evaluation import verdicts
 from .models.loading import load
-from .models.tokenizers import prompt_ids
+from .models.tokenizers import num_token_ids, prompt_ids
 from .ppo import checkpoint
 from .progress import StageProgress, Stages
 from .reporting.training_log import MetricsWriter
@@ -120,7 +120,7 @@ def make_trainer(
     folder.mkdir(parents=True, exist_ok=True)
     teacher = None if is_supervised(settings) else context.teacher
     return DistillationTrainer(
-        wrap_student(settings, context.student, context.teacher, len(context.tokenizer)),
+        wrap_student(settings, context.student, context.teacher, num_token_ids(context.tokenizer)),
         config,
         settings,
         train,

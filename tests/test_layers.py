@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("sandboxes",),
     ("reward_models",),
+    ("errors",),
     ("types", "files", "timing", "provenance"),
     ("progress",),
     ("maths", "config"),
@@ -17,6 +18,7 @@ LAYERS = (
     ("models",),
     ("generation",),
     ("teachers", "tasks", "data"),
+    ("startup",),
     ("distill", "students"),
     ("ppo",),
     ("evals",),
@@ -31,7 +33,7 @@ LAYERS = (
 )
 LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
-TORCH_FREE += ("config/training", "config/ranges", "config/reference")
+TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
 TORCH_FREE += ("students/shape", "students/command")
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12

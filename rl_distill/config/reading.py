@@ -14,16 +14,39 @@ from typing import Any, Literal
 
 import yaml
 
+from ..errors import UserError
 from .ranges import range_of
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A setting is wrong; the message is one line that says which and what to do."""
 
 
-def parse_override(text: str) -> Any:
-    """A command-line value read as YAML, so that 1e-4, true, null and [a, b] mean what they say."""
-    value = yaml.safe_load(text)
+class Word(str):
+    """A value from the command line as it was typed: what it means depends on the setting's type."""
+
+
+def parse_override(text: str) -> Word:
+    """A command-line value; `convert` reads it once it knows what the setting is."""
+    return Word(text)
+
+
+def read_word(word: Word, hint: Any, name: str) -> Any:
+    """The word read as YAML, so that 1e-4, true, null and [a, b] mean what they say; a text setting takes it as it is.
+
+    "Q: {prompt}" is a mapping to YAML, and the text that was meant to a setting of type str.
+    """
+    arms = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    try:
+        value = yaml.safe_load(word)
+    except yaml.YAMLError as error:
+        if str in arms:
+            return str(word)
+        raise ConfigError(f"{name}: {str(word)!r} is not valid YAML: {' '.join(str(error).split())[:150]}") from error
+    if str in arms:
+        is_list = isinstance(value, list) and any(typing.get_origin(arm) is tuple for arm in arms)
+        is_quoted = isinstance(value, str) and word[:1] in ("'", '"')
+        return value if value is None or is_list or is_quoted else str(word)
     if isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as text
@@ -87,11 +110,16 @@ def convert_field(cls: type, key: str, value: Any, name: str) -> Any:
 
 
 def convert(hint: Any, value: Any, name: str) -> Any:
+    if isinstance(value, Word):
+        value = read_word(value, hint, name)
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in typing.get_args(hint):
             return None
         arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        lists = [arm for arm in arms if typing.get_origin(arm) is tuple]
+        if lists and isinstance(value, list | tuple):
+            return convert(lists[0], value, name)
         fitting = (arm for arm in arms if isinstance(value, typing.get_origin(arm) or arm))
         return convert(next(fitting, arms[0]) if len(arms) > 1 else arms[0], value, name)
     if origin is Literal:

@@ -92,8 +92,8 @@ class LoraAdapterConfig:
     """The adapters' output is scaled by alpha / r."""
     dropout: float = ranged(0.0, "[0, 1)")
     """On the adapters' input."""
-    target_modules: str = "all-linear"
-    """Names of the modules that get adapters, as peft takes them."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """A list of names such as [q_proj, v_proj], a pattern for whole names, or all-linear."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,9 @@ class StudentConfig:
     """Load the student's frozen weights by bitsandbytes (CUDA); needs `lora`."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more compute."""
+    adapter: Literal["continue", "merge"] = "continue"
+    """Where `model` is an adapter folder of peft: train that adapter further, or merge it first (then `lora` may start
+    a new one)."""
 
 
 @dataclass(frozen=True)
@@ -170,13 +173,17 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Your own prompts: a hub id or a .jsonl/.parquet file with a `prompt` column; other columns reach the rewards."""
+    """Your own prompts, with a `prompt` or `messages` column; other columns reach the rewards.
 
-    train: str | None = None
-    """A hub id (`name` or `name:split`) or a .jsonl, .parquet or .csv file."""
-    validation: str | None = None
+    Each split is a hub id (`name` or `name:split`), a .jsonl, .json, .parquet or .csv file, a pattern such as
+    "data/*.jsonl", a folder (of such files, or of save_to_disk), or a list of these.
+    """
+
+    train: str | tuple[str, ...] | None = None
+    """Where the training prompts are."""
+    validation: str | tuple[str, ...] | None = None
     """The same for validation; None holds out 5 % of the training prompts, at most 200."""
-    test: str | None = None
+    test: str | tuple[str, ...] | None = None
     """The same for the problems solved before and after; None takes the validation problems."""
     config_name: str | None = None
     """The hub dataset's configuration."""
@@ -186,10 +193,14 @@ class DataConfig:
     """Python format string over the columns, for example "Q: {question}\\nA:"; used in place of `prompt_column`."""
     chat: bool = False
     """Put a text prompt into the tokenizer's chat template as one user turn; lists of messages always are."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Handed to the chat template, such as {enable_thinking: false}; a column of that name does so per row."""
     task: str = "default"
     """The task of rows without a `task` column."""
     max_prompt_length: int | None = ranged(None, "[1, inf)")
-    """Prompts of more tokens are left out."""
+    """Tokens; None takes prompts of any length."""
+    overlong_prompts: Literal["drop", "cut", "refuse"] = "drop"
+    """What becomes of longer prompts: left out with a count, cut to their end, or an error."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,8 @@ class PPOConfig:
     """Autocast of the training forward; DeepSpeed: its bf16 engine; FSDP2: weights gathered in bf16."""
     stop_at_kl: float | None = ranged(50.0, "(0, inf)")
     """Stop with an error when the mean KL to the teacher of a rollout exceeds this; the last checkpoint is kept."""
+    stop_at_unscored_steps: int | None = ranged(3, "[1, inf)")
+    """Stop with an error after so many steps in a row in which no reward scored anything; None never does."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ class CheckpointConfig:
     """Counted in PPO steps."""
 
     every_steps: int = ranged(1000, "[1, inf)")
-    """PPO steps between checkpoints."""
+    """PPO steps between checkpoints; one is also written after the last step."""
+    every_minutes: float | None = ranged(15.0, "(0, inf)")
+    """Minutes after which one is written at the end of a PPO step; None: by steps alone."""
     keep_last: int = ranged(2, "[1, inf)")
     """How many of the newest are kept; with evaluation.load_best the best by validation is kept beside them."""
 

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import LaunchError
 from . import fsdp, zero
 from .fsdp import compute_in_bf16, is_fsdp, shard_on_cpu, whole_number
 from .process_groups import Launch, divide
@@ -48,6 +49,16 @@ MAX_GROUPS = 8
 _WATCHDOGS: list[Watchdog] = []
 
 
+def is_watched() -> bool:
+    """True where a watch will end every process of the launch together."""
+    return bool(_WATCHDOGS)
+
+
+def end_launch(told: str, status: int) -> None:
+    """Ends every process of a watched launch with this status; one of them says why."""
+    _WATCHDOGS[-1].end_by_error(told, status)
+
+
 def excused() -> contextlib.AbstractContextManager[None]:
     """Inside, this process waits for something outside of the launch, and the watch lets everybody wait."""
     return _WATCHDOGS[-1].excused() if _WATCHDOGS else contextlib.nullcontext()
@@ -68,7 +79,7 @@ def start(num_teachers: int = 0, timeout_s: float = 1800.0) -> Launch:
     if is_fsdp():
         fsdp.check_environment()
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and _launched() == 1:
-        raise RuntimeError(
+        raise LaunchError(
             "accelerate launch was asked for several processes on CPU and started one, because --cpu needs MPI for "
             "that; with --multi_gpu instead of --cpu it starts all of them (no GPU needed, they talk over gloo)"
         )
@@ -129,7 +140,7 @@ def join_side(timeout_s: float) -> None:
 def check_world(num_processes: int) -> None:
     """Raises RuntimeError where Accelerate's or torch's number of processes is not the launcher's WORLD_SIZE."""
     if not _launched() == num_processes == world_size():
-        raise RuntimeError(
+        raise LaunchError(
             f"{_launched()} processes were launched, but Accelerate sees {num_processes} and torch {world_size()}; "
             "launch with `accelerate launch --multi_gpu --num_processes N`, with or without GPUs"
         )

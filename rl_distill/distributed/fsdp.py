@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import LaunchError
+
 USE_FSDP = "ACCELERATE_USE_FSDP"
 NEEDED = {
     "FSDP_VERSION": "2",
@@ -33,7 +35,7 @@ def check_environment() -> None:
     for name, needed in NEEDED.items():
         found = os.environ.get(name, "unset")
         if found.lower() != needed.lower():
-            raise RuntimeError(
+            raise LaunchError(
                 f"under FSDP the launch file must have {name.lower()}: {needed} (it is {found}); "
                 "configs/accelerate/fsdp2.yaml does"
             )

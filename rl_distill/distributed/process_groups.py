@@ -13,6 +13,8 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from ..errors import LaunchError
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -59,7 +61,7 @@ def divide(num_teachers: int, timeout_s: float) -> Launch:
     """
     store, rank, size = join(timeout_s)
     if size <= num_teachers:
-        raise RuntimeError(
+        raise LaunchError(
             f"teacher.placement: dedicated with teacher.num_processes: {num_teachers} needs {num_teachers + 1} or more "
             f"processes, and {size} {'was' if size == 1 else 'were'} launched: add --num_processes {num_teachers + 1}"
         )

@@ -36,6 +36,8 @@ WAITING_PLACES = (
 IDLE_PLACE = ("rl_distill/distributed/teacher_link.py", "requests")
 """Where a teacher's process waits for work, which is no sign of trouble."""
 FAILURE = "watchdog/failure"
+ELSEWHERE = "in another process"
+"""In an error that only follows from that of another process."""
 ENDING = "Every process ends; go on with --resume_from_checkpoint latest"
 
 
@@ -104,7 +106,7 @@ class Watchdog:
             while not self.ending.wait(self.interval_s):
                 self._beat()
                 if self.store.check([FAILURE]):
-                    self._leave(1)
+                    self._leave(json.loads(self.store.get(FAILURE))[2])
                 self._look_after_ward()
                 self._look_at_myself()
                 if self.terminated_at is not None and time.monotonic() - self.terminated_at > 3 * self.interval_s:
@@ -182,10 +184,21 @@ class Watchdog:
         self._try_to_print(message)
         self._leave(1)
 
+    def end_by_error(self, told: str, status: int) -> NoReturn:
+        """Ends the launch with the words of an error that explains itself, unless another was faster."""
+        if ELSEWHERE in told or status == 1:
+            time.sleep(3 * self.interval_s)  # the watch thread leaves here once the other process has spoken
+        with self.speaking:
+            mine = json.dumps([self.launch.rank, told, status])
+            if self.store.compare_set(FAILURE, "", mine).decode() == mine:
+                print(told, file=sys.__stderr__, flush=True)
+        time.sleep(3 * self.interval_s)  # the others leave by themselves; a launcher kills them when the first is gone
+        self._leave(status)
+
     def _try_to_print(self, message: str) -> bool:
         """Prints the message if it is the first of the launch."""
         with self.speaking:
-            mine = json.dumps([self.launch.rank, message])
+            mine = json.dumps([self.launch.rank, message, 1])
             first = self.store.compare_set(FAILURE, "", mine).decode() == mine
             if first:
                 print(f"\n[{self.launch.name(self.launch.rank)}] {message}. {ENDING}", file=sys.__stderr__, flush=True)

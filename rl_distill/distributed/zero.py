@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ..errors import LaunchError
+
 USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
 
@@ -27,7 +29,7 @@ def zero_stage() -> int:
 def prepare_environment(on_cpu: bool) -> None:
     """To be called before anything imports DeepSpeed. Raises RuntimeError where `--cpu` would turn it off unnoticed."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
-        raise RuntimeError(
+        raise LaunchError(
             "accelerate launch --cpu turns DeepSpeed into plain DDP without a word: leave --cpu out (without a GPU "
             "DeepSpeed runs on the CPU by itself)"
         )

@@ -8,37 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-from reward_models.code_problems import check_of
 
 from ..config import ConfigError, DataConfig
 from ..evals.engine import Student, complete, shown
 from ..evals.statistics import quantile
 from ..generation.sampling import Sampling
-from ..models.tokenizers import check_same_tokenizer, prompt_ids
+from ..models.loading import auto_class, load_config_of, load_tokenizer
+from ..models.tokenizers import num_token_ids, prompt_ids
+from ..startup.findings import Finding
+from ..startup.models import pair_findings, weight_file_findings
+from ..startup.rewards import gold_of
 from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answers, load_task
-from ..tasks.programs import first_solution
 from ..types import Problem
 from . import memory
 
-Level = Literal["ok", "warn", "bad"]
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
 LOW_ENTROPY, HIGH_ENTROPY = 0.003, 2.5  # nats per token; what instruction models show on math and code is 0.1 to 1
 CHANCE = 0.9  # entropy above this share of log(vocabulary) on its own answers: a model that was never trained
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: how it is, and what to do where it is not well."""
-
-    level: Level
-    what: str
-    words: str
-    do: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,9 +46,11 @@ class Case:
 def diagnose(case: Case) -> list[Finding]:
     """All findings, in the order in which they would stop a run. A check that cannot be made is a finding as well."""
     paths = {"student": case.student, "teacher": case.teacher}
-    tokenizers = {name: AutoTokenizer.from_pretrained(path) for name, path in paths.items()}
+    tokenizers = {name: load_tokenizer(path, who=name) for name, path in paths.items()}
     findings = tokenizer_findings(tokenizers["student"], tokenizers["teacher"])
-    findings += vocabulary_findings(tokenizers, {n: AutoConfig.from_pretrained(p) for n, p in paths.items()})
+    findings += vocabulary_findings(
+        tokenizers, {n: load_config_of(p, who=n).get_text_config() for n, p in paths.items()}
+    )
     try:
         task, problems = problems_of(case, tokenizers["student"])
     except (TaskError, ConfigError) as error:
@@ -69,6 +60,10 @@ def diagnose(case: Case) -> list[Finding]:
     findings += length_findings(task, problems, tokenizers["student"], case)
     texts = [shown(task, problem, tokenizers["student"]) for problem in problems[: case.num_problems]]
     for name, path in paths.items():
+        torn = weight_file_findings(name, path)
+        if torn:
+            findings += torn
+            continue
         found, model = weight_findings(name, path)
         findings += found + entropy_findings(name, Student.of(model, tokenizers[name]), texts)
         del model
@@ -78,8 +73,8 @@ def diagnose(case: Case) -> list[Finding]:
 def tokenizer_findings(student: Any, teacher: Any) -> list[Finding]:
     """Same token-to-id map and EOS; same chat template; EOS and padding that can be told apart."""
     try:
-        check_same_tokenizer(student, teacher)
-        findings = [Finding("ok", "tokenizers", f"one map of {len(student):,} tokens, EOS {student.eos_token!r}")]
+        findings = pair_findings(student, teacher, "teacher")
+        findings.append(Finding("ok", "tokenizers", f"one map of {len(student):,} tokens, EOS {student.eos_token!r}"))
     except ConfigError as error:
         findings = [Finding("bad", "tokenizers", str(error), "take student and teacher from one model family")]
     if student.chat_template != teacher.chat_template:
@@ -102,7 +97,7 @@ def vocabulary_findings(tokenizers: dict[str, Any], configs: dict[str, Any]) -> 
     """Embedding rows against token ids: more rows are padding and harmless, fewer would crash in mid-run."""
     findings = []
     for name, config in configs.items():
-        highest = max(tokenizers[name].get_vocab().values())
+        highest = num_token_ids(tokenizers[name]) - 1
         if highest >= config.vocab_size:
             words = f"the {name} has {config.vocab_size:,} embedding rows but its tokenizer uses id {highest:,}"
             do = "call resize_token_embeddings and save the model again, or use its own tokenizer"
@@ -147,18 +142,6 @@ def gold_findings(task: Task, problems: Sequence[Problem]) -> list[Finding]:
     return [Finding("bad", "gold answers", words, "mend or drop these rows, or write a reward that understands them")]
 
 
-def gold_of(problem: Problem) -> str | None:
-    """A text that must be right: the solution where there is one, else the bare answer."""
-    is_code = check_of(problem.columns) is not None
-    for name in ("canonical_solution", "solution", *(("solutions", "code", "completion") if is_code else ())):
-        if solution := first_solution(problem.columns.get(name)):
-            return str(solution)
-    if problem.solution:
-        return problem.solution
-    answer = problem.columns.get("answer")
-    return None if answer is None or is_code else str(answer)
-
-
 def _headline(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[float | None]:
     return [verdict.scores[task.metrics[0]] for verdict in task.grade(problems, texts)]
 
@@ -176,7 +159,7 @@ def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, cas
     if over:
         do = f"raise the limit to {lengths[-1]} or let data.max_prompt_length drop them"
         findings.append(Finding("warn", "prompt lengths", f"{words}; {over} exceed the planned {limit}", do))
-    positions = getattr(AutoConfig.from_pretrained(case.student), "max_position_embeddings", None)
+    positions = getattr(load_config_of(case.student, who="student").get_text_config(), "max_position_embeddings", None)
     needed = lengths[-1] + case.plan.completion_length
     if positions is not None and needed > positions:
         total = f"the longest prompt and {case.plan.completion_length} new tokens make {needed}"
@@ -187,7 +170,9 @@ def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, cas
 
 def weight_findings(name: str, path: str) -> tuple[list[Finding], Any]:
     """Whether every weight came from the checkpoint and is finite; and the model."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype="float32", output_loading_info=True)
+    loaded: Any = auto_class(load_config_of(path, who=name)).from_pretrained(
+        path, dtype="float32", output_loading_info=True
+    )
     model, info = loaded
     model.eval()
     what = f"{name}'s weights"
@@ -227,7 +212,9 @@ def own_entropy(teacher: Student, texts: Sequence[str], num_tokens: int) -> floa
     total, count = 0.0, 0
     for ids in prompt_ids(teacher.tokenizer, texts):
         answer = complete(teacher, [ids], Sampling(num_tokens, temperature=0.0))[0].token_ids
-        logits = teacher.model(torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1, : len(teacher.tokenizer)]
+        logits = teacher.model(torch.tensor([ids + answer])).logits[
+            0, len(ids) - 1 : -1, : num_token_ids(teacher.tokenizer)
+        ]
         total += torch.distributions.Categorical(logits=logits.float()).entropy().sum().item()
         count += len(answer)
     return total / max(1, count)
@@ -235,7 +222,7 @@ def own_entropy(teacher: Student, texts: Sequence[str], num_tokens: int) -> floa
 
 def memory_findings(case: Case) -> list[Finding]:
     """Expected memory of each kind of GPU under the plan, and what to change where it does not fit."""
-    student, teacher = (memory.Shape.of(AutoConfig.from_pretrained(path)) for path in (case.student, case.teacher))
+    student, teacher = (memory.Shape.of(load_config_of(path)) for path in (case.student, case.teacher))
     gpus: dict[str, Callable[[], dict[str, float]]] = {
         "student's GPU": lambda: memory.student_gpu(student, teacher, case.plan)
     }

@@ -36,21 +36,23 @@ class Shape:
     def of(cls, config: Any) -> Shape:
         """From a Hugging Face config; parameters are counted on the meta device, tied ones once, nothing is loaded."""
         import torch
-        from transformers import AutoModelForCausalLM
+
+        from ..models.loading import auto_class
 
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = auto_class(config).from_config(config)
         count = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
-        heads = config.num_attention_heads
-        head = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kv = (getattr(config, "num_key_value_heads", None) or heads) * head
+        text = config.get_text_config()
+        heads = text.num_attention_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // heads
+        kv = (getattr(text, "num_key_value_heads", None) or heads) * head
         return cls(
             count,
-            config.hidden_size,
-            getattr(config, "intermediate_size", 4 * config.hidden_size),
-            config.num_hidden_layers,
+            text.hidden_size,
+            getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            text.num_hidden_layers,
             kv,
-            config.vocab_size,
+            text.vocab_size,
             config.tie_word_embeddings,
         )
 

@@ -18,7 +18,7 @@ from reward_models.reasoning import opens_reasoning
 
 from .. import distributed
 from ..generation.sampling import Generated, Sampling, StopStrings, added_text, ending_ids, generate
-from ..models.tokenizers import prompt_ids
+from ..models.tokenizers import num_token_ids, prompt_ids
 from ..tasks.base import Task
 from ..types import Finish, Problem
 from .records import RecordFiles
@@ -177,7 +177,7 @@ def complete(
         pad_token_id=student.tokenizer.pad_token_id if student.tokenizer.pad_token_id is not None else 0,
         seeds=seeds,
         batch_size=len(prompt_ids),
-        vocab_size=len(student.tokenizer),
+        vocab_size=num_token_ids(student.tokenizer),
         stop=StopStrings(student.tokenizer, stops) if stops else None,
     )
 
@@ -190,7 +190,7 @@ def choice_logprobs(student: Student, item: Item, choices: Sequence[str]) -> dic
         text = choice if item.text[-1:].isspace() else f" {choice}"
         ids = student.tokenizer(text, add_special_tokens=False)["input_ids"]
         inputs = torch.tensor([item.token_ids + ids], device=next(student.model.parameters()).device)
-        logits = student.model(inputs).logits[0, len(item.token_ids) - 1 : -1, : len(student.tokenizer)]
+        logits = student.model(inputs).logits[0, len(item.token_ids) - 1 : -1, : num_token_ids(student.tokenizer)]
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         found[choice] = logprobs.gather(-1, inputs[0, len(item.token_ids) :, None]).sum().item()
     return found

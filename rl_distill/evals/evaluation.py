@@ -14,7 +14,7 @@ from reward_models import VERIFYING_REWARDS, RewardBlend, RewardSpec
 from ..config import RunConfig
 from ..data.reward_inputs import reward_inputs
 from ..generation.sampling import Generated, Sampling, StopStrings, added_text, generate
-from ..models.tokenizers import prompt_ids
+from ..models.tokenizers import num_token_ids, prompt_ids
 from ..ppo.rollout import successes
 from ..types import Completion, Problem
 
@@ -95,7 +95,7 @@ class GreedyModel:
             eos_token_ids=[self.tokenizer.eos_token_id],
             pad_token_id=self.tokenizer.pad_token_id,
             batch_size=batch_size,
-            vocab_size=len(self.tokenizer),
+            vocab_size=num_token_ids(self.tokenizer),
             stop=self.stop,
         )
         self.model.train(was_training)

@@ -17,13 +17,15 @@ from tqdm import tqdm
 from .. import distributed
 from ..files import write_atomically
 from ..generation.sampling import Sampling
+from ..models.loading import load_tokenizer
+from ..startup.preflight import check_evaluation
 from ..tasks.base import Task, TaskError, TaskOptions, load_task, validate
 from ..timing import peak_memory_mib
 from ..types import Problem
 from . import comparison, decontamination
 from .command_line import Settings
 from .engine import Student, make_items, solve
-from .loading import check_lengths, load_model, load_tokenizer
+from .loading import check_lengths, load_model
 from .provenance import describe, describe_task, fingerprint
 from .records import Record, RecordFiles, summarize
 
@@ -39,8 +41,9 @@ class Loaded:
 def run(settings: Settings, command: str) -> dict[str, Any]:
     """The results, on every process; the main one has written them to results.json.
 
-    TaskError or ModelError, in one line, where a task or a model cannot be used; distributed.start comes before.
+    TaskError or ConfigError, in one line, where a task or a model cannot be used; distributed.start comes before.
     """
+    check_evaluation(settings.models, settings.output_dir)
     tokenizers = {label: load_tokenizer(path) for label, path in settings.models.items()}
     loaded = load_tasks(settings, all(tokenizer.chat_template for tokenizer in tokenizers.values()))
     results = describe(settings, describe_tasks(settings, loaded), command)

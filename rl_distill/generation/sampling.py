@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from ..models.tokenizers import num_token_ids
 from ..types import Finish
 
 SMALL_WEIGHTS = 10_000_000
@@ -104,6 +105,7 @@ class TransformersEngine:
 
     def __init__(self, tokenizer: Any, batch_size: int, stop: StopStrings | None = None) -> None:
         self.tokenizer, self.batch_size, self.stop = tokenizer, batch_size, stop
+        self.vocab_size = num_token_ids(tokenizer)
 
     def generate(
         self,
@@ -121,7 +123,7 @@ class TransformersEngine:
             pad_token_id=self.tokenizer.pad_token_id,
             seeds=seeds,
             batch_size=self.batch_size,
-            vocab_size=len(self.tokenizer),
+            vocab_size=self.vocab_size,
             stop=self.stop,
             on_batch=on_batch,
         )
@@ -327,7 +329,8 @@ def _generate_batch(
             keep = (~ended).nonzero().squeeze(-1)
             if keep.numel() == 0:
                 break
-            cache.batch_select_indices(keep)
+            # batch_select_indices knows no states of linear attention
+            cache.reorder_cache(keep)  # type: ignore[arg-type]
             alive, next_B, mask, position_ids = alive[keep], next_B[keep], mask[keep], position_ids[keep]
         input_ids = next_B.unsqueeze(-1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)

@@ -18,6 +18,7 @@ from ..maths.lm_head import HeadWeights
 from ..maths.logprobs import token_statistics
 from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
 from .dropout import remove_dropout
+from .loading import text_config
 
 
 class ActorCriticOutput(NamedTuple):
@@ -62,6 +63,16 @@ class ActorCritic(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: policy and critic arrive initialised."""
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> Any:
+        """The one that the policy has chosen for its experts: transformers asks every model, and this has none."""
+        return requested_experts
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Weights under the names that they have here, so that a checkpoint goes back into the model as it is: by
+        default transformers writes those of published checkpoints, where experts are apart.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs | {"save_original_format": False})
 
     def get_input_embeddings(self) -> Any:
         """None, so that under FSDP the embedding is gathered with the model and not by its own forward pass: it may be
@@ -132,7 +143,7 @@ def _prefixed(keys: Any) -> dict[str, str]:
 
 def make_critic(kind: str, policy: Any, teacher_hidden_size: int) -> Critic:
     """The critic variant by its name in the config; its weights come from torch's random state."""
-    hidden_size = policy.config.hidden_size
+    hidden_size = text_config(policy).hidden_size
     if kind == "shared":
         return SharedTrunkCritic(hidden_size)
     if kind == "separate":
@@ -165,6 +176,16 @@ def clip_gradients(model: ActorCritic, max_norm: float) -> dict[str, float]:
         for name, part in parts.items()
         if part is not None
     }
+
+
+def freeze_other_towers(policy: Any) -> None:
+    """No gradients for what reads images or sound: text alone never reaches it, and DDP waits for every gradient."""
+    if policy.config.get_text_config() is policy.config or hasattr(policy, "peft_config"):
+        return
+    used = {id(p) for part in (policy.get_decoder(), policy.get_output_embeddings()) for p in part.parameters()}
+    for parameter in policy.parameters():
+        if id(parameter) not in used:
+            parameter.requires_grad_(False)
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:

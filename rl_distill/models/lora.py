@@ -27,6 +27,11 @@ def quantization_config(kind: str) -> BitsAndBytesConfig:
     )
 
 
+def _as_list(targets: str | tuple[str, ...]) -> str | list[str]:
+    """peft reads a text as a pattern for whole names, and a list as endings of names."""
+    return targets if isinstance(targets, str) else list(targets)
+
+
 def add_lora(policy: Any, settings: LoraAdapterConfig, gradient_checkpointing: bool = False) -> Any:
     """`policy` under peft: its own weights frozen, adapters trained. Adapter weights come from torch's random state."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -37,11 +42,20 @@ def add_lora(policy: Any, settings: LoraAdapterConfig, gradient_checkpointing: b
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=settings.target_modules,
+        target_modules=_as_list(settings.target_modules),
         task_type="CAUSAL_LM",
     )
     wrapped = get_peft_model(policy, config)
     wrapped.all_tied_weights_keys = {}  # type: ignore[assignment]  # else the base's names are read as the wrapper's, one level too high
+    return wrapped
+
+
+def continued(base: Any, folder: Path, *, is_trainable: bool) -> Any:
+    """`base` under peft with the adapter of `folder`, to be trained further or merged."""
+    from peft import PeftModel
+
+    wrapped = PeftModel.from_pretrained(base, folder, is_trainable=is_trainable)
+    wrapped.all_tied_weights_keys = {}  # type: ignore[assignment]  # as above
     return wrapped
 
 
@@ -58,5 +72,5 @@ def merged(policy: Any, adapters: Path) -> Any:
     from peft import PeftModel
 
     policy.save_pretrained(adapters)
-    base = AutoModelForCausalLM.from_pretrained(policy.get_base_model().name_or_path, dtype="auto")
+    base: Any = AutoModelForCausalLM.from_pretrained(policy.get_base_model().name_or_path, dtype="auto")
     return PeftModel.from_pretrained(base, adapters).merge_and_unload()

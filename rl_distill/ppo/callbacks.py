@@ -6,15 +6,11 @@ Each reads what Trainer's state holds already, so a resumed run goes on as if it
 from __future__ import annotations
 
 import math
-import signal
-import sys
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from .. import distributed
@@ -60,39 +56,6 @@ def evaluations_since_best(values: Sequence[float]) -> int:
         since = 0 if value > best else since + 1
         best = max(best, value) if value == value else best
     return since
-
-
-class StopOnSigterm(TrainerCallback):
-    """After SIGTERM to any process (a preemption): saves at the end of the PPO step and stops training on all."""
-
-    def __init__(self, updates_per_step: int) -> None:
-        self.updates_per_step = updates_per_step
-        self.asked = self.stopped = False
-        self._handler_before: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._handler_before = signal.signal(signal.SIGTERM, self._ask)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.updates_per_step:
-            return
-        if distributed.sum_over_processes(torch.tensor(float(self.asked))) > 0:
-            self.stopped = control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._handler_before is not None:
-            signal.signal(signal.SIGTERM, self._handler_before)
-        if self.stopped and state.is_world_process_zero:
-            step = state.global_step // self.updates_per_step
-            print(
-                f"\nSIGTERM: saved after step {step}; go on with --resume_from_checkpoint latest",
-                file=sys.stderr,
-                flush=True,
-            )
 
 
 class TeacherCurriculumCallback(TrainerCallback):

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from .. import distributed
+from ..config import ConfigError
 from ..files import write_atomically
 
 MARKER = "complete.json"
@@ -75,7 +76,7 @@ def is_complete(folder: Path) -> bool:
 def find(output_dir: Path, wanted: str | None) -> Path | None:
     """The checkpoint to resume from: None if none is wanted, or if `latest` finds none yet (the run starts anew).
 
-    Raises FileNotFoundError where a named folder is missing or half-written.
+    Raises ConfigError where a named folder is missing or half-written.
     """
     if wanted is None:
         return None
@@ -93,10 +94,14 @@ def _as_path(text: str | None) -> Path | None:
 def _find(output_dir: Path, wanted: str) -> Path | None:
     if wanted == "latest":
         return next((folder for folder in reversed(folders(output_dir)) if is_complete(folder)), None)
-    folder = Path(wanted)
+    folder = next((path for path in (Path(wanted), output_dir / wanted) if path.is_dir()), None)
+    if folder is None:
+        there = ", ".join(path.name for path in folders(output_dir)) or "no checkpoint"
+        raise ConfigError(f"resume_from_checkpoint: {wanted!r} does not exist; {str(output_dir)!r} has {there}")
     if not is_complete(folder):
-        raise FileNotFoundError(
-            f"{folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks the newest complete one"
+        raise ConfigError(
+            f"resume_from_checkpoint: {folder} is not a complete checkpoint; `--resume_from_checkpoint latest` picks "
+            "the newest complete one"
         )
     return folder
 
@@ -131,17 +136,17 @@ def tidy(output_dir: Path, resume: Path | None) -> None:
 def load_weights(model: Any, folder: Path) -> None:
     """Puts a checkpoint's weights into the model; parameters it does not hold (tied or frozen ones) stay as they are.
 
-    Raises FileNotFoundError without weights and ValueError where the checkpoint is another model's.
+    Raises ConfigError without weights and where the checkpoint is another model's.
     """
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no model*.safetensors")
+        raise ConfigError(f"{folder} holds no model*.safetensors")
     state = {name: tensor for file in files for name, tensor in load_file(file).items()}
     unknown = distributed.load_weights(model, state)
     if unknown:
-        raise ValueError(f"{folder} is of another model: it holds {unknown[0]}")
+        raise ConfigError(f"{folder} is of another model: it holds {unknown[0]}")
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..config import ConfigError
+
 
 class Coefficient(Protocol):
     """Strength of the anchor, one number per completion. The same on all processes: it observes global lists."""
@@ -56,7 +58,7 @@ class AnnealedCoefficient(FixedCoefficient):
 
     def __init__(self, start: float, end: float, *, begin: float = 0.0, finish: float = 1.0) -> None:
         if not 0 <= begin < finish <= 1:
-            raise ValueError(f"annealing needs 0 <= begin < finish <= 1, got begin={begin}, finish={finish}")
+            raise ConfigError(f"annealing needs 0 <= begin < finish <= 1, got begin={begin}, finish={finish}")
         super().__init__(start)
         self.start, self.end, self.begin, self.finish = start, end, begin, finish
 
@@ -78,13 +80,13 @@ class AdaptiveKLController(FixedCoefficient):
 
     def __init__(self, initial: float, target: float, horizon: float) -> None:
         if min(initial, target, horizon) <= 0:
-            raise ValueError(f"initial, target and horizon must be positive, got {initial}, {target}, {horizon}")
+            raise ConfigError(f"initial, target and horizon must be positive, got {initial}, {target}, {horizon}")
         super().__init__(initial)
         self.target, self.horizon = target, horizon
 
     def observe(self, *, tasks: Sequence[str], successes: Sequence[float | None], kl: float) -> None:
         if not math.isfinite(kl):
-            raise ValueError(f"the KL to the teacher is {kl}; the coefficient cannot follow it")
+            raise ConfigError(f"the KL to the teacher is {kl}; the coefficient cannot follow it")
         error = _clamp((kl - self.target) / self.target, -0.2, 0.2)
         self.value *= 1 + error * min(len(tasks) / self.horizon, 1.0)
 
@@ -182,7 +184,7 @@ class EvidenceCoefficient:
         decay: float = 0.9,
     ) -> None:
         if not (0 <= floor <= ceiling and scale > 0 and 0 <= decay < 1):
-            raise ValueError(
+            raise ConfigError(
                 f"want 0 <= floor <= ceiling, scale > 0, 0 <= decay < 1: {floor=} {ceiling=} {scale=} {decay=}"
             )
         self.teacher_success = dict(teacher_success)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .. import distributed
-from ..config import RunConfig
+from ..config import ConfigError, RunConfig
 from .minibatches import micro_batches
 from .rollout_building import Rollout
 
@@ -56,16 +56,16 @@ def check_rows(config: RunConfig) -> None:
     """Raises ValueError where the rows of a rollout cannot be shared out over the processes of this run."""
     ppo, processes = config.ppo, distributed.world_size()
     if ppo.batch_size < processes:
-        raise ValueError(f"ppo.batch_size ({ppo.batch_size}) is below the number of processes ({processes})")
+        raise ConfigError(f"ppo.batch_size ({ppo.batch_size}) is below the number of processes ({processes})")
     engine, vllm = config.generation.engine, config.generation.vllm
     if (engine == "vllm_server" or vllm.tensor_parallel_size > 1) and ppo.batch_size % processes:
-        raise ValueError(  # TRL hands each process the slice at its number x its own count of prompts
+        raise ConfigError(  # TRL hands each process the slice at its number x its own count of prompts
             f"generation.engine: {engine} needs as many rows in every process: make ppo.batch_size "
             f"({ppo.batch_size}) a multiple of the number of processes ({processes})"
         )
     starts = [distributed.share(ppo.batch_size, rank).start for rank in range(processes)]
     if ppo.advantage == "group_mean" and any(start % ppo.group_size for start in starts):
-        raise ValueError(
+        raise ConfigError(
             f"ppo.advantage: group_mean compares the {ppo.group_size} completions of a prompt in one process: "
             f"ppo.batch_size / ppo.group_size = {ppo.batch_size // ppo.group_size} prompts must divide over {processes}"
         )

@@ -21,6 +21,7 @@ from reward_models.blend import PendingScores
 from .. import distributed
 from ..config import RunConfig
 from ..data.reward_inputs import reward_inputs
+from ..errors import UserError
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
 from ..maths.batching import completion_lengths_mask, length_sorted, places_of_rows, to_padded, token_batch
 from ..maths.kl import kl_k1
@@ -35,7 +36,7 @@ from .coefficients import Coefficient
 from .rollout_building import Rollout, Sampled, TokenStates, build_rollout
 
 
-class TrainingStopped(RuntimeError):
+class TrainingStopped(UserError, RuntimeError):
     """Numbers left the sane range; the message names the step and the cause, and the last checkpoint is whole."""
 
 

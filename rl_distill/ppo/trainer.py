@@ -26,8 +26,8 @@ from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients
 from ..timing import Phases, peak_memory_mib
 from . import checkpoint
 from .anchor import anchor_kl
-from .callbacks import StopOnSigterm
 from .hf_arguments import training_arguments, updates_per_step
+from .lifecycle.interruption import StopOnSignal
 from .minibatches import minibatches
 from .rank_padding import PaddedMicroBatches
 from .rollout import RolloutCollector, TrainingStopped
@@ -71,11 +71,12 @@ class PPOTrainer(Trainer):
     ) -> None:
         self.config, self.collector, self.validate = config, collector, validate
         self.actor_critic = model
-        self.sigterm = StopOnSigterm(updates_per_step(config))
+        self.interruption = StopOnSignal(updates_per_step(config))
         self.phases: Phases = collector.phases
         self.last_rollout: Any = None
         self.refresh: Any = None
         self.curriculum: Any = None
+        self.present_settings: Any = None
         self.step_stats: list[dict[str, Tensor]] = []
         self.grad_norms: list[dict[str, float]] = []
         super().__init__(
@@ -84,7 +85,7 @@ class PPOTrainer(Trainer):
             train_dataset=collector.problems,
             eval_dataset=collector.problems,
             processing_class=collector.tokenizer,
-            callbacks=[SeparateGradClipping(self), self.sigterm, *callbacks],
+            callbacks=[SeparateGradClipping(self), self.interruption, *callbacks],
         )
         distributed.check_world(self.args.world_size)
         if config.ppo.bf16:

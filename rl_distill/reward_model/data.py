@@ -25,7 +25,7 @@ from .. import distributed
 from ..config import ConfigError, RunConfig
 from ..data.reward_inputs import reward_inputs
 from ..generation.sampling import Sampling, added_text, generate
-from ..models.tokenizers import prompt_ids
+from ..models.tokenizers import num_token_ids, prompt_ids
 from ..ppo.rollout import successes
 from ..progress import Stages
 from ..run_setup import RunContext, cache_dir_of, teacher_texts
@@ -142,7 +142,7 @@ def student_texts(
             pad_token_id=context.tokenizer.pad_token_id,
             seeds=seeds,
             batch_size=len(rows),
-            vocab_size=len(context.tokenizer),
+            vocab_size=num_token_ids(context.tokenizer),
         )
         texts = [added_text(context.tokenizer, p, item.token_ids) for p, item in zip(prompts, generated, strict=True)]
         finished = [item.finish is Finish.STOP for item in generated]

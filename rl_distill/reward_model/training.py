@@ -45,7 +45,7 @@ def make_reward_model(config: RewardModelRunConfig, context: RunContext) -> tupl
         tokenizer = AutoTokenizer.from_pretrained(settings.trunk)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-    limit = getattr(trunk.config, "max_position_embeddings", None) or 512
+    limit = getattr(trunk.config.get_text_config(), "max_position_embeddings", None) or 512
     if settings.max_length is not None and settings.max_length > limit:
         raise ConfigError(f"reward_model.max_length: {settings.max_length} is more than the trunk's {limit} tokens")
     torch.manual_seed(config.seed)

@@ -16,12 +16,13 @@ from reward_models import reasoning
 from reward_models.base import numbers_or_none
 from reward_models.registry import accepted_arguments, nearest, resolve
 
+from ..errors import UserError
 from ..types import Problem
 
 Score = float | None
 
 
-class TaskError(ValueError):
+class TaskError(UserError, ValueError):
     """A task cannot be used as it stands; the message is one line that says what to do."""
 
 

@@ -21,6 +21,8 @@ from ..maths.batching import length_sorted, token_batch
 from ..maths.logprobs import token_statistics
 from ..models.actor_critic import freeze
 from ..models.heads import check_bias, check_head
+from ..models.loading import text_config
+from ..models.tokenizers import num_token_ids
 from . import CollectedRows, TeacherScores
 
 TOP_K_LOGITS = 2**22
@@ -41,7 +43,7 @@ class ColocatedTeacher:
         num_tokens_vocab: int | None = None,
     ) -> None:
         self.model = freeze(model)
-        self.hidden_size: int = model.config.hidden_size
+        self.hidden_size: int = text_config(model).hidden_size
         self.eos_token_ids, self.pad_token_id = list(eos_token_ids), pad_token_id
         self.micro_batch_size = micro_batch_size
         self.autocast = autocast
@@ -191,7 +193,7 @@ def make_teacher(
         pad_token_id=tokenizer.pad_token_id,
         micro_batch_size=config.teacher.micro_batch_size,
         autocast=wanted == "on" or (wanted == "auto" and distributed.fast_bf16(distributed.device())),
-        num_tokens_vocab=len(tokenizer),
+        num_tokens_vocab=num_token_ids(tokenizer),
     )
 
 

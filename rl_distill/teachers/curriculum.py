@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import ConfigError
 from ..generation.sampling import Generated, Sampling
 from ..maths.lm_head import HeadWeights
 from . import ScoredAtOnce, Scoring, Teacher, TeacherScores
@@ -102,9 +103,9 @@ class TeacherCurriculum(ScoredAtOnce):
         return {"index": self.index, "grades": {str(i): grades for i, grades in self.grades.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with the teacher of the checkpoint; raises ValueError where the list of teachers is shorter now."""
+        """Goes on with the teacher of the checkpoint; raises ConfigError where the list of teachers is shorter now."""
         if state["index"] >= len(self.openers):
-            raise ValueError(
+            raise ConfigError(
                 f"the checkpoint is at teacher {state['index'] + 1} of teachers, which has {len(self.openers)}"
             )
         if state["index"] != self.index:

@@ -17,13 +17,14 @@ from typing import Any
 
 from .. import distributed
 from ..config import TeacherServerConfig
+from ..errors import UserError
 
 FIRST_CONTACT_S = 15.0
 """A server that is down at the start of a run is reported, not waited for."""
 LONGEST_PAUSE_S = 15.0
 
 
-class TeacherServerError(RuntimeError):
+class TeacherServerError(UserError, RuntimeError):
     """The teacher's server refused a request, or stayed away for longer than the settings allow."""
 
 

@@ -18,7 +18,7 @@ def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any) -> 
     """
     if config.teacher.sharded and distributed.world_size() == 1:
         raise ConfigError("teacher.sharded shares the weights out over processes, and there is one: launch several")
-    model, _ = load(folder, dtype, config.teacher.quantization)
+    model, _ = load(folder, dtype, config.teacher.quantization, who="teacher")
     if config.teacher.sharded:
         return make_teacher(config, model, tokenizer, Zero3ShardedTeacher)
     if config.teacher.quantization is None:  # a quantized model is on its device and may not be moved

@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from transformers import AutoConfig
-
 from ..config import RunConfig, TeacherConfig, teachers_of
 from ..distributed import TeacherLink
+from ..models.loading import load_config_of
+from ..models.tokenizers import num_token_ids
 from . import Teacher
 from .curriculum import TeacherCurriculum
 from .dedicated import DedicatedTeacher
@@ -32,7 +32,7 @@ def open_teachers(config: RunConfig, tokenizer: Any, link: TeacherLink | None) -
         return TeacherCurriculum(openers, widths, switch_gap=config.teacher.switch_gap)
     opened = [opener() for opener in openers]
     if config.teacher.selection == "ensemble":
-        return EnsembleTeacher(opened, len(tokenizer))
+        return EnsembleTeacher(opened, num_token_ids(tokenizer))
     return RoutedTeacher(opened, [member.tasks for member in members])
 
 
@@ -52,4 +52,4 @@ def width(settings: TeacherConfig) -> int:
     """The hidden size of a teacher that is not open; 0 behind a server, which sends no hidden states."""
     if settings.placement == "remote":
         return 0
-    return AutoConfig.from_pretrained(str(settings.model)).hidden_size
+    return load_config_of(str(settings.model), who="teacher").get_text_config().hidden_size

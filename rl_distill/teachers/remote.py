@@ -31,6 +31,10 @@ class RowScores:
     top_logprobs: list[list[float]]
 
 
+NOTHING_ELSE = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Sent with every request for a text: `vllm serve` would take what is left out from the model's generation_config."""
+
+
 class RemoteTeacher(ScoredAtOnce):
     """The teacher at temperature 1: a server's prompt log-probabilities know no other."""
 
@@ -73,6 +77,7 @@ class RemoteTeacher(ScoredAtOnce):
             top_p=sampling.top_p,
             seed=row,
             return_token_ids=True,
+            **NOTHING_ELSE,
         )
         return Generated(choice["token_ids"], Finish.STOP if choice["finish_reason"] == "stop" else Finish.LENGTH)
 

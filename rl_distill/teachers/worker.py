@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from .. import distributed
 from ..config import RunConfig
 from ..distributed import TeacherLink
 from ..generation.sampling import Sampling
+from ..models.loading import load_tokenizer
 from .colocated import ColocatedTeacher
 from .dedicated import unpack
 from .loading import load_teacher
@@ -20,7 +20,8 @@ from .loading import load_teacher
 
 def serve(config: RunConfig, link: TeacherLink) -> None:
     """Answers requests in their order; returns when the students are done."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # after a preemption the students save first, and then say stop
+    for number in (signal.SIGTERM, signal.SIGINT):  # the students save first, and then say stop
+        signal.signal(number, signal.SIG_IGN)
     desk = TeacherWorker(config, link)
     for request in link.requests():
         if request["kind"] == "stop":
@@ -48,7 +49,7 @@ class TeacherWorker:
     def load(self, request: dict[str, Any]) -> None:
         """Replies with what a student has to know of the model."""
         settings = replace(self.config.teacher, **request["settings"])
-        tokenizer = AutoTokenizer.from_pretrained(request["model"])
+        tokenizer = load_tokenizer(request["model"], who="teacher")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         if settings.sharded:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rl_distill.config import ConfigError, RunConfig, load_config
-from rl_distill.config.reading import parse_override
+from rl_distill.config.reading import parse_override, read_word
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,9 @@ def test_wrong_values_are_named(settings, message):
 
 
 def test_command_line_values_are_read_as_yaml():
-    assert [parse_override(text) for text in ("1e-4", "3", "true", "null", "[a, b]", "word")] == [
+    assert [
+        read_word(parse_override(text), object, "x") for text in ("1e-4", "3", "true", "null", "[a, b]", "word")
+    ] == [
         1e-4,
         3,
         True,
@@ -113,3 +115,27 @@ def test_a_wrong_command_line_is_one_clear_line_and_no_work(arguments, message):
     assert len(errors) == 1
     assert message in errors[0]
     assert not heavy_imports(done)
+
+
+@pytest.mark.parametrize(
+    "text", ["Q: {prompt}\nA:", "{prompt}", "[INST] {prompt}", "- {prompt}", "a: b: c", "007", "x #y"]
+)
+def test_a_text_setting_takes_what_was_typed(text):
+    config = load_config(None, {"data.prompt_template": parse_override(text)})
+    assert config.data.prompt_template == text
+
+
+def test_a_text_setting_still_reads_null_quotes_and_lists(tmp_path):
+    typed = {"data.prompt_template": "null", "data.task": "'a b'", "data.train": "[a.jsonl, b.jsonl]"}
+    data = load_config(None, {name: parse_override(text) for name, text in typed.items()}).data
+    assert (data.prompt_template, data.task, data.train) == (None, "a b", ("a.jsonl", "b.jsonl"))
+
+
+def test_malformed_yaml_on_the_command_line_is_told_with_the_setting():
+    with pytest.raises(ConfigError, match=r"ppo\.num_steps: '\[1' is not valid YAML"):
+        load_config(None, {"ppo.num_steps": parse_override("[1")})
+
+
+def test_target_modules_may_be_a_list():
+    settings = {"student.lora": {"target_modules": ["q_proj", "v_proj"]}}
+    assert load_config(None, settings).student.lora.target_modules == ("q_proj", "v_proj")

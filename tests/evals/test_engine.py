@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from reward_models import resolve
 from rl_distill import distributed
+from rl_distill.config import ConfigError
 from rl_distill.evals import engine, provenance
 from rl_distill.evals.command_line import parse
-from rl_distill.evals.loading import ModelError, check_lengths
+from rl_distill.evals.loading import check_lengths
 from rl_distill.evals.records import RecordFiles, summarize
 from rl_distill.generation.sampling import Sampling, added_text
 from rl_distill.tasks.base import Graded, Task
@@ -267,7 +268,7 @@ def test_help_and_typos_answer_without_torch():
 def test_prompts_that_do_not_fit_the_model_are_refused(make_policy):
     model = make_policy(0)  # made for 512 positions
     check_lengths(model, [[1] * 500], 12)
-    with pytest.raises(ModelError, match="at most 12 are left for answers"):
+    with pytest.raises(ConfigError, match="at most 12 are left for answers"):
         check_lengths(model, [[1], [1] * 500], 13)
-    with pytest.raises(ModelError, match="a prompt is empty"):
+    with pytest.raises(ConfigError, match="a prompt is empty"):
         check_lengths(model, [[1], []], 4)

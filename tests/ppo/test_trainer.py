@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rl_distill import distributed, pipeline
+from rl_distill.config import ConfigError
 from rl_distill.ppo import checkpoint
 from rl_distill.ppo.minibatches import micro_batches, minibatches
 from rl_distill.ppo.rollout import TrainingStopped
@@ -290,7 +291,7 @@ def test_a_half_written_checkpoint_is_never_picked_up(tmp_path):
     assert checkpoint.find(tmp_path, "latest").name == "checkpoint-4"
     (tmp_path / "checkpoint-4" / checkpoint.MARKER).unlink()
     assert checkpoint.find(tmp_path, "latest") is None
-    with pytest.raises(FileNotFoundError, match="not a complete checkpoint"):
+    with pytest.raises(ConfigError, match="not a complete checkpoint"):
         checkpoint.find(tmp_path, str(newest))
 
 

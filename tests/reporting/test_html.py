@@ -194,7 +194,9 @@ def test_an_evaluation_has_a_page_too(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys):
-    assert main(["report", str(tmp_path)]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(tmp_path)])
+    assert ended.value.code == 2
     assert "give the output_dir of a finished run" in capsys.readouterr().err
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(runs.ReportError, match="is damaged"):

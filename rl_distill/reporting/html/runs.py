@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...errors import UserError
 from ...evals import statistics
 from ...files import read_jsonl
 
@@ -21,7 +22,7 @@ REPRODUCE = re.compile(r"Reproduce with `([^`]+)`")
 Answer = dict[str, Any]
 
 
-class ReportError(ValueError):
+class ReportError(UserError, ValueError):
     """A folder is no finished run; the message says what is missing."""
 
 

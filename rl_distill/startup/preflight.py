@@ -1,0 +1,164 @@
+"""Everything that can be known about a run before its first model is loaded, asked in one place.
+
+Raises StartError with all findings together, the same on every process; what is only to think about is printed. What a
+user's settings name is read; no weight is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reward_models import RewardSpec
+
+from .. import distributed
+from ..config import RunConfig, TeacherConfig, teachers_of
+from ..data.loading import load_splits
+from ..models.loading import load_config_of, load_tokenizer
+from ..types import Problem, Splits
+from . import files, models, rewards
+from .findings import Finding, found_by, stop_where_bad, warn
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the checks have read, for the run to go on with."""
+
+    tokenizer: Any
+    splits: Splits
+
+
+def check_files(config: RunConfig) -> None:
+    """Folders, lock and trackers of any run. Raises StartError."""
+    tell_all(file_findings(config) if distributed.is_main() else [])
+
+
+def file_findings(config: RunConfig) -> list[Finding]:
+    folder = Path(config.output_dir)
+    findings = files.folder_findings("output_dir", folder)
+    if config.cache_dir is not None:
+        findings += files.folder_findings("cache_dir", Path(config.cache_dir))
+    if not findings:
+        findings += files.lock_findings(folder)
+    return findings + files.tracker_findings(config.report_to) + files.compile_lock_findings()
+
+
+def check_evaluation(paths: Mapping[str, str], output_dir: Path) -> None:
+    """The models of an evaluation, by label, and the folder of its records. Raises StartError."""
+    findings = []
+    if distributed.is_main():
+        findings += files.folder_findings("output_dir", output_dir) or files.lock_findings(output_dir)
+    for who, path in paths.items():
+        findings += found_by(lambda who=who, path=path: evaluated_findings(who, path))  # type: ignore[misc]
+    tell_all(findings)
+
+
+def evaluated_findings(who: str, path: str) -> list[Finding]:
+    """A model that only generates: any family will do."""
+    config, tokenizer = load_config_of(path, who=who), load_tokenizer(path, who=who)
+    return models.weight_file_findings(who, path) + models.vocabulary_findings(who, tokenizer, config)
+
+
+def check_own(config: RunConfig) -> Looked:
+    """The tokenizer and the problems of a run with models and prompts of the user's own. Raises StartError.
+
+    A student without a chat template takes the teacher's: base models are often trained under instruct teachers.
+    """
+    findings = file_findings(config) if distributed.is_main() else []
+    teachers = teachers_of(config)
+    findings += found_by(lambda: model_findings("student", str(config.student.model)))
+    for teacher in teachers:
+        findings += found_by(lambda teacher=teacher: teacher_findings(teacher))  # type: ignore[misc]
+    tell_all(findings)  # without models that can be read nothing else can be looked at
+    tokenizer = load_tokenizer(str(config.student.model), who="student")
+    findings = [finding for teacher in teachers for finding in _pair(tokenizer, teacher)]
+    take_template(tokenizer, teachers)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    findings += found_by(lambda: student_findings(config))
+    splits: list[Splits] = []
+    findings += found_by(lambda: _read_data(config, tokenizer, splits))
+    for read in splits:
+        findings += found_by(lambda read=read: data_findings(config, tokenizer, read))  # type: ignore[misc]
+    tell_all(findings)
+    return Looked(tokenizer, splits[0])
+
+
+def tell_all(findings: Sequence[Finding]) -> None:
+    """Raises StartError on every process where any of them has found something bad; prints what is to think about."""
+    every = distributed.gather_list(list(findings))
+    stop_where_bad(every)
+    if distributed.is_main():
+        warn(list(dict.fromkeys(every)))
+
+
+def model_findings(who: str, path: str) -> list[Finding]:
+    """A model's folder and tokenizer. ConfigError where its configuration cannot be read."""
+    config, tokenizer = load_config_of(path, who=who), load_tokenizer(path, who=who)
+    return [
+        *models.family_findings(who, config),
+        *models.weight_file_findings(who, path),
+        *models.eos_findings(who, tokenizer),
+        *models.vocabulary_findings(who, tokenizer, config),
+    ]
+
+
+def teacher_findings(teacher: TeacherConfig) -> list[Finding]:
+    """A teacher's folder; behind a server it only names the tokenizer."""
+    if teacher.placement == "remote":
+        load_tokenizer(str(teacher.model), who="teacher")
+        return []
+    return model_findings(f"teacher {teacher.model}", str(teacher.model))
+
+
+def _pair(tokenizer: Any, teacher: TeacherConfig) -> list[Finding]:
+    who = f"teacher {teacher.model}"
+    return found_by(lambda: models.pair_findings(tokenizer, load_tokenizer(str(teacher.model), who=who), who))
+
+
+def take_template(tokenizer: Any, teachers: Sequence[TeacherConfig]) -> None:
+    """Gives a tokenizer without a chat template that of the first teacher that has one."""
+    for teacher in teachers:
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = load_tokenizer(str(teacher.model), who="teacher").chat_template
+
+
+def student_findings(config: RunConfig) -> list[Finding]:
+    """LoRA's targets, and room on the disk for the checkpoints."""
+    shape = load_config_of(str(config.student.model), who="student")
+    findings = models.adapter_findings(config.student)
+    if config.student.lora is not None:
+        return findings + models.lora_findings(config.student.lora.target_modules, shape)
+    size = models.checkpoint_bytes(str(config.student.model), shape)
+    return findings + files.space_findings(Path(config.output_dir), size, config.checkpoint.keep_last)
+
+
+def _read_data(config: RunConfig, tokenizer: Any, into: list[Splits]) -> list[Finding]:
+    into.append(load_splits(config.data, tokenizer, config.seed))
+    return []
+
+
+def data_findings(config: RunConfig, tokenizer: Any, splits: Splits) -> list[Finding]:
+    """Prompts against positions, rewards against the data's columns and gold answers."""
+    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    num_new = config.generation.max_completion_length
+    paths = {"student": str(config.student.model)}
+    paths |= {f"teacher {t.model}": str(t.model) for t in teachers_of(config) if t.placement != "remote"}
+    shapes = {who: load_config_of(path, who=who) for who, path in paths.items()}
+    each = (models.position_findings(who, shape, named, tokenizer, num_new) for who, shape in shapes.items())
+    too_short = next((findings for findings in each if findings), [])  # one cure for all of them
+    return too_short + check_rewards(config, tokenizer, splits.train)
+
+
+def check_rewards(config: RunConfig, tokenizer: Any, problems: Sequence[Problem]) -> list[Finding]:
+    """Those of the main process, which starts graders for it."""
+    if not distributed.is_main():
+        return []
+    return rewards.reward_findings(
+        [RewardSpec.from_config(entry) for entry in config.rewards],
+        problems,
+        lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        has_teacher_texts=config.teacher.num_outputs_per_prompt > 0,
+    )
