@@ -10,8 +10,8 @@ comparison    rl_distill/evals/comparison.py       gap recovered, retention, com
 """
 
 import os
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -22,14 +22,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from rl_distill.evals.command_line import parse
 
+PROGRAM = "accelerate launch launch/eval.py"
 
-def main() -> None:
-    settings = parse()
+
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    settings = parse(argv, program)
 
     from rl_distill import distributed
     from rl_distill.evals.loading import ModelError
     from rl_distill.evals.stages import run, table
     from rl_distill.progress import quiet_libraries
+    from rl_distill.provenance import command_line
     from rl_distill.tasks.base import TaskError
 
     quiet_libraries()
@@ -39,7 +43,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     distributed.set_threads(settings.num_threads)
     try:
-        results = run(settings, shlex.join(["accelerate", "launch", "launch/eval.py", *sys.argv[1:]]))
+        results = run(settings, command_line(program, argv))
     except (TaskError, ModelError) as error:
         sys.exit(f"error: {error}" if distributed.is_main() else 2)
     if distributed.is_main():
