@@ -37,7 +37,7 @@ MAKING = threading.Lock()
 LEARNED = ["--teacher.num_outputs_per_prompt", "1"]
 MORE_ARMS: dict[str, tuple[str, list[str]]] = {
     "shared_critic": ("critic: value head on the student's trunk", ["--ppo.critic", "shared"]),
-    "separate_critic": ("critic: a trunk of its own", ["--ppo.critic", "separate"]),
+    "separate_critic": ("critic: a separate trunk", ["--ppo.critic", "separate"]),
     "fixed_anchor": ("anchor of the same strength throughout", ["--anchor.schedule", "fixed"]),
     "little_evidence": ("evidence from 100 teacher samples", ["--teacher.num_evidence_prompts", "100"]),
     "more_evidence": ("evidence from four samples per prompt", ["--teacher.num_evidence_samples", "4"]),

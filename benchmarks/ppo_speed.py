@@ -220,7 +220,7 @@ def measure_ours(work: dict[str, Any], threads: int, critic: str) -> dict[str, f
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 step, rest = divmod(state.global_step, work["ppo_epochs"])
                 if rest == 0:
-                    samples.append(sum(len(c.token_ids) for c in trainer.last_rollout.completions))
+                    samples.append(sum(len(c.token_ids) for c in trainer.collector.last_rollout.completions))
                 if (step, rest) == (1, 0):
                     clock["start"], clock["cpu"] = time.perf_counter(), time.process_time()
                     trainer.phases.take()

@@ -12,8 +12,8 @@ report        rl_distill/reporting/                  results.json, report.md, sa
 """
 
 import os
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,14 +23,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a spinning thread on a bu
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from rl_distill.config.command_line import parse_distill
+from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
+
+PROGRAM = "accelerate launch launch/distill.py"
 
 
-def main() -> None:
-    config = parse_distill()
+@errors_in_one_line()
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    config = parse_distill(argv, program)
+    keep_tracebacks_in(Path(config.output_dir))
 
     from rl_distill import distributed, pipeline, run_setup, student_stages
     from rl_distill.evals.distributed import solve, solve_with
     from rl_distill.progress import Stages, quiet_libraries
+    from rl_distill.provenance import command_line
     from rl_distill.teachers.worker import serve
 
     quiet_libraries()
@@ -52,7 +59,7 @@ def main() -> None:
     with stages("after", "the student solves the held-out problems again"):
         after = solve(context.student, context.tokenizer, context.splits.test, config)
     context.close()
-    command = shlex.join(["accelerate", "launch", "launch/distill.py", *sys.argv[1:]])
+    command = command_line(program, argv)
     if distributed.is_main():
         spent = student_stages.spent(config, context)
         pipeline.compare(config, context, before, after, spent, stages, command)

@@ -10,8 +10,8 @@ comparison    rl_distill/evals/comparison.py       gap recovered, retention, com
 """
 
 import os
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,20 +23,24 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 from rl_distill.evals.command_line import parse
 
+PROGRAM = "accelerate launch launch/eval.py"
+
 
 @errors_in_one_line()
-def main() -> None:
-    settings = parse()
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    settings = parse(argv, program)
     keep_tracebacks_in(settings.output_dir)
 
     from rl_distill import distributed
     from rl_distill.evals.stages import run, table
     from rl_distill.progress import quiet_libraries
+    from rl_distill.provenance import command_line
 
     quiet_libraries()
     distributed.start()
     distributed.set_threads(settings.num_threads)
-    results = run(settings, shlex.join(["accelerate", "launch", "launch/eval.py", *sys.argv[1:]]))
+    results = run(settings, command_line(program, argv))
     if distributed.is_main():
         print("\n" + table(results))
         print(f"\nresults: {settings.output_dir / 'results.json'}")

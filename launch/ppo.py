@@ -13,8 +13,8 @@ report        rl_distill/reporting/                      results.json, report.md
 """
 
 import os
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -26,17 +26,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from rl_distill.config.command_line import parse
 from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 
+PROGRAM = "accelerate launch launch/ppo.py"
+
 
 @errors_in_one_line()
-def main() -> None:
-    config = parse()
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    config = parse(argv, program)
     keep_tracebacks_in(Path(config.output_dir))
 
     from rl_distill import distributed, pipeline, run_setup, student_stages
-    from rl_distill.evals.distributed import solve, solve_with
+    from rl_distill.doctor.dry_run import plan_text
     from rl_distill.ppo.hf_arguments import check_launch
     from rl_distill.ppo.lifecycle.resume import check_resume
     from rl_distill.progress import Stages, quiet_libraries
+    from rl_distill.provenance import command_line
+    from rl_distill.reporting.hub import check_hub
     from rl_distill.teachers.worker import serve
 
     quiet_libraries()
@@ -47,28 +52,18 @@ def main() -> None:
         return serve(config, link)
     check_launch(config)
     check_resume(config)
+    check_hub(config)
     student_stages.check_stages(config)
     stages = Stages(quiet=not distributed.is_main())
     context = run_setup.prepare(config, stages, link)
     student_stages.prepare_student(config, context, stages)
-    with stages("before", f"teacher and student solve {len(context.splits.test)} held-out problems"):
-        before = {
-            "teacher": solve_with(context.teacher, context.tokenizer, context.splits.test, config),
-            "student": solve(context.student, context.tokenizer, context.splits.test, config),
-        }
-    trainer = pipeline.make_trainer(config, context)
-    with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
-        finished = pipeline.train(config, trainer)
-    if not finished:
+    if config.dry_run:
+        trainer = pipeline.make_trainer(config, context)
+        if distributed.is_main():
+            print(plan_text(config, context, trainer.get_num_trainable_parameters()))
+        trainer.collector.blend.close()
         return context.close()
-    with trainer.gathered_weights():
-        pipeline.export(config, trainer, context.tokenizer)
-        with stages("after", "the student solves the held-out problems again"):
-            after = solve(trainer.model.policy, context.tokenizer, context.splits.test, config)
-    context.close()
-    command = shlex.join(["accelerate", "launch", "launch/ppo.py", *sys.argv[1:]])
-    if distributed.is_main():
-        pipeline.compare(config, context, before, after, trainer.spent(), stages, command)
+    pipeline.run(config, context, stages, command_line(program, argv))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ use           reward_models/learned.py               {fn: learned, kwargs: {mode
 """
 
 import os
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,15 +23,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from rl_distill.errors import errors_in_one_line, keep_tracebacks_in
 from rl_distill.reward_model.settings import parse
 
+PROGRAM = "accelerate launch launch/reward_model.py"
+
 
 @errors_in_one_line()
-def main() -> None:
-    config = parse()
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    config = parse(argv, program)
     keep_tracebacks_in(Path(config.output_dir))
 
     from reward_models.learned import QUALITY_FILE
     from rl_distill import distributed, run_setup
     from rl_distill.progress import Stages, quiet_libraries
+    from rl_distill.provenance import command_line
     from rl_distill.reward_model import quality
     from rl_distill.reward_model.data import make_examples
     from rl_distill.reward_model.training import check_batch, make_reward_model, train
@@ -61,7 +65,7 @@ def main() -> None:
             "wall_seconds": dict(stages.seconds),
             "cpu_seconds": dict(stages.cpu_seconds),
         }
-        command = shlex.join(["accelerate", "launch", "launch/reward_model.py", *sys.argv[1:]])
+        command = command_line(program, argv)
         quality.write_report(config, found, shown, data, command)
         print("\n" + quality.table(found))
         print(f"\nreport: {Path(config.output_dir) / 'report.md'}   model: {config.output_dir}")

@@ -6,10 +6,12 @@ Each function is one stage of launch/ppo.py. Nothing here computes; it asks the 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from reward_models import RewardBlend, RewardSpec
 
@@ -33,6 +35,10 @@ from .ppo.rollout import RolloutCollector
 from .ppo.trainer import PPOTrainer
 from .progress import Stages
 from .provenance import versions
+from .reporting.html import write as write_html
+from .reporting.html.live import LiveReport
+from .reporting.hub import push_to_hub, repo_of
+from .reporting.model_card import write_model_card
 from .reporting.summary import sample_text, table, write_evaluations, write_report
 from .reporting.training_log import MetricsWriter, PPOProgress
 from .reward_model.refresh import RewardModelRefresh
@@ -40,67 +46,79 @@ from .run_setup import RunContext, teacher_evidence
 from .teachers.curriculum import TeacherCurriculum
 from .timing import Phases, peak_memory_mib
 
+STAGE_KEYS = {"teacher": "teacher", "student": "student_before"}
 
-def make_trainer(config: RunConfig, context: RunContext) -> PPOTrainer:
-    """Policy, critic, rewards, anchor and callbacks wired into the PPO trainer."""
+
+def run(config: RunConfig, context: RunContext, stages: Stages, command: str) -> dict[str, Any] | None:
+    """A whole run from its context on; the results on the main process, None on the others and after SIGTERM."""
+    problems, tokenizer = context.splits.test, context.tokenizer
+    with stages("before", f"teacher and student solve {len(problems)} held-out problems"):
+        before = {
+            "teacher": solve_with(context.teacher, tokenizer, problems, config),
+            "student": solve(context.student, tokenizer, problems, config),
+        }
+    trainer = make_trainer(config, context, before)
+    with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
+        finished = train(config, trainer)
+    if not finished:
+        context.close()
+        return None
+    with trainer.gathered_weights():
+        export(config, trainer, tokenizer)
+        with stages("after", "the student solves the held-out problems again"):
+            model: Any = trainer.model
+            after = solve(model.policy, tokenizer, problems, config)
+    context.close()
+    return compare(config, context, before, after, trainer.spent(), stages, command) if distributed.is_main() else None
+
+
+def make_trainer(config: RunConfig, context: RunContext, before: Mapping[str, Evaluation] | None = None) -> PPOTrainer:
+    """Policy, critic, rewards, anchor and callbacks wired into the PPO trainer.
+
+    `before`: how "teacher" and "student" solved the test problems, for the report that is drawn while the run lasts.
+    """
     torch.manual_seed(config.seed)
-    output_dir = Path(config.output_dir)
+    output_dir, updates = Path(config.output_dir), updates_per_step(config)
+    coefficient = make_coefficient(config, context.teacher_success)
+    collector = make_collector(config, context, coefficient)
     critic = None
     if config.ppo.advantage == "gae":
         critic = make_critic(config.ppo.critic, context.student, context.teacher.hidden_size)
-    phases, updates = Phases(), updates_per_step(config)
-    refresh = None
-    if config.reward_refresh is not None:
-        refresh = RewardModelRefresh(config, context, updates, lambda: trainer.last_rollout, phases)
+    refresh = make_refresh(config, context, collector)
+    validation = Validation(config, context)
+    curriculum = make_curriculum(config, context, coefficient, validation)
+    parts: dict[str, checkpoint.Stateful] = {"anchor": coefficient, "rewards": collector.blend, "rollouts": collector}
+    settings = PresentSettings(config)
+    parts |= {CONFIG: settings, **refresh}
+    if curriculum is not None:
+        parts["teacher"] = curriculum.teacher
     policy = context.student
     freeze_other_towers(policy)
     if config.student.lora is not None:
         policy = add_lora(policy, config.student.lora, config.student.gradient_checkpointing)
-    model = ActorCritic(policy, critic, num_tokens_vocab=num_token_ids(context.tokenizer))
-    blend = RewardBlend(
-        [RewardSpec.from_config(entry) for entry in config.rewards],
-        gather=distributed.gather_list if distributed.world_size() > 1 else None,
-        seed=config.seed,
-    )
-    coefficient = make_coefficient(config, context.teacher_success)
-    collector = RolloutCollector(
-        config, context.splits.train, context.tokenizer, context.teacher, blend, coefficient, phases
-    )
-    writer, validation = MetricsWriter(output_dir, updates), Validation(config, context)
-    curriculum = make_next_teacher(config, context, coefficient, validation)
-    has_state: dict[str, Any] = {"anchor": coefficient, "rewards": blend, "rollouts": collector}
-    if curriculum is not None:
-        has_state["teacher"] = curriculum.teacher
     trainer = PPOTrainer(
-        model,
+        ActorCritic(policy, critic, num_tokens_vocab=num_token_ids(context.tokenizer)),
         config,
         collector,
         validate=validation,
         output_dir=output_dir,
         callbacks=[
             PPOProgress(config.ppo.num_steps, updates),
-            writer,
+            MetricsWriter(output_dir, updates, collector.timing),
             BestAndPatience(config.evaluation.patience, config.evaluation.load_best),
-            *([] if refresh is None else [refresh]),
+            *refresh.values(),
             *([] if curriculum is None else [curriculum]),
             CriticWatch(config.ppo.critic_warmup_steps, updates),
-            checkpoint.CompleteCheckpoints(
-                lambda: {name: part.state_dict() for name, part in has_state.items()} | {CONFIG: config.to_dict()},
-                config.checkpoint.keep_last,
-                keep_best=config.evaluation.load_best,
-            ),
+            CompletionLog(config.log_completions_every, updates, collector.latest),
+            LiveReport(config, {STAGE_KEYS[name]: found.accuracy() for name, found in (before or {}).items()}, updates),
+            settings,
+            SaveByTheClock(config.checkpoint.every_minutes, updates),
+            FirstBatchPreview(config, context.teacher, context.tokenizer, collector.latest),
+            StopWhereUnscored(config.ppo.stop_at_unscored_steps, [spec.label for spec in collector.blend.specs]),
         ],
+        parts=checkpoint.StatefulParts(**parts),
     )
-    trainer.present_settings = PresentSettings(config)
-    trainer.add_callback(trainer.present_settings)
-    trainer.add_callback(SaveByTheClock(config.checkpoint.every_minutes, updates))
-    trainer.add_callback(FirstBatchPreview(config, context.teacher, context.tokenizer, lambda: trainer.last_rollout))
-    trainer.add_callback(StopWhereUnscored(config.ppo.stop_at_unscored_steps, [spec.label for spec in blend.specs]))
-    writer.timing = trainer.timing
-    trainer.refresh, trainer.curriculum = refresh, curriculum
-    if config.log_completions_every is not None:
-        trainer.add_callback(CompletionLog(config.log_completions_every, updates, lambda: trainer.last_rollout))
-    if config.generation.engine != "transformers":
+    if config.generation.engine != "transformers":  # the engine asks the trainer's accelerator for its devices
         from .generation.vllm import make_vllm_engine
 
         collector.engine = make_vllm_engine(config, policy, trainer.accelerator, context.tokenizer)
@@ -120,10 +138,28 @@ class Validation:
         return solved.accuracy()
 
 
-def make_next_teacher(
+def make_collector(config: RunConfig, context: RunContext, coefficient: Coefficient) -> RolloutCollector:
+    blend = RewardBlend(
+        [RewardSpec.from_config(entry) for entry in config.rewards],
+        gather=distributed.gather_list if distributed.world_size() > 1 else None,
+        seed=config.seed,
+    )
+    problems, tokenizer = context.splits.train, context.tokenizer
+    return RolloutCollector(config, problems, tokenizer, context.teacher, blend, coefficient, Phases())
+
+
+def make_refresh(config: RunConfig, context: RunContext, collector: RolloutCollector) -> dict[str, RewardModelRefresh]:
+    """{"reward_model": what keeps it near the policy}; empty where the config does not ask for it."""
+    if config.reward_refresh is None:
+        return {}
+    updates = updates_per_step(config)
+    return {"reward_model": RewardModelRefresh(config, context, updates, collector.latest, collector.phases)}
+
+
+def make_curriculum(
     config: RunConfig, context: RunContext, coefficient: Coefficient, validation: Validation
 ) -> TeacherCurriculumCallback | None:
-    """What moves on to the next teacher, where the config has teachers that follow one another."""
+    """What moves on to the next teacher; None unless the teachers follow one another."""
     teacher = context.teacher
     if not isinstance(teacher, TeacherCurriculum):
         return None
@@ -145,15 +181,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
     resume = checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
     checkpoint.tidy(Path(config.output_dir), resume)
     if resume is not None:
-        state = checkpoint.read_state(resume)
-        trainer.present_settings.saved = state.get(CONFIG)
-        trainer.collector.coefficient.load_state_dict(state["anchor"])
-        trainer.collector.blend.load_state_dict(state["rewards"])
-        trainer.collector.load_state_dict(state["rollouts"])
-        if trainer.refresh is not None:
-            trainer.refresh.load(resume)
-        if trainer.curriculum is not None:
-            trainer.curriculum.teacher.load_state_dict(state["teacher"])
+        trainer.parts.load(resume)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.collector.blend.close()
     if trainer.interruption.stopped:
@@ -163,7 +191,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
     return True
 
 
-def export(config: RunConfig, trainer: PPOTrainer, tokenizer: Any) -> Path:
+def export(config: RunConfig, trainer: PPOTrainer, tokenizer: PreTrainedTokenizerBase) -> Path:
     """The student alone, adapters merged, as an ordinary Hugging Face folder with its tokenizer.
 
     Under ZeRO-3 and FSDP to be called inside `trainer.gathered_weights()`.
@@ -205,6 +233,7 @@ def compare(
         "peak_memory_mib": round(peak_memory_mib()),
         "ledger": context.ledger(**spent),
         "seed": config.seed,
+        "command": command,
         "config": config.to_dict(),
         "versions": versions(),
     }
@@ -212,8 +241,11 @@ def compare(
     write_evaluations(folder, {"teacher": before["teacher"], "before": before["student"], "after": after})
     samples = sample_text(after, config.evaluation.num_samples_shown)
     write_report(folder, results, read_jsonl(folder / "metrics.jsonl"), samples, command)
+    write_model_card(folder / "student", config, results, command)
     print("\n" + table(teacher, start, end, gap))
     if lost:
         print(f"\n{lost} of {len(after.grades)} answers could not be graded and count neither as right nor as wrong")
-    print(f"\nreport: {folder / 'report.md'}   student: {folder / 'student'}")
+    print(f"\nreport: {write_html([folder])}   student: {folder / 'student'}")
+    if config.push_to_hub:
+        print(f"published: {push_to_hub(folder / 'student', repo_of(config), config.hub_private_repo)}")
     return results

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .timing import cpu_seconds
+
+Item = TypeVar("Item")
+SILENT_SECONDS = 5.0
+"""A piece of work that lasts longer shows a progress bar."""
 
 
 def quiet_libraries() -> None:
@@ -48,13 +53,23 @@ class Stages:
             print(f"[{name}] done in {self.seconds[name]:.1f} s", flush=True)
 
 
+def progress_bar(items: Sequence[Item], words: str) -> Iterable[Item]:
+    """The items, with a bar on the main process's terminal once they have taken five seconds."""
+    is_main = os.environ.get("RANK", "0") == "0"
+    return tqdm(
+        items, desc=words, unit="batch", delay=SILENT_SECONDS, leave=False, file=sys.stderr, disable=not is_main
+    )
+
+
 class StageProgress(TrainerCallback):
     """A progress bar over the optimizer steps of a supervised stage."""
 
     def __init__(self, words: str) -> None:
         self.words = words
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.bar = tqdm(
             total=state.max_steps,
             desc=self.words,
@@ -64,8 +79,10 @@ class StageProgress(TrainerCallback):
             disable=not state.is_world_process_zero,
         )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.bar.update()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.bar.close()

@@ -1,18 +1,34 @@
-"""What produced a number: versions of the packages that decide it, and the revision of the source. No torch."""
+"""What produced a number: package versions, the revision of the source, the command line. No torch."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "math-verify")
 
+COMMAND_VARIABLE = "RL_DISTILL_COMMAND"
+"""Set by `rl-distill` for the program it starts: the command that the user typed."""
+
+
+def command_line(program: str, argv: Sequence[str]) -> str:
+    """What to type to get the run again: the user's own `rl-distill` command, else the program with its arguments."""
+    return os.environ.get(COMMAND_VARIABLE) or shlex.join([*shlex.split(program), *argv])
+
 
 def versions() -> dict[str, str]:
-    """Python and the packages that decide the numbers."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    """Python and the packages that decide the numbers, without those that are not installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def git_revision() -> str | None:

@@ -131,7 +131,7 @@ def make_trainer(
         callbacks=[
             StageProgress(folder.name.partition("-")[0]),
             MetricsWriter(folder, 1),
-            checkpoint.CompleteCheckpoints(dict, config.checkpoint.keep_last, keep_best=False),
+            checkpoint.CompleteCheckpoints(checkpoint.StatefulParts(), config.checkpoint.keep_last, keep_best=False),
         ],
     )
 

@@ -5,7 +5,11 @@ ALIGNMENT  index t of every *_BT tensor is about completion token t: its log-pro
            for real tokens only, completion after completion. The score ends the episode: a scored completion is
            terminal whether it stopped or was cut by length, and nothing is bootstrapped. From an unscored one policy
            and critic learn nothing.
-SHAPES     B completions, T completion tokens, L prompt + completion tokens, V vocabulary, E hidden size, N real tokens.
+SHAPES     the suffix of a tensor's name, a letter per dimension:
+           B completions    T completion tokens      L prompt + completion tokens   N real tokens of a batch
+           V vocabulary     D student's hidden size  E teacher's hidden size        F hidden sizes of all teachers
+           K numbers per token (candidate ids, or the teacher's scalars)            W a block of the vocabulary
+           n, v: a chunk of N, of V. A module that needs another meaning says so in its own legend.
 """
 
 from __future__ import annotations

@@ -28,14 +28,15 @@ LAYERS = (
     ("reward_model",),
     ("student_stages",),
     ("doctor", "pipeline"),
-    ("cli",),
+    ("api", "cli"),
     ("launch",),
 )
 LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
 TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
-TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings", "cli")
+TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings")
 TORCH_FREE += ("students/shape", "students/command")
+TORCH_FREE += tuple(f"cli/{path.stem}" for path in (ROOT / "rl_distill" / "cli").glob("*.py"))
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 
 

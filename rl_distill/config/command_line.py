@@ -16,10 +16,21 @@ from typing import Any
 from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 
 from . import Config, ConfigError, DistillConfig, RunConfig, load_config
-from .reading import parse_override
+from .reading import nearest, parse_override
 from .reference import settings_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def config_path(name: str) -> Path:
+    """A config file by its path, or a packaged one by its name, such as `gsm8k_qwen`. ConfigError if there is none."""
+    if Path(name).is_file():
+        return Path(name)
+    packaged = shipped_config(name if name.endswith(".yaml") else f"{name}.yaml")
+    if "/" not in name and packaged.is_file():
+        return packaged
+    known = (path.stem for path in shipped_config("").glob("*.yaml"))
+    raise ConfigError(f"config file {name!r} does not exist; {nearest(Path(name).stem, known)}")
 
 
 def shipped_config(name: str) -> Path:
@@ -31,22 +42,23 @@ def shipped_config(name: str) -> Path:
     return Path(str(resources.files("rl_distill.configs"))) / name
 
 
-def parse(argv: Sequence[str] | None = None) -> RunConfig:
-    """The run's settings; exits with one clear line on anything wrong."""
+def parse(argv: Sequence[str] | None = None, program: str = "launch/ppo.py") -> RunConfig:
+    """The run's settings; exits with one clear line on anything wrong. `program`: the name that the help shows."""
     parser = config_parser(
-        "launch/ppo.py",
+        program,
         "R1-style reward distillation: PPO with a critic under a KL anchor to a teacher.",
         RunConfig,
         "demo.yaml",
     )
+    parser.add_argument("--dry_run", action="store_true", default=None, help="print the plan, train nothing")
     parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
     return read_config(parser, argv, load_config, _check_evidence)
 
 
-def parse_distill(argv: Sequence[str] | None = None) -> RunConfig:
+def parse_distill(argv: Sequence[str] | None = None, program: str = "launch/distill.py") -> RunConfig:
     """The settings of launch/distill.py, with the defaults of `distill` where the config leaves it out."""
     parser = config_parser(
-        "launch/distill.py",
+        program,
         "Distillation: soft targets, hidden states, on-policy samples; the stage before PPO by itself.",
         RunConfig,
         "distill.yaml",
@@ -58,14 +70,18 @@ def parse_distill(argv: Sequence[str] | None = None) -> RunConfig:
 def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> argparse.ArgumentParser:
     """What every program with a RunConfig understands; `default`: the file of configs/ that it takes by itself."""
     parser = argparse.ArgumentParser(
-        prog=f"accelerate launch {program}",
+        prog=program,
         description=description,
         epilog="Every setting of the config is an option: --ppo.learning_rate 1e-4, --anchor.schedule fixed, "
         "--demo.num_test 500. Settings:\n" + describe(cls),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", default=shipped_config(default), help=f"a YAML file; default configs/{default}")
+    parser.add_argument(
+        "--config",
+        default=Path(default).stem,
+        help="a YAML file, or the name of a packaged config (`rl-distill list configs`); default %(default)s",
+    )
     parser.add_argument("--seed", type=int, help="seed of everything that is drawn")
     parser.add_argument("--output_dir", help="folder of all that is written")
     return parser
@@ -83,9 +99,9 @@ def read_config(
     """
     known, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
     try:
-        overrides = _overrides(rest)
+        overrides = overrides_of(rest)
         named = {name: value for name, value in vars(known).items() if name != "config" and value is not None}
-        config = load(known.config, overrides | named)
+        config = load(config_path(known.config), overrides | named)
         validate([RewardSpec.from_config(entry) for entry in config.rewards])
         for check in checks:
             check(config)
@@ -95,7 +111,8 @@ def read_config(
     return config
 
 
-def _overrides(words: Sequence[str]) -> dict[str, Any]:
+def overrides_of(words: Sequence[str]) -> dict[str, Any]:
+    """Settings by dotted name from words such as `--ppo.num_steps 200`; ConfigError on anything else."""
     overrides: dict[str, Any] = {}
     queue = list(words)
     while queue:

@@ -7,6 +7,7 @@ before anything heavy starts.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -215,8 +216,16 @@ class RunConfig:
     """Where models and teacher outputs made once are kept; None is `cache` under output_dir."""
     resume_from_checkpoint: str | None = None
     """"latest" or the path of a checkpoint folder."""
-    report_to: tuple[str, ...] = ("tensorboard",)
-    """Trackers of transformers.Trainer, such as tensorboard, wandb and trackio."""
+    dry_run: bool = False
+    """Stop before the first rollout and print what the run would do."""
+    report_to: tuple[str, ...] | None = None
+    """Trackers such as tensorboard, wandb or trackio; None: TensorBoard where it is installed, [] none."""
+    push_to_hub: bool = False
+    """Upload the exported student with its model card to the Hugging Face Hub at the end."""
+    hub_model_id: str | None = None
+    """Repository on the hub; None takes the name of output_dir."""
+    hub_private_repo: bool | None = None
+    """Whether a new repository is private; None takes the account's default."""
     log_completions_every: int | None = ranged(None, "[1, inf)")
     """PPO steps between files of sampled completions with their rewards, in output_dir/completions."""
     num_threads: int | None = ranged(None, "[1, inf)")
@@ -251,6 +260,13 @@ class RunConfig:
     """What a run can be resumed from."""
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     """Several processes."""
+
+    @property
+    def trackers(self) -> list[str]:
+        """What the run reports to: `report_to`, by default TensorBoard where it is installed."""
+        if self.report_to is not None:
+            return list(self.report_to)
+        return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
 
     @property
     def num_teacher_processes(self) -> int:

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from ..config import DemoConfig, RunConfig
 from ..distill.sft import TrainingText, fine_tune
 from ..distributed import fast_bf16
+from ..progress import StageProgress
 from ..stage_cache import cache_key, cached
 from ..types import Splits
 from .problems import make_problems
@@ -63,6 +64,7 @@ def teacher_folder(config: RunConfig, demo: DemoConfig, cache_dir: Path, work_di
             seed=config.seed,
             work_dir=work_dir,
             bf16=fast_bf16(model.device),
+            callbacks=[StageProgress("teacher warm-up")],
         )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -97,6 +99,7 @@ def student_folder(
             demo.student_sft,
             seed=config.seed,
             work_dir=work_dir,
+            callbacks=[StageProgress("cold start")],
         )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -283,7 +283,7 @@ def training_arguments(config: RunConfig, settings: DistillConfig, output_dir: P
         save_strategy="steps",
         save_steps=settings.evaluate_every_steps,
         save_total_limit=max(2, config.checkpoint.keep_last),
-        report_to=list(config.report_to),
+        report_to=config.trackers,
         disable_tqdm=True,
         remove_unused_columns=False,
         ignore_data_skip=True,

@@ -6,12 +6,14 @@ Everything else about DeepSpeed is in Trainer's and Accelerate's hands. Where it
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from ..config import ConfigError
 from ..errors import LaunchError
 
 USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
@@ -67,6 +69,8 @@ def shard(module: Any, hidden_size: int) -> None:
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError("teacher.sharded needs DeepSpeed: pip install 'rl_distill[deepspeed]'")
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 

@@ -41,6 +41,8 @@ class Case:
     plan: memory.Plan = field(default_factory=memory.Plan)
     gpu_gib: float | None = None
     num_problems: int = 8
+    data_config: DataConfig | None = None
+    """Of a run's own config: columns, template and task of `data`."""
 
 
 def diagnose(case: Case) -> list[Finding]:
@@ -113,12 +115,12 @@ def vocabulary_findings(tokenizers: dict[str, Any], configs: dict[str, Any]) -> 
 
 def problems_of(case: Case, tokenizer: Any) -> tuple[Task, list[Problem]]:
     """The problems that would be trained on, and the task that grades them."""
-    if case.data in SHORT_NAMES or (":" in case.data and ".py" in case.data):
+    if case.data_config is None and (case.data in SHORT_NAMES or (":" in case.data and ".py" in case.data)):
         task = load_task(case.data, TaskOptions(case.data_path, has_chat_template=bool(tokenizer.chat_template)))
         return task, task.problems()
     from ..data.loading import load_problems
 
-    problems = load_problems(DataConfig(train=case.data), case.data, "train", tokenizer)
+    problems = load_problems(case.data_config or DataConfig(train=case.data), case.data, "train", tokenizer)
     return Task("data", lambda: problems, grade=lambda p, t: [], protocol="base"), problems
 
 

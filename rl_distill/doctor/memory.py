@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 GIB = 1 << 30
+ZeroStage = Literal[0, 1, 2, 3]
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
 """bitsandbytes, per weight of a linear layer; NF4: a byte of scale per 64, and float32 per 256 of those."""
@@ -84,7 +85,7 @@ class Plan:
     """How a run uses its GPUs. `num_gpus`: those of the student; `split` gives the teacher `teacher_gpus` of its."""
 
     num_gpus: int = 1
-    zero_stage: Literal[0, 1, 2, 3] = 0
+    zero_stage: ZeroStage = 0
     placement: Literal["colocated", "dedicated", "remote"] = "colocated"
     teacher_gpus: int = 1
     teacher_sharded: bool = False

@@ -59,9 +59,9 @@ class Settings:
         return {"temperature": self.temperature, "top_p": self.top_p, "num_samples": self.num_samples}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
-        prog="accelerate launch launch/eval.py",
+        prog=program,
         description="Evaluates any causal LM with the generation, graders and sandbox of the training code.",
         allow_abbrev=False,
     )
@@ -100,9 +100,9 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def parse(argv: Sequence[str] | None = None) -> Settings:
+def parse(argv: Sequence[str] | None = None, program: str = "launch/eval.py") -> Settings:
     """The settings; exits with one clear line on anything wrong."""
-    found = parser()
+    found = parser(program)
     args = found.parse_args(sys.argv[1:] if argv is None else list(argv))
     try:
         check(args)

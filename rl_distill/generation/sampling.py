@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from ..models.tokenizers import num_token_ids
+from ..progress import progress_bar
 from ..types import Finish
 
 SMALL_WEIGHTS = 10_000_000
@@ -253,8 +254,7 @@ def generate(
     uniforms = row_uniforms(seeds, sampling.max_new_tokens).to(device) if sampling.temperature > 0 else None
     order = sorted(range(len(prompt_ids)), key=lambda i: (len(prompt_ids[i]), i))
     results: list[Generated | None] = [None] * len(prompt_ids)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for rows in progress_bar([order[i : i + batch_size] for i in range(0, len(order), batch_size)], "generating"):
         with decoding_threads(model):
             tokens = _generate_batch(
                 model,

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from .. import distributed
 from ..teachers.curriculum import TeacherCurriculum
 from .coefficients import Coefficient, EvidenceCoefficient, SuccessCount
-from .completions_log import gather_rows, write_rows
+from .completions_log import gather_rows, publish, write_rows
 from .rollout_building import Rollout
 
 BEST_BY = "eval_accuracy"
@@ -115,15 +115,16 @@ class CriticWatch(TrainerCallback):
 
 
 class CompletionLog(TrainerCallback):
-    """Every `every` PPO steps the rollout's completions, of all processes, in output_dir/completions."""
+    """Every `every` PPO steps (None: never) the rollout's completions, of all processes, in output_dir/completions."""
 
-    def __init__(self, every: int, updates_per_step: int, rollout: Callable[[], Rollout]) -> None:
+    def __init__(self, every: int | None, updates_per_step: int, rollout: Callable[[], Rollout]) -> None:
         self.every, self.updates, self.rollout = every, updates_per_step, rollout
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         step, rest = divmod(state.global_step, self.updates)
-        if not logs or "loss" not in logs or rest or step % self.every:
+        if self.every is None or not logs or "loss" not in logs or rest or step % self.every:
             return
         rows = gather_rows(self.rollout(), step)
         if distributed.is_main():
             write_rows(rows, Path(args.output_dir) / "completions", step)
+            publish(rows, step, args.report_to)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from transformers import TrainerCallback
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .. import distributed
 from ..config import ConfigError
@@ -24,20 +25,54 @@ STATE = "run_state.json"
 SET_ASIDE = "previous"
 
 
+class Stateful(Protocol):
+    """A part of a run that changes while it trains. Its state is JSON, or tensors by name."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class StatefulParts:
+    """Every part of a run that Trainer does not save, by name: what a checkpoint stores and a resumed run restores."""
+
+    def __init__(self, **parts: Stateful) -> None:
+        self.parts = parts
+
+    def save(self, folder: Path) -> None:
+        """JSON states together in one file, each part with tensors in a file of its name."""
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        with_tensors = {name for name, state in states.items() if holds_tensors(state)}
+        for name in with_tensors:
+            torch.save(states.pop(name), folder / f"{name}.pt")
+        (folder / STATE).write_text(json.dumps(states))
+
+    def load(self, folder: Path) -> None:
+        """Restores all parts. KeyError or FileNotFoundError where the checkpoint lacks one of them."""
+        states = json.loads((folder / STATE).read_text())
+        for name, part in self.parts.items():
+            path = folder / f"{name}.pt"
+            part.load_state_dict(torch.load(path, map_location="cpu") if path.is_file() else states[name])
+
+
+def holds_tensors(state: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) for value in state.values())
+
+
 class CompleteCheckpoints(TrainerCallback):
     """After each save: the run's own state, everything flushed to disk, then the marker; then old checkpoints go.
 
     The newest `keep_last` stay, and the best by validation where `keep_best` asks for it.
     """
 
-    def __init__(self, state_dict: Callable[[], dict[str, Any]], keep_last: int, *, keep_best: bool) -> None:
-        self.state_dict, self.keep_last, self.keep_best = state_dict, keep_last, keep_best
+    def __init__(self, parts: StatefulParts, keep_last: int, *, keep_best: bool) -> None:
+        self.parts, self.keep_last, self.keep_best = parts, keep_last, keep_best
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         distributed.barrier()  # every process has written its random state
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / STATE).write_text(json.dumps(self.state_dict()))
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            self.parts.save(folder)
             complete(folder)
             best = state.best_model_checkpoint if self.keep_best else None
             remove_old(folder.parent, self.keep_last, None if best is None else Path(best))
@@ -150,5 +185,5 @@ def load_weights(model: Any, folder: Path) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What CompleteCheckpoints stored."""
+    """The JSON states of a checkpoint's parts, by their names."""
     return json.loads((folder / STATE).read_text())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,15 @@ def write_rows(rows: list[dict[str, Any]], folder: Path, step: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / f"completions_{step:05d}.parquet")
     (folder / f"completions_{step:05d}.txt").write_text(readable(rows))
+
+
+def publish(rows: list[dict[str, Any]], step: int, report_to: Sequence[str]) -> None:
+    """The rows as a table `completions` to wandb and trackio, if the run reports to them (it has opened their run)."""
+    import pandas
+
+    for name in {"wandb", "trackio"} & set(report_to):
+        tracker = importlib.import_module(name)
+        tracker.log({"completions": tracker.Table(dataframe=pandas.DataFrame(rows)), "ppo_step": step})
 
 
 def readable(rows: list[dict[str, Any]]) -> str:

@@ -65,7 +65,7 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         save_strategy="steps",
         save_steps=config.checkpoint.every_steps * updates,
         save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
-        report_to=list(config.report_to),
+        report_to=config.trackers,
         disable_tqdm=True,
         remove_unused_columns=False,
         ignore_data_skip=True,

@@ -29,7 +29,7 @@ from ..models.actor_critic import ActorCritic
 from ..models.critics import teacher_scalars
 from ..models.tokenizers import prompt_ids
 from ..teachers import Scoring, Teacher, TeacherScores
-from ..timing import Phases
+from ..timing import Phases, peak_memory_mib
 from ..types import Completion, Problem
 from .anchor import ESTIMATORS
 from .coefficients import Coefficient
@@ -59,6 +59,7 @@ class RolloutCollector:
         settings = config.generation
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
         self.engine: GenerationEngine = TransformersEngine(tokenizer, settings.batch_size, stop)
+        self.last_rollout: Rollout | None = None
         self.top_k = config.anchor.top_k if config.anchor.estimator == "top_k" else 0
         self._orders: dict[int, list[int]] = {}
         self.teacher_tokens_scored = 0
@@ -98,7 +99,22 @@ class RolloutCollector:
             rollout = build_rollout(self.config, self.coefficient, sampled, states, scores)
             rollout.extra_metrics |= scoring.metrics
         self._observe(rollout)
+        self.last_rollout = rollout
         return rollout
+
+    def latest(self) -> Rollout:
+        """The rollout that training is at. To be asked only after the first one."""
+        assert self.last_rollout is not None
+        return self.last_rollout
+
+    def timing(self) -> dict[str, float]:
+        """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""
+        tokens = sum(self.latest().lengths)
+        taken = self.phases.take()
+        seconds = {f"seconds/{name}": value for name, value in taken.items()}
+        collected = sum(taken.get(name, 0.0) for name in ("generate", "teacher", "prepare", "reward", "update"))
+        seconds["tokens_per_second"] = tokens / collected if collected else 0.0
+        return seconds | {"peak_memory_mib": peak_memory_mib(), "completion_tokens": float(tokens)}
 
     def _temperature(self, step: int) -> float:
         """Of sampling, old and new log-probs and the teacher alike."""

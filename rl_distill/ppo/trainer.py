@@ -23,7 +23,7 @@ from ..config import RunConfig
 from ..maths.losses import anchor_loss, entropy_bonus, policy_loss, value_loss
 from ..maths.schedules import warmup_cosine
 from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
-from ..timing import Phases, peak_memory_mib
+from ..timing import Phases
 from . import checkpoint
 from .anchor import anchor_kl
 from .hf_arguments import training_arguments, updates_per_step
@@ -48,7 +48,6 @@ class RolloutStream:
         step = trainer.state.global_step // updates_per_step(config)
         while step < config.ppo.num_steps and not trainer.control.should_training_stop:
             rollout = trainer.collector.collect(trainer.actor_critic, step, trainer.gathered_weights)
-            trainer.last_rollout = rollout
             number = trainer.args.gradient_accumulation_steps
             filling = PaddedMicroBatches(rollout, config, trainer.collector.tokenizer.pad_token_id, number)
             for epoch in range(config.ppo.num_epochs):
@@ -68,15 +67,13 @@ class PPOTrainer(Trainer):
         validate: Callable[[Any], dict[str, float]],
         output_dir: Path,
         callbacks: Sequence[TrainerCallback] = (),
+        parts: checkpoint.StatefulParts | None = None,
     ) -> None:
+        self.parts = parts or checkpoint.StatefulParts()
         self.config, self.collector, self.validate = config, collector, validate
         self.actor_critic = model
         self.interruption = StopOnSignal(updates_per_step(config))
         self.phases: Phases = collector.phases
-        self.last_rollout: Any = None
-        self.refresh: Any = None
-        self.curriculum: Any = None
-        self.present_settings: Any = None
         self.step_stats: list[dict[str, Tensor]] = []
         self.grad_norms: list[dict[str, float]] = []
         super().__init__(
@@ -85,7 +82,14 @@ class PPOTrainer(Trainer):
             train_dataset=collector.problems,
             eval_dataset=collector.problems,
             processing_class=collector.tokenizer,
-            callbacks=[SeparateGradClipping(self), self.interruption, *callbacks],
+            callbacks=[
+                SeparateGradClipping(self),
+                self.interruption,
+                *callbacks,
+                checkpoint.CompleteCheckpoints(
+                    self.parts, config.checkpoint.keep_last, keep_best=config.evaluation.load_best
+                ),
+            ],
         )
         distributed.check_world(self.args.world_size)
         if config.ppo.bf16:
@@ -218,12 +222,12 @@ class PPOTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the rollout's and the updates' numbers to each training record."""
-        if "loss" in logs and self.last_rollout is not None:
+        if "loss" in logs and self.collector.last_rollout is not None:
             logs |= self._step_metrics()
         super().log(logs, start_time)
 
     def _step_metrics(self) -> dict[str, float]:
-        metrics = rollout_metrics(self.last_rollout, self.collector.coefficient)
+        metrics = rollout_metrics(self.collector.latest(), self.collector.coefficient)
         names = sorted({name for stats in self.step_stats for name in stats})
         sums = torch.stack([torch.stack([s[name].double() for s in self.step_stats]).sum() for name in names])
         for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
@@ -232,7 +236,7 @@ class PPOTrainer(Trainer):
             for name in self.grad_norms[0]:
                 metrics[name] = sum(norms[name] for norms in self.grad_norms) / len(self.grad_norms)
         self.step_stats, self.grad_norms = [], []
-        metrics["ppo_step"] = self.last_rollout.step + 1
+        metrics["ppo_step"] = self.collector.latest().step + 1
         return metrics
 
     def gathered_weights(self) -> contextlib.AbstractContextManager:
@@ -250,15 +254,6 @@ class PPOTrainer(Trainer):
         steps = self.state.global_step // updates_per_step(self.config)
         scored = self.collector.teacher_tokens_scored
         return {"student_sequences": steps * self.config.ppo.batch_size, "teacher_tokens_scored": scored}
-
-    def timing(self) -> dict[str, float]:
-        """Seconds by phase since the last call, peak memory, and the tokens of the last rollout."""
-        tokens = sum(self.last_rollout.lengths)
-        taken = self.phases.take()
-        seconds = {f"seconds/{name}": value for name, value in taken.items()}
-        collected = sum(taken.get(name, 0.0) for name in ("generate", "teacher", "prepare", "reward", "update"))
-        seconds["tokens_per_second"] = tokens / collected if collected else 0.0
-        return seconds | {"peak_memory_mib": peak_memory_mib(), "completion_tokens": float(tokens)}
 
 
 class SeparateGradClipping(TrainerCallback):

@@ -6,6 +6,7 @@ resumed run equal those of one that was never stopped.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,8 @@ CURVES = {
 
 def draw_curves(records: Sequence[dict[str, Any]], folder: Path, teacher: dict[str, float]) -> list[str]:
     """PNG curves over PPO steps; returns the names of the files drawn."""
+    if importlib.util.find_spec("matplotlib") is None:  # in the extra [report]; report.html draws its curves itself
+        return []
     import matplotlib
 
     matplotlib.use("Agg")
@@ -142,7 +145,7 @@ Gap recovered = (after - before) / (teacher - before); above 100 % the student p
 
 ## Curves
 
-{pictures}
+{pictures or "In report.html. Pictures for this page need matplotlib: `pip install 'rl_distill[report]'`."}
 
 ## Where the time went
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..files import read_jsonl, write_atomically
 
@@ -26,7 +26,9 @@ class PPOProgress(TrainerCallback):
         self.num_steps, self.updates = num_steps, updates_per_step
         self.shown: dict[str, str] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         done = state.global_step // self.updates
         self.bar = tqdm(
             total=self.num_steps,
@@ -38,17 +40,21 @@ class PPOProgress(TrainerCallback):
             disable=not state.is_world_process_zero,
         )
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         logs = logs or {}
         names = {"reward": "reward", "kl": "kl", "explained_variance": "ev", "eval_accuracy": "val"}
         self.shown |= {short: f"{logs[name]:.3f}" for name, short in names.items() if name in logs}
         self.bar.set_postfix(self.shown, refresh=False)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.updates == 0:
             self.bar.update()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.bar.close()
 
 
@@ -62,14 +68,18 @@ class MetricsWriter(TrainerCallback):
         self.metrics_path, self.timing_path = folder / "metrics.jsonl", folder / "timing.jsonl"
         self.updates, self.timing = updates_per_step, timing
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
             for path in (self.metrics_path, self.timing_path):
                 keep = [r for r in read_jsonl(path) if r["step"] * self.updates <= state.global_step]
                 keep = keep if state.global_step else []
                 write_atomically(path, "".join(json.dumps(record) + "\n" for record in keep))
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
             return
         step = state.global_step / self.updates

@@ -5,6 +5,7 @@ Headline numbers are about the untrained student's outputs alone: the teacher's 
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import math
@@ -126,6 +127,8 @@ def quality(
 
 def draw_calibration(shown: dict[str, Predictions], predicts_correctness: bool, path: Path) -> None:
     """Predicted against observed in bins of equal size: the blended score, and the rate of right answers."""
+    if importlib.util.find_spec("matplotlib") is None:  # in the extra [report]
+        return
     import matplotlib
 
     matplotlib.use("Agg")
@@ -181,6 +184,8 @@ def write_report(
     write_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
     limits = found["limits"]
     seconds = "\n".join(f"| {name} | {value:.1f} |" for name, value in data["wall_seconds"].items())
+    drawn = (folder / "calibration.png").is_file()
+    calibration = "![calibration](calibration.png)" if drawn else "The calibration plot needs `rl_distill[report]`."
     write_atomically(
         folder / "report.md",
         f"""# Reward model
@@ -195,7 +200,7 @@ Spearman is with the blended score, AUC tells right from wrong answers. `learned
 the student's answers, Spearman is below {limits["spearman"]} or AUC below {limits["auc"]} (with the teacher's output),
 or AUC below {limits["auc_without_teacher"]} where a batch has no teacher output; `force: true` overrules.
 
-![calibration](calibration.png)
+{calibration}
 
 ## Where the time went
 

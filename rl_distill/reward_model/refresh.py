@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainerCallback
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from reward_models import RewardSpec
 from reward_models.audit import spearman
@@ -31,8 +31,6 @@ from .data import Example, make_examples, scored_rows
 from .quality import predictions
 from .settings import RewardModelRunConfig, load_reward_config
 from .training import train
-
-WEIGHTS = "reward_model.pt"
 
 
 class RewardModelRefresh(TrainerCallback):
@@ -61,19 +59,18 @@ class RewardModelRefresh(TrainerCallback):
         self.trained_with = settings_of(folder)
         self.first_rows = make_examples(self.trained_with, context, Stages(quiet=not distributed.is_main()))[0]
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, rest = divmod(state.global_step, self.updates_per_step)
         if rest == 0 and step % self.settings.every_steps == 0 and step < self.config.ppo.num_steps:
             with self.phases("refresh"):
                 self.refresh(step)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            torch.save(self.model.state_dict(), Path(args.output_dir) / f"checkpoint-{state.global_step}" / WEIGHTS)
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
 
-    def load(self, checkpoint: Path) -> None:
-        """The reward model as it was at the checkpoint."""
-        self.model.load_state_dict(torch.load(checkpoint / WEIGHTS, map_location=self.model.device))
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The reward model as it was at a checkpoint."""
+        self.model.load_state_dict(state)
 
     def refresh(self, step: int) -> None:
         """Trains the model in place, so that the reward function has it at once."""

@@ -106,10 +106,10 @@ def _check_reward_model(config: RewardModelRunConfig) -> None:
         raise ConfigError("rewards: all weights are 0, so there is no score to learn")
 
 
-def parse(argv: Sequence[str] | None = None) -> RewardModelRunConfig:
+def parse(argv: Sequence[str] | None = None, program: str = "launch/reward_model.py") -> RewardModelRunConfig:
     """The settings from the command line; exits with one clear line on anything wrong."""
     parser = config_parser(
-        "launch/reward_model.py",
+        program,
         "Trains a reward model on the outputs of the teacher and of the untrained student.",
         RewardModelRunConfig,
         "reward_model.yaml",

@@ -42,7 +42,7 @@ def file_findings(config: RunConfig) -> list[Finding]:
         findings += files.folder_findings("cache_dir", Path(config.cache_dir))
     if not findings:
         findings += files.lock_findings(folder)
-    return findings + files.tracker_findings(config.report_to) + files.compile_lock_findings()
+    return findings + files.tracker_findings(config.report_to or ()) + files.compile_lock_findings()
 
 
 def check_evaluation(paths: Mapping[str, str], output_dir: Path) -> None:

@@ -139,7 +139,7 @@ def test_completions_are_written_with_every_reward_part(tmp_path):
         "step", "task", "prompt", "completion", "finish", "task_check", "teacher_likelihood", "total", "advantage",
     }  # fmt: skip
     for row, completion, total in zip(
-        rows, trainer.last_rollout.completions, trainer.last_rollout.scores.total, strict=True
+        rows, trainer.collector.last_rollout.completions, trainer.collector.last_rollout.scores.total, strict=True
     ):
         assert (row["step"], row["completion"]) == (4, completion.text)
         assert row["total"] == pytest.approx(total)

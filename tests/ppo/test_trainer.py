@@ -240,7 +240,7 @@ def test_group_means_need_no_critic(tmp_path):
     trainer = make_trainer(tmp_path, ppo__advantage="group_mean", ppo__group_size=4)
     trainer.train()
     assert trainer.model.critic is None
-    prompts = [problem.prompt for problem in trainer.last_rollout.problems]
+    prompts = [problem.prompt for problem in trainer.collector.last_rollout.problems]
     assert prompts[0] == prompts[3] != prompts[4]
 
 

@@ -12,7 +12,6 @@ from reward_models.learned import QUALITY_FILE
 from rl_distill import pipeline
 from rl_distill.config import ConfigError
 from rl_distill.files import read_jsonl
-from rl_distill.reward_model.refresh import WEIGHTS
 from rl_distill.reward_model.settings import load_reward_config
 from rl_distill.reward_model.training import make_reward_model
 from tests.reward_model.test_training import REWARDS, quality
@@ -45,13 +44,13 @@ def start(folder: Path, model: Path, **settings):
 
 def run(trainer):
     pipeline.train(trainer.config, trainer)
-    return {name: value.clone() for name, value in trainer.refresh.model.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.parts.parts["reward_model"].model.state_dict().items()}
 
 
 def test_a_refresh_lowers_the_models_loss_on_the_policys_answers(tmp_path, reward_model):
     trainer = start(tmp_path / "run", reward_model)
-    refresh = trainer.refresh
-    trainer.last_rollout = trainer.collector.collect(trainer.actor_critic, 0)
+    refresh = trainer.parts.parts["reward_model"]
+    trainer.collector.collect(trainer.actor_critic, 0)
     rows = refresh._fresh_rows()
     refresh.settings = replace(refresh.settings, num_steps=30)
 
@@ -68,7 +67,7 @@ def test_a_refresh_lowers_the_models_loss_on_the_policys_answers(tmp_path, rewar
 
 def test_the_refreshed_model_is_in_the_checkpoint_and_a_resumed_run_is_the_same(tmp_path, reward_model):
     whole = run(start(tmp_path / "whole", reward_model))
-    saved = torch.load(tmp_path / "whole" / "checkpoint-8" / WEIGHTS)
+    saved = torch.load(tmp_path / "whole" / "checkpoint-8" / "reward_model.pt")
     assert all(torch.equal(saved[name], value) for name, value in whole.items())
     records = read_jsonl(tmp_path / "whole" / "metrics.jsonl")
     assert "reward_refresh/spearman" in records[0]
@@ -77,7 +76,7 @@ def test_the_refreshed_model_is_in_the_checkpoint_and_a_resumed_run_is_the_same(
     resumed = start(tmp_path / "resumed", reward_model, resume_from_checkpoint=str(first))
     again = run(resumed)
     assert all(torch.equal(again[name], value) for name, value in whole.items())
-    for name, value in torch.load(first / WEIGHTS).items():
+    for name, value in torch.load(first / "reward_model.pt").items():
         if name.endswith("head.weight"):
             assert not torch.equal(value, whole[name])
 

@@ -114,6 +114,13 @@ class PresentSettings(TrainerCallback):
         self.saved: Mapping[str, Any] | None = None
         """The checkpoint's settings, where the run is resumed."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """The settings themselves: what a checkpoint remembers of its run."""
+        return self.config.to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.saved = state
+
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:

@@ -68,25 +68,25 @@ PANELS = (
     Panel("Reward", "Mean over the rollout: each part before its weight.", pattern=("rewards/", "/mean")),
     Panel("KL to the teacher", "How far the student moved away, in nats per token.", names=("kl",), y_low=0.0),
     Panel(
-        "Pull of the anchor",
-        "Coefficient of the KL term; it falls where the student passes its teacher.",
+        "Strength of the KL penalty",
+        "Coefficient of the KL term; under `evidence` it falls as the student catches up.",
         pattern=("anchor/coefficient", ""),
         y_low=0.0,
     ),
     Panel(
-        "Entropy", "Of the student's next token, in nats. At nought it explores no more.", names=("entropy",), y_low=0.0
+        "Entropy", "Of the student's next token, in nats. At 0 it no longer explores.", names=("entropy",), y_low=0.0
     ),
     Panel("Length", "Tokens per answer.", names=("completions/mean_length",)),
     Panel(
         "Cut by length",
-        "Share of answers that met the length limit.",
+        "Share of answers that reached the length limit.",
         names=("completions/cut_by_length",),
         percent=True,
         y_low=0.0,
     ),
     Panel(
         "Critic",
-        "Explained variance of the returns: 1 foresees them, 0 knows nothing.",
+        "Explained variance of the returns: 1 predicts them exactly, 0 is no better than a constant.",
         names=("explained_variance",),
         y_low=-1.0,
         y_high=1.0,
@@ -106,7 +106,7 @@ def figures(runs: Sequence[Run]) -> str:
     """All panels that have data, in a grid; empty where no run has curves."""
     drawn = [text for panel in PANELS if (text := figure(panel, runs))]
     drawn += [text for run in runs if (text := time_figure(run, len(runs) > 1))]
-    words = "From left to right: PPO steps. Bold lines are moving means, the faint ones behind them single steps."
+    words = "Horizontal axis: PPO steps. Bold lines are moving means, faint lines single steps."
     return f'<p class="note">{words}</p><div class="grid">{"".join(drawn)}</div>' if drawn else ""
 
 

@@ -21,10 +21,12 @@ def interval(found: Estimate) -> str:
 
 
 def headline(run: Run) -> str:
-    """One sentence that says what came of the run, with no more certainty than the numbers have."""
+    """One sentence with the outcome of the run, no more certain than the numbers are."""
     task = run.tasks()[0]
     teacher, before, after = (estimate(run, stage, task) for stage in STAGES)
     change = f"from {percent(before.value)} to {percent(after.value)}"
+    if after.value == before.value:
+        return f"The student stayed at {percent(after.value)}"
     if after.value < before.value:
         return f"The student fell {change}"
     if after.low > teacher.high:

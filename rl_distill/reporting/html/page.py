@@ -41,11 +41,17 @@ def page(runs: Sequence[Run]) -> str:
         title, body = numbers.headline(runs[0]), one_run(runs[0])
     else:
         title, body = f"{len(runs)} runs compared", several_runs(runs)
+    return document(title, body, [run.name for run in runs])
+
+
+def document(title: str, body: str, names: Sequence[str], reload_seconds: int | None = None) -> str:
+    """A whole HTML text; with `reload_seconds` the browser fetches it again that often."""
+    reload = "" if reload_seconds is None else f'<meta http-equiv="refresh" content="{reload_seconds}">'
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style>"
+        f"{reload}<title>{escape(title)}</title><style>{CSS}</style>"
     )
-    intro = f'<div class="eyebrow">Distillation report · {escape(", ".join(run.name for run in runs))}</div>'
+    intro = f'<div class="eyebrow">Distillation report · {escape(", ".join(names))}</div>'
     return (
         f'<!doctype html><html lang="en"><head>{head}</head><body>{clip_path()}<main>{intro}<h1>{escape(title)}</h1>'
         f'{body}</main><div id="tip"></div><script>{SCRIPT}</script></body></html>\n'

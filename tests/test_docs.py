@@ -1,0 +1,52 @@
+"""What the documentation names exists: settings, commands, files; the settings page has every setting."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from rl_distill.cli import COMMANDS
+from rl_distill.config import RunConfig
+from rl_distill.config.command_line import describe
+from rl_distill.reward_model.settings import RewardModelRunConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "examples").glob("*.py")])
+SETTINGS = set(re.findall(r"^  ([a-z_.0-9]+) =", describe(RewardModelRunConfig), re.MULTILINE))
+SECTIONS = {name.rpartition(".")[0] for name in SETTINGS if "." in name}
+DOTTED = re.compile(
+    r"(?:`|--|\")((?:" + "|".join(sorted({s.split(".")[0] for s in SECTIONS})) + r")\.[a-z_0-9.]*[a-z0-9])"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page):
+    named = {name for name in DOTTED.findall(page.read_text()) if not name.endswith((".yaml", ".py", ".md", ".json"))}
+    modules = {
+        name for name in named if (ROOT / "rl_distill" / name.split(".")[0] / f"{name.split('.')[1]}.py").exists()
+    }
+    assert named - modules <= SETTINGS | SECTIONS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_exists(page):
+    named = set(re.findall(r"(?:^|`)rl-distill ([a-z][a-z-]*)", page.read_text(), re.MULTILINE))
+    assert named <= {command.name for command in COMMANDS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()) if page.suffix == ".md" else []
+    generated = {"reference/config.md"}
+    assert [link for link in links if not (page.parent / link).exists() and link not in generated] == []
+
+
+def test_the_settings_page_has_every_setting():
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    shown = set(re.findall(r"^\| `([a-z_.0-9]+)` \|", hooks.settings_page(), re.MULTILINE))
+    assert shown == SETTINGS
+    assert set(re.findall(r"^  ([a-z_.0-9]+) =", describe(RunConfig), re.MULTILINE)) < SETTINGS
