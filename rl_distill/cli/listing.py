@@ -18,7 +18,11 @@ Rows = Iterator[tuple[str, str]]
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="rl-distill list", description="Lists what a config can name.")
-    parser.add_argument("what", choices=list(LISTS), help="models: families known to work, then those in ./runs and in the Hugging Face cache")
+    parser.add_argument(
+        "what",
+        choices=list(LISTS),
+        help="models: families known to work, then those in ./runs and in the Hugging Face cache",
+    )
     rows = list(LISTS[parser.parse_args(list(argv)).what]())
     width = max((len(name) for name, _ in rows), default=0)
     print("\n".join(f"{name.ljust(width)}  {text}".rstrip() for name, text in rows) or "none found")
