@@ -2,7 +2,7 @@
 
 import pytest
 
-from reward_models import RewardSpec
+from reward_models import RewardBlend, RewardSpec
 from rl_distill.evals import evaluation
 from rl_distill.evals.evaluation import Evaluation, evaluate, evaluate_writer, gap_recovered, grade, verdicts
 from rl_distill.generation.sampling import Generated, Sampling, StopStrings, TransformersEngine
@@ -55,9 +55,9 @@ def test_a_validation_answer_is_what_a_greedy_rollout_would_be(tmp_path, make_po
 
 def test_many_answers_are_graded_in_batches(monkeypatch):
     sizes = []
-    score = evaluation._scores
+    score = RewardBlend.score
     monkeypatch.setattr(evaluation, "GRADED_AT_ONCE", 4)
-    monkeypatch.setattr(evaluation, "_scores", lambda blend, p, c: sizes.append(len(p)) or score(blend, p, c))
+    monkeypatch.setattr(RewardBlend, "score", lambda blend, **c: sizes.append(len(c["prompts"])) or score(blend, **c))
     right = [f"The answer is {i + 1 if i % 3 else 0}." for i in range(10)]
     assert grade(sums(10), answered(*right)) == [float(i % 3 > 0) for i in range(10)]
     assert sizes == [4, 4, 2]

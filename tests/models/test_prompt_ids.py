@@ -6,7 +6,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from rl_distill.demo.tiny import make_tokenizer
-from rl_distill.distill.sft import tokenized
+from rl_distill.distill.sft import TrainingText, tokenized
 from rl_distill.doctor import diagnosis
 from rl_distill.evals.engine import Student, make_items
 from rl_distill.evals.evaluation import evaluate_writer
@@ -83,7 +83,7 @@ def test_every_part_reads_a_prompt_as_the_same_ids(llama_like, tmp_path, monkeyp
     read["rollouts"] = collector.prompt_ids
     read["supervised stages"] = [
         [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
-        for row in tokenized(llama_like, [(text, " 1") for text in TEXTS])
+        for row in tokenized(llama_like, [TrainingText(text, " 1") for text in TEXTS])
     ]
     teacher = Reader(eos)
     teacher_texts(config, teacher, llama_like, problems, 1)

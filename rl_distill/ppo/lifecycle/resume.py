@@ -16,11 +16,15 @@ from ...config import ConfigError, RunConfig
 from .. import checkpoint
 
 CONFIG = "config"
+OF_ONE_START = ("output_dir", "cache_dir", "resume_from_checkpoint", "dry_run")
 MAY_CHANGE = (
     "output_dir",
     "cache_dir",
     "resume_from_checkpoint",
     "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
     "log_completions_every",
     "num_threads",
     "checkpoint",
@@ -76,9 +80,8 @@ def check_resume(config: RunConfig) -> None:
             f"resume_from_checkpoint: {folder} was made with other settings, which cannot change in the middle of a "
             f"run: {', '.join(refused)}. Give those of the checkpoint, or start anew in another output_dir"
         )
-    applied = [words for name, words in changes.items() if not name.startswith(("output_dir", "resume_from"))]
-    if applied and distributed.is_main():
-        print(f"resuming with changed settings: {', '.join(applied)}", flush=True)
+    if changes and distributed.is_main():
+        print(f"resuming with changed settings: {', '.join(changes.values())}", flush=True)
 
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:
@@ -115,8 +118,8 @@ class PresentSettings(TrainerCallback):
         """The checkpoint's settings, where the run is resumed."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The settings themselves: what a checkpoint remembers of its run."""
-        return self.config.to_dict()
+        """The settings themselves, without where the run is written and whether it was resumed."""
+        return {name: value for name, value in self.config.to_dict().items() if name not in OF_ONE_START}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.saved = state
