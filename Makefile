@@ -29,7 +29,8 @@ demo: $(DEMO_READY)
 	$(VENV)/bin/rl-distill ppo $(ARGS)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/sandboxes $(ARGS)
+	$(VENV)/bin/python -m pytest tests/sandboxes $(ARGS)
 
 test-slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
