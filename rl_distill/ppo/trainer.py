@@ -138,6 +138,13 @@ class PPOTrainer(Trainer):
         scheduler = self.lr_scheduler = LambdaLR(optimizer, factors)
         return scheduler
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer.train, after which Ctrl-C and SIGTERM mean what they meant before, however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.interruption.restore()
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         with self.phases("update"):
             return super().training_step(model, inputs, num_items_in_batch)

@@ -52,7 +52,7 @@ def test_the_second_ctrl_c_stops_at_once_but_one_that_a_launcher_repeats_does_no
     on_rollout(trainer, 1, lambda: (press(), time.sleep(1.1), press()))
     with pytest.raises(KeyboardInterrupt):
         pipeline.train(trainer.config, trainer)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "also where training ends by an error"
     assert checkpoint.folders(tmp_path / "b") == []
 
 

@@ -36,6 +36,11 @@ class StopOnSignal(TrainerCallback):
             for number, handler in ((signal.SIGTERM, self._ask), (signal.SIGINT, self._press)):
                 self._handlers_before[number] = signal.signal(number, handler)
 
+    def restore(self) -> None:
+        """Gives the signals back to whom they belonged before; to be called also where training ends by an error."""
+        while self._handlers_before:
+            signal.signal(*self._handlers_before.popitem())
+
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
 
@@ -55,8 +60,7 @@ class StopOnSignal(TrainerCallback):
             self.stopped = control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)
+        self.restore()
         if self.stopped and state.is_world_process_zero:
             step, name = state.global_step // self.updates_per_step, "SIGTERM" if self.pressed_at is None else "Ctrl-C"
             words = f"\n{name}: saved after step {step}; go on with --resume_from_checkpoint latest"
