@@ -138,7 +138,13 @@ def make_trainer(
 
 def _heldout(config: RunConfig, context: RunContext, examples: Sequence[Example]) -> Callable[[Any], dict[str, float]]:
     def evaluate(policy: Any) -> dict[str, float]:
-        near = heldout_metrics(policy, context.teacher, examples, pad_token_id=pad_id(context.tokenizer))
+        near = heldout_metrics(
+            policy,
+            context.teacher,
+            examples,
+            pad_token_id=pad_id(context.tokenizer),
+            num_tokens_vocab=num_token_ids(context.tokenizer),
+        )
         return near | solve(policy, context.tokenizer, context.splits.validation, config).accuracy()
 
     return evaluate
@@ -161,6 +167,8 @@ def _key(settings: DistillConfig, config: RunConfig, context: RunContext, exampl
         student=fingerprint(context.student),
         teacher=context.teacher.fingerprint,
         examples=digest,
+        bf16=config.ppo.bf16,
+        autocast=config.teacher.autocast,
         processes=distributed.world_size(),
     )
 

@@ -95,6 +95,10 @@ def refused(tmp_path, settings):
         ),
         ({"distill__inner": {"hidden_map": {6: 9}}}, r"layer map \{6: 9\}: the student has layers 0 to 1"),
         ({"student__lora": {}}, "leave student.lora out"),
+        ({"distill__alpha": {"start": 3.0}}, "distill.alpha is a share"),
+        ({"distill__temperature": {"start": 2.0, "end": 0.0}}, "distill.temperature must stay above 0"),
+        ({"distill__alpha": {"start": 1.0}, "distill__on_policy": {"start": 0.5}}, "leaves nothing else to learn"),
+        ({"distill__optimizer": "muon", "distill__weight_decay": 0.1}, "distill.weight_decay is AdamW's"),
         ({"distill__divergence": "kl"}, "distill.divergence: 'kl' is not one of forward_kl"),
     ],
 )

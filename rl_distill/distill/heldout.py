@@ -33,6 +33,7 @@ def heldout_metrics(
     examples: Sequence[Example],
     *,
     pad_token_id: int,
+    num_tokens_vocab: int | None = None,
     batch_size: int = 32,
 ) -> dict[str, float]:
     """Means per token of the examples' completions: `nll` (and `perplexity`), and with a teacher whose distribution is
@@ -46,24 +47,27 @@ def heldout_metrics(
     policy.eval()
     lengths = [len(example.prompt_ids) + len(example.completion_ids) for example in mine]
     for rows in distributed.in_step(list(length_sorted(lengths, batch_size))):
-        sums += _sums(policy, teacher, [mine[row] for row in rows], pad_token_id)
+        sums += _sums(policy, teacher, [mine[row] for row in rows], pad_token_id, num_tokens_vocab)
     policy.train(was_training)
     *totals, count = distributed.sum_over_processes(sums).tolist()
     means = {name: total / count if count else math.nan for name, total in zip(NAMES, totals, strict=True)}
-    if teacher is None or teacher.lm_head_weight_VE is None:
+    if teacher is None or not isinstance(teacher.lm_head_weight_VE, Tensor):  # none, behind a server, or an ensemble
         means = {"nll": means["nll"]}
     return means | {"perplexity": math.exp(min(means["nll"], 700.0))}
 
 
-def _sums(policy: Any, teacher: Teacher | None, examples: Sequence[Example], pad_token_id: int) -> Tensor:
+def _sums(
+    policy: Any, teacher: Teacher | None, examples: Sequence[Example], pad_token_id: int, num_tokens_vocab: int | None
+) -> Tensor:
     prompts, completions = [e.prompt_ids for e in examples], [e.completion_ids for e in examples]
     batch = TokenBatch(*(x.to(policy.device) for x in vars(token_batch(prompts, completions, pad_token_id)).values()))
     states = policy.get_decoder()(input_ids=batch.input_ids_BL, use_cache=False).last_hidden_state
     hidden_ND, head = at_tokens(states, batch.state_index_N), policy.get_output_embeddings()
     weights: Any = None if teacher is None else teacher.lm_head_weight_VE
     exact = isinstance(weights, Tensor)
-    hidden_NE = teacher.score(prompts, completions).hidden_NE if teacher is not None and exact else None
-    num_vocab = min(len(head.weight), len(weights)) if exact else len(head.weight)
+    tasks = [example.task for example in examples]
+    hidden_NE = teacher.score(prompts, completions, tasks=tasks).hidden_NE if teacher is not None and exact else None
+    num_vocab = min(len(head.weight), *([len(weights)] if exact else []), num_tokens_vocab or len(head.weight))
     sums = torch.zeros(len(NAMES) + 1, dtype=torch.float64)
     for chunk in slices(len(batch.targets_N), CHUNK_TOKENS):
         logits_nV = torch.nn.functional.linear(hidden_ND[chunk], head.weight, head.bias)[:, :num_vocab].float()

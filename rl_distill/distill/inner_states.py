@@ -46,7 +46,15 @@ class LayerRecorder(AbstractContextManager["LayerRecorder"]):
     attention module was called with. One forward pass per context.
     """
 
-    def __init__(self, model: PreTrainedModel, hidden_layers: Iterable[int], attention_layers: Iterable[int]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        hidden_layers: Iterable[int],
+        attention_layers: Iterable[int],
+        *,
+        embeddings: bool = False,
+    ) -> None:
+        self.embeddings = embeddings
         self.decoder: Any = model.get_decoder()
         self.hidden_layers, self.attention_layers = set(hidden_layers), set(attention_layers)
         self.hidden_BLD: dict[int, Tensor] = {}
@@ -55,13 +63,13 @@ class LayerRecorder(AbstractContextManager["LayerRecorder"]):
         self._hooks = ExitStack()
 
     def __enter__(self) -> LayerRecorder:
-        layers = self.decoder.layers
         for number in self.hidden_layers:
-            self._keep(layers[number].register_forward_hook(self._on_hidden(number)))
+            self._keep(self.decoder.layers[number].register_forward_hook(self._on_hidden(number)))
         for number in self.attention_layers:
             hook = self._on_attention(number)
-            self._keep(layers[number].self_attn.register_forward_pre_hook(hook, with_kwargs=True))
-        self._keep(self.decoder.get_input_embeddings().register_forward_hook(self._on_embeddings))
+            self._keep(self.decoder.layers[number].self_attn.register_forward_pre_hook(hook, with_kwargs=True))
+        if self.embeddings:
+            self._keep(self.decoder.get_input_embeddings().register_forward_hook(self._on_embeddings))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -121,8 +129,8 @@ def window_of(config: PreTrainedConfig, number: int) -> int | None:
 
 def hidden_distance(student_ND: Tensor, teacher_NE: Tensor, projection: nn.Module | None, kind: str) -> Tensor:
     """Per token: `mse`, the mean square over the width, or `cosine`, 1 - cos. `projection` maps D to E."""
-    student_NE = student_ND if projection is None else projection(student_ND)
-    teacher_NE = teacher_NE.to(student_NE.dtype)
+    student_NE = (student_ND if projection is None else projection(student_ND)).float()
+    teacher_NE = teacher_NE.float()
     if kind == "cosine":
         return 1 - torch.nn.functional.cosine_similarity(student_NE, teacher_NE, dim=-1)
     assert kind == "mse", kind

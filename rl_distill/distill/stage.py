@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import ConfigError, DistillConfig, RunConfig
+from ..config import ConfigError, DistillConfig, RunConfig, teachers_of
 from ..teachers import Teacher
 from ..teachers.colocated import ColocatedTeacher
 from .inner_states import layer_map
@@ -22,12 +22,38 @@ def check_distillation(config: RunConfig, settings: DistillConfig) -> None:
             "distill.inner reads layers inside the teacher, which must then be one whole model in the student's "
             "processes: set teacher.placement to colocated, without teacher.sharded and teachers"
         )
-    if config.teacher.placement == "remote":
-        end = settings.temperature.end
-        if settings.temperature.start != 1 or end not in (None, 1):
-            raise ConfigError("distill.temperature: a remote teacher scores at temperature 1; set start to 1, end null")
-        if settings.interpolation.start != 1:
-            raise ConfigError("distill.interpolation needs the teacher's whole distribution, which no server sends")
+    if any(teacher.placement == "remote" for teacher in teachers_of(config)):
+        _check_remote(config, settings)
+    _check_schedules(settings)
+    if settings.optimizer == "muon" and settings.weight_decay:
+        raise ConfigError("distill.weight_decay is AdamW's: set distill.optimizer to adamw, or leave it 0")
+    if is_supervised(settings) and (settings.on_policy.start or settings.on_policy.end):
+        raise ConfigError(
+            "distill.on_policy: the student's own samples carry no cross entropy, and alpha 1 leaves nothing else to "
+            "learn from them: set distill.on_policy.start to 0, or lower distill.alpha.start"
+        )
+
+
+def _check_remote(config: RunConfig, settings: DistillConfig) -> None:
+    """A server sends log-probabilities of its likeliest ids at temperature 1, and nothing else."""
+    if is_supervised(settings):
+        return
+    if config.teachers and config.teacher.selection == "ensemble":
+        raise ConfigError("distill: an ensemble with a server has no distribution to learn from; take one teacher")
+    if settings.temperature.start != 1 or settings.temperature.end not in (None, 1):
+        raise ConfigError("distill.temperature: a remote teacher scores at temperature 1; set start to 1, end null")
+    if settings.interpolation.start != 1 or settings.interpolation.end not in (None, 1):
+        raise ConfigError("distill.interpolation needs the teacher's whole distribution, which no server sends")
+
+
+def _check_schedules(settings: DistillConfig) -> None:
+    """Shares lie between 0 and 1, and a temperature is above 0."""
+    for name in ("alpha", "on_policy", "interpolation"):
+        schedule = getattr(settings, name)
+        if max(schedule.start, schedule.end or 0.0) > 1:
+            raise ConfigError(f"distill.{name} is a share: start and end lie between 0 and 1")
+    if settings.temperature.start == 0 or settings.temperature.end == 0:
+        raise ConfigError("distill.temperature must stay above 0")
 
 
 def is_supervised(settings: DistillConfig) -> bool:
@@ -52,6 +78,9 @@ def wrap_student(
     if uses_inner_states(settings):
         assert isinstance(teacher, ColocatedTeacher), "check_distillation refuses the others"
         theirs = teacher.model.config.get_text_config()
+        for who, model in (("student", policy), ("teacher", teacher.model)):
+            if not hasattr(model.get_decoder(), "layers"):
+                raise ConfigError(f"distill.inner: the {who} ({model.config.model_type}) has no list of layers to read")
         depths = policy.config.get_text_config().num_hidden_layers, theirs.num_hidden_layers
         width = theirs.hidden_size
         try:

@@ -17,6 +17,7 @@ from ..maths.batching import TokenBatch
 from ..maths.distillation import Divergence, distillation_statistics, sampled_forward_kl, top_k_divergence
 from ..maths.lm_head import HeadWeights
 from ..maths.logprobs import token_statistics
+from ..models.dropout import remove_dropout
 from .inner_states import LayerRecorder, attention_divergence, hidden_distance, make_projections
 
 
@@ -74,6 +75,7 @@ class DistillationStudent(PreTrainedModel):
     ) -> None:
         super().__init__(policy.config)
         self.policy = policy
+        remove_dropout(policy)  # sampling and evaluation have none, and it would punch holes into attention maps
         self.hidden_map, self.attention_map = hidden_map or {}, attention_map or {}
         self.hidden_loss, self.embeddings, self.num_tokens_vocab = hidden_loss, embeddings, num_tokens_vocab
         width = policy.config.get_text_config().hidden_size
@@ -108,7 +110,7 @@ class DistillationStudent(PreTrainedModel):
         interpolation: float = 1.0,
     ) -> DistillationOutput:
         """DistillationOutput of the batch's targets, in their order. `targets` are about the same tokens."""
-        with LayerRecorder(self.policy, self.hidden_map, self.attention_map) as recorder:
+        with LayerRecorder(self.policy, self.hidden_map, self.attention_map, embeddings=self.embeddings) as recorder:
             trunk = self.policy.get_decoder()
             hidden_BLD = trunk(input_ids=batch.input_ids_BL, use_cache=False).last_hidden_state
         head = self.policy.get_output_embeddings()
@@ -185,7 +187,7 @@ def teacher_inner_states(
     model: PreTrainedModel, batch: TokenBatch, hidden_layers: set[int], attention_layers: set[int]
 ) -> tuple[Tensor, InnerStates]:
     """(final hidden states of the real tokens, inner states of the wanted layers) of a teacher in this process."""
-    with LayerRecorder(model, hidden_layers, attention_layers) as recorder:
+    with LayerRecorder(model, hidden_layers, attention_layers, embeddings=True) as recorder:
         hidden_BLE = model.get_decoder()(input_ids=batch.input_ids_BL, use_cache=False).last_hidden_state
     index = batch.state_index_N
     inner = InnerStates(

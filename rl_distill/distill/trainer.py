@@ -71,6 +71,7 @@ class DistillationTrainer(Trainer):
         self.evaluate_student = evaluate_student
         self.divergence: Divergence = make_divergence(self.distill.divergence, self.distill.beta)
         self.sums: list[dict[str, Tensor]] = []
+        self.logged_at = 0
         super().__init__(
             model=model,
             args=distributed.on_one_device(training_arguments(config, self.distill, output_dir)),
@@ -90,7 +91,8 @@ class DistillationTrainer(Trainer):
         if self.optimizer is None:
             trained = sum(p.numel() for p in self.student.parameters() if p.requires_grad)
             chosen = self.distill.optimizer
-            if chosen == "muon" or (chosen == "auto" and trained < MUON_BELOW_PARAMETERS):
+            small = trained < MUON_BELOW_PARAMETERS and not self.distill.weight_decay  # Muon here has none
+            if chosen == "muon" or (chosen == "auto" and small):
                 self.optimizer = MuonAdamW(self.student, self.distill.learning_rate)
             else:
                 return super().create_optimizer()
@@ -133,6 +135,7 @@ class DistillationTrainer(Trainer):
             return SoftTargets()
         if self.student.hidden_map or self.student.attention_map or self.student.embeddings:
             model = teacher.model  # type: ignore[attr-defined]  # a colocated teacher: check_distillation refuses others
+            teacher.tokens_scored += sum(map(len, piece.prompt_ids)) + sum(map(len, piece.completion_ids))  # type: ignore[misc]
             layers = set(self.student.hidden_map.values()), set(self.student.attention_map.values())
             hidden_NE, inner = teacher_inner_states(model, piece.tokens, *layers)
             return SoftTargets(hidden_NE, teacher.lm_head_weight_VE, inner=inner)
@@ -141,6 +144,7 @@ class DistillationTrainer(Trainer):
         scores = teacher.score(piece.prompt_ids, piece.completion_ids, tasks=piece.tasks, top_k=top_k)
         if exact:
             return SoftTargets(scores.hidden_NE, teacher.lm_head_weight_VE)
+        assert scores.top_ids_NK is not None, "check_distillation refuses teachers without a distribution"
         return SoftTargets(top_ids_NK=scores.top_ids_NK, top_logprobs_NK=scores.top_logprobs_NK)
 
     def _loss(
@@ -170,7 +174,8 @@ class DistillationTrainer(Trainer):
         if self.sums and "loss" in logs:
             names = sorted({name for sums in self.sums for name in sums})
             totals = torch.stack([torch.stack([s[n].double() for s in self.sums if n in s]).sum() for n in names])
-            totals /= max(1, self.args.logging_steps)
+            totals /= max(1, self.state.global_step - self.logged_at)
+            self.logged_at = self.state.global_step
             logs |= dict(zip(names, distributed.sum_over_processes(totals).tolist(), strict=True))
             logs["schedule/temperature"] = value_at(self.distill.temperature, self.progress)
             logs["schedule/alpha"] = value_at(self.distill.alpha, self.progress)
@@ -200,6 +205,7 @@ class ExampleStream:
 
     def __iter__(self) -> Iterator[dict[str, MicroBatch]]:
         trainer = self.trainer
+        trainer.logged_at = trainer.state.global_step
         for step in range(trainer.state.global_step, trainer.distill.num_steps):
             if trainer.control.should_training_stop:
                 return

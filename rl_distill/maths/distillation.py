@@ -110,7 +110,7 @@ def distillation_statistics(
     def statistics(
         hidden_nD: Tensor, weight: Tensor, bias: Tensor | None, chunk: slice
     ) -> tuple[Tensor, Tensor | None]:
-        logits_nV = _at_least_float32(torch.nn.functional.linear(hidden_nD.to(weight.dtype), weight, bias))
+        logits_nV = _logits(hidden_nD, weight, bias)
         logp_nV = logits_nV.log_softmax(dim=-1)
         cross_entropy_n = -logp_nV.gather(1, targets_N[chunk, None])[:, 0]
         if teacher.hidden_NE is None:
@@ -119,10 +119,11 @@ def distillation_statistics(
             logp_nV = (logits_nV / temperature).log_softmax(dim=-1)
         return cross_entropy_n, divergence(logp_nV, teacher.logprobs(chunk, logits_nV.detach()))
 
-    parts = [
-        checkpoint(statistics, hidden_ND[chunk], weight_VD, bias_V, chunk, use_reentrant=False)
-        for chunk in slices(len(targets_N), chunk_tokens)
-    ]
+    with torch.autocast(hidden_ND.device.type, enabled=False):  # logits rounded to bf16 would double a small KL
+        parts = [
+            checkpoint(statistics, hidden_ND[chunk], weight_VD, bias_V, chunk, use_reentrant=False)
+            for chunk in slices(len(targets_N), chunk_tokens)
+        ]
     cross_entropies, divergences = zip(*parts, strict=True)
     return DistillationStats(torch.cat(cross_entropies), None if teacher.hidden_NE is None else torch.cat(divergences))
 
@@ -139,8 +140,7 @@ class _TeacherChunks(NamedTuple):
         assert self.hidden_NE is not None
         states = self.hidden_NE[chunk].split([weight.shape[1] for weight in self.weights], dim=1)
         members = [
-            _at_least_float32(torch.nn.functional.linear(state.to(weight.dtype), weight)) / self.temperature
-            for state, weight in zip(states, self.weights, strict=True)
+            _logits(state, weight) / self.temperature for state, weight in zip(states, self.weights, strict=True)
         ]
         if len(members) == 1:
             logits_nV = members[0]
@@ -171,5 +171,8 @@ def sampled_forward_kl(logprobs_NS: Tensor, teacher_entropy_N: Tensor) -> Tensor
     return -logprobs_NS.mean(dim=-1) - teacher_entropy_N
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def _logits(states_nD: Tensor, head_VD: Tensor, bias_V: Tensor | None = None) -> Tensor:
+    """In the wider dtype of states and head, and in at least float32."""
+    dtype = torch.promote_types(torch.promote_types(states_nD.dtype, head_VD.dtype), torch.float32)
+    bias_V = None if bias_V is None else bias_V.to(dtype)
+    return torch.nn.functional.linear(states_nD.to(dtype), head_VD.to(dtype), bias_V)

@@ -5,7 +5,10 @@ import json
 import pytest
 import torch
 
+from rl_distill.config import ConfigError
 from rl_distill.distill.heldout import heldout_metrics
+from rl_distill.distill.stage import wrap_student
+from rl_distill.distill.trainer import DistillationTrainer
 from tests.distill_case import make_case, make_config, make_distiller
 
 
@@ -48,9 +51,6 @@ def test_a_step_descends_the_loss_written_out_however_it_is_split(tmp_path, micr
 
 def test_a_student_equal_to_its_teacher_does_not_move_without_the_task_term(tmp_path):
     config = make_config(tmp_path, alpha__start=0.0, inner__hidden_map="uniform", inner__attention_map="uniform")
-    from rl_distill.distill.stage import wrap_student
-    from rl_distill.distill.trainer import DistillationTrainer
-
     _, teacher, tokenizer, examples = make_case(config)
     _, twin, *_ = make_case(config)
     for parameter in twin.model.parameters():
@@ -138,3 +138,71 @@ def test_projections_are_trained_and_not_exported(tmp_path):
 
     assert not [name for name in load_file(tmp_path / "student" / "model.safetensors") if "projection" in name]
     assert json.loads((tmp_path / "student" / "config.json").read_text())["model_type"] == "qwen2"
+
+
+def test_soft_targets_are_computed_in_float32_under_autocast():
+    from rl_distill.maths.distillation import distillation_statistics, make_divergence
+
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(40, 16) * 3, torch.randn(60, 16), torch.randint(60, (40,))
+    teacher = {"teacher_hidden_NE": hidden + 0.01 * torch.randn_like(hidden), "teacher_weight_VE": weight}
+    plain = distillation_statistics(hidden, weight, targets, make_divergence("forward_kl"), **teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = distillation_statistics(hidden, weight, targets, make_divergence("forward_kl"), **teacher)
+    assert torch.equal(found.divergence_N, plain.divergence_N)
+
+
+def test_dropout_of_the_student_is_off(tmp_path):
+    config = make_config(tmp_path)
+    student, *_ = make_case(config)
+    student.config.attention_dropout = 0.5
+    for layer in student.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    wrap_student(config.distill, student, None, 320)
+    assert all(layer.self_attn.attention_dropout == 0 for layer in student.model.layers)
+
+
+def test_a_decoder_without_layers_distils_and_is_refused_only_where_layers_are_read(tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = make_config(tmp_path, num_steps=2)
+    _, teacher, tokenizer, examples = make_case(config)
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=2, n_positions=256))
+    student = wrap_student(config.distill, gpt2, teacher, len(tokenizer))
+    trainer = DistillationTrainer(student, config, config.distill, examples, teacher, tokenizer, tmp_path)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    inner = make_config(tmp_path, inner__hidden_map="last")
+    with pytest.raises(ConfigError, match=r"the student \(gpt2\) has no list of layers"):
+        wrap_student(inner.distill, gpt2, teacher, len(tokenizer))
+
+
+def test_logged_parts_add_up_to_the_loss_also_after_a_resume(tmp_path):
+    def last_record(folder, resume=None, stop_at=None):
+        trainer = make_distiller(folder, num_steps=20)
+        trainer.args.save_steps = 5
+        if stop_at is not None:
+            trainer.add_callback(StopAt(stop_at))
+        trainer.train(resume_from_checkpoint=resume)
+        return [record for record in trainer.state.log_history if "loss" in record]
+
+    last_record(tmp_path, stop_at=5)
+    records = last_record(tmp_path, resume=str(tmp_path / "checkpoint-5"))
+    for record in records[1:]:
+        assert record["loss/task"] + record["loss/kd"] == pytest.approx(record["loss"], rel=1e-3)
+
+
+def test_heldout_numbers_leave_out_padding_of_the_vocabulary_and_what_is_not_known(tmp_path):
+    config = make_config(tmp_path)
+    student, teacher, tokenizer, examples = make_case(config)
+    plain = heldout_metrics(student, teacher, examples, pad_token_id=0, num_tokens_vocab=len(tokenizer))
+    student.resize_token_embeddings(len(tokenizer) + 64)
+    torch.nn.init.zeros_(student.get_output_embeddings().weight.data[len(tokenizer) :])
+    padded = heldout_metrics(student, teacher, examples, pad_token_id=0, num_tokens_vocab=len(tokenizer))
+    assert padded == pytest.approx(plain, rel=1e-5)
+
+    class Ensemble:
+        lm_head_weight_VE = (teacher.lm_head_weight_VE, teacher.lm_head_weight_VE)
+
+    found = heldout_metrics(student, Ensemble(), examples, pad_token_id=0, num_tokens_vocab=len(tokenizer))
+    assert set(found) == {"nll", "perplexity"}

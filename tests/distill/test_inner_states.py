@@ -24,7 +24,7 @@ MODELS = {
 def test_recorded_states_and_maps_are_those_that_transformers_reports(name):
     model = MODELS[name]().eval()
     input_ids = torch.randint(0, 64, (2, 9))
-    with torch.no_grad(), LayerRecorder(model, {0, 2}, {1}) as recorder:
+    with torch.no_grad(), LayerRecorder(model, {0, 2}, {1}, embeddings=True) as recorder:
         logits = model(input_ids, use_cache=False).logits
         maps = recorder.attention_maps_BHLL(1)
         again = model(input_ids, use_cache=False).logits
