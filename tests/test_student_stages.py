@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 from rl_distill import student_stages
 from rl_distill.config import ConfigError, load_config
 from rl_distill.progress import Stages
+from rl_distill.teachers.colocated import fingerprint
 from tests.tiny_run import SETTINGS, make_context
 
 DISTILL = {
@@ -105,3 +106,12 @@ def refused(tmp_path, settings):
 def test_stages_that_cannot_be_are_refused_in_one_line(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         refused(tmp_path, settings)
+
+
+def test_weights_in_another_order_are_other_weights(make_policy):
+    policy = make_policy()
+    before = fingerprint(policy)
+    assert fingerprint(make_policy()) == before
+    weight = policy.model.layers[0].mlp.up_proj.weight
+    weight.data = weight.data.flip(0)
+    assert fingerprint(policy) != before
