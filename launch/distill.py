@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     keep_tracebacks_in(Path(config.output_dir))
 
     from rl_distill import distributed, pipeline, run_setup, student_stages
-    from rl_distill.evals.distributed import solve, solve_with
+    from rl_distill.evals.distributed import solve
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.provenance import command_line
     from rl_distill.teachers.worker import serve
@@ -49,11 +49,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
         return serve(config, link)
     stages = Stages(quiet=not distributed.is_main())
     context = run_setup.prepare(config, stages, link, with_anchor=False)
-    with stages("before", f"teacher and student solve {len(context.splits.test)} held-out problems"):
-        before = {
-            "teacher": solve_with(context.teacher, context.tokenizer, context.splits.test, config),
-            "student": solve(context.student, context.tokenizer, context.splits.test, config),
-        }
+    before = pipeline.solve_before(config, context, stages)
     student_stages.prepare_student(config, context, stages)
     student_stages.export(config, context)
     with stages("after", "the student solves the held-out problems again"):

@@ -52,11 +52,7 @@ STAGE_KEYS = {"teacher": "teacher", "student": "student_before"}
 def run(config: RunConfig, context: RunContext, stages: Stages, command: str) -> dict[str, Any] | None:
     """A whole run from its context on; the results on the main process, None on the others and after SIGTERM."""
     problems, tokenizer = context.splits.test, context.tokenizer
-    with stages("before", f"teacher and student solve {len(problems)} held-out problems"):
-        before = {
-            "teacher": solve_with(context.teacher, tokenizer, problems, config),
-            "student": solve(context.student, tokenizer, problems, config),
-        }
+    before = solve_before(config, context, stages)
     trainer = make_trainer(config, context, before)
     with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
         finished = train(config, trainer)
@@ -70,6 +66,16 @@ def run(config: RunConfig, context: RunContext, stages: Stages, command: str) ->
             after = solve(model.policy, tokenizer, problems, config)
     context.close()
     return compare(config, context, before, after, trainer.spent(), stages, command) if distributed.is_main() else None
+
+
+def solve_before(config: RunConfig, context: RunContext, stages: Stages) -> dict[str, Evaluation]:
+    """How "teacher" and "student" solve the test problems before the student trains."""
+    problems, tokenizer = context.splits.test, context.tokenizer
+    with stages("before", f"teacher and student solve {len(problems)} held-out problems"):
+        return {
+            "teacher": solve_with(context.teacher, tokenizer, problems, config),
+            "student": solve(context.student, tokenizer, problems, config),
+        }
 
 
 def make_trainer(config: RunConfig, context: RunContext, before: Mapping[str, Evaluation] | None = None) -> PPOTrainer:

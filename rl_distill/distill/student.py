@@ -17,6 +17,7 @@ from ..maths.batching import TokenBatch
 from ..maths.distillation import Divergence, distillation_statistics, sampled_forward_kl, top_k_divergence
 from ..maths.lm_head import HeadWeights
 from ..maths.logprobs import token_statistics
+from ..models.actor_critic import tied_weights_of
 from ..models.dropout import remove_dropout
 from .inner_states import LayerRecorder, attention_divergence, hidden_distance, make_projections
 
@@ -81,10 +82,7 @@ class DistillationStudent(PreTrainedModel):
         width = policy.config.get_text_config().hidden_size
         self.projections = make_projections(self.hidden_map, width, teacher_width)
         self.embedding_projection = make_projections({0: 0} if embeddings else {}, width, teacher_width)
-        self._tied_weights_keys = {
-            f"policy.{tied}": f"policy.{source}"
-            for tied, source in dict(getattr(policy, "all_tied_weights_keys", None) or {}).items()
-        }
+        self._tied_weights_keys = tied_weights_of(policy)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -288,7 +288,7 @@ def training_arguments(config: RunConfig, settings: DistillConfig, output_dir: P
         eval_steps=settings.evaluate_every_steps,
         save_strategy="steps",
         save_steps=settings.evaluate_every_steps,
-        save_total_limit=max(2, config.checkpoint.keep_last),
+        save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
         report_to=config.trackers,
         disable_tqdm=True,
         remove_unused_columns=False,

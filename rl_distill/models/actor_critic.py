@@ -54,7 +54,7 @@ class ActorCritic(PreTrainedModel):
         dropped = remove_dropout(self)
         if dropped and distributed.is_main():
             warnings.warn(f"PPO trains without dropout: {', '.join(dropped)} is ignored", stacklevel=2)
-        self._tied_weights_keys = _prefixed(getattr(policy, "all_tied_weights_keys", None))
+        self._tied_weights_keys = tied_weights_of(policy)
         if hasattr(policy, "peft_config"):  # a checkpoint holds what is trained: adapters and critic
             self._tied_weights_keys = {}
             named = self.named_parameters(remove_duplicate=False)
@@ -136,9 +136,10 @@ class ActorCritic(PreTrainedModel):
         return ActorCriticOutput(logprobs_N, stats.entropy_N, stats.kl_N, values_N, top_NK)
 
 
-def _prefixed(keys: Any) -> dict[str, str]:
-    """The policy's tied weights under their names in the wrapper, so that saving stores each once."""
-    return {f"policy.{tied}": f"policy.{source}" for tied, source in dict(keys or {}).items()}
+def tied_weights_of(policy: Any) -> dict[str, str]:
+    """The policy's tied weights under their names in a wrapper that calls it `policy`: saving stores each once."""
+    keys = dict(getattr(policy, "all_tied_weights_keys", None) or {})
+    return {f"policy.{tied}": f"policy.{source}" for tied, source in keys.items()}
 
 
 def make_critic(kind: str, policy: Any, teacher_hidden_size: int) -> Critic:
