@@ -25,6 +25,7 @@ LAYERS = (
     ("demo",),
     ("run_setup",),
     ("reporting",),
+    ("export",),
     ("reward_model",),
     ("student_stages",),
     ("doctor", "pipeline"),
@@ -35,7 +36,7 @@ LAYER = {package: level for level, packages in enumerate(LAYERS) for package in 
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
 TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings")
-TORCH_FREE += ("students/shape", "students/command")
+TORCH_FREE += ("students/shape", "students/command", "export/command")
 TORCH_FREE += tuple(f"cli/{path.stem}" for path in (ROOT / "rl_distill" / "cli").glob("*.py"))
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 

@@ -29,6 +29,7 @@ COMMANDS = (
     Command("distill", "distil a student without RL (launch/distill.py)", "rl_distill.cli.distill"),
     Command("reward-model", "train a reward model (launch/reward_model.py)", "rl_distill.cli.reward_model"),
     Command("eval", "evaluate any causal language model (launch/eval.py)", "rl_distill.cli.eval"),
+    Command("export", "write a student as it is deployed, with a certificate", "rl_distill.cli.export"),
     Command("doctor", "check models, data and memory before a long run", "rl_distill.cli.doctor"),
     Command("report", "draw one run or several as an HTML page", "rl_distill.cli.report"),
     Command("list", "list the available rewards, tasks, configs or models", "rl_distill.cli.listing"),
