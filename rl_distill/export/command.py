@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import ConfigError
 
-FORMATS = ("hf",)
+FORMATS = ("hf", "gguf")
 GGUF_WEIGHTS = ("f32", "f16", "q8_0")
 
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("student", help="folder or hub id")
     add("--format", required=True, choices=FORMATS)
+    add("--weights", choices=GGUF_WEIGHTS, default="q8_0", help="of --format gguf (default: q8_0)")
     add("--out", required=True, type=Path, help="the folder to write; must not exist")
     add("--texts", type=Path, help="texts to compare on: .txt, .jsonl, .parquet (default: 1,000 generated ones)")
     add("--max_tokens", type=int, default=8192, help="tokens to compare on")
@@ -42,10 +43,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"max_tokens: {args.max_tokens} is not at least 1")
     quiet_libraries()
     command = shlex.join(["rl-distill", *sys.argv[1:]])
-    settings = {"texts": args.texts, "max_tokens": args.max_tokens, "force": args.force, "command": command}
-    if hasattr(args, "weights"):
-        settings["weights"] = args.weights
-    found = export(args.student, args.out, args.format, **settings)
+    given = {name: getattr(args, name) for name in ("weights", "texts", "max_tokens", "force")}
+    found = export(args.student, args.out, args.format, **given, command=command)
     print(summary(found))
     print(args.out)
     return 0

@@ -59,6 +59,23 @@ def exact(_: str) -> Limits:
     return Limits(1.0, 1e-5, greedy_identical=True)
 
 
+def gguf_limits(weights: str) -> Limits:
+    return {"f32": Limits(1.0, 1e-4), "f16": Limits(0.99), "q8_0": Limits(0.97)}[weights]
+
+
+def write_gguf(request: Request) -> tuple[str, ...]:
+    from . import gguf_file
+
+    return gguf_file.write(request)
+
+
+def read_gguf(request: Request) -> Artefact:
+    from . import gguf_file
+
+    return gguf_file.read(request)
+
+
 FORMATS: dict[str, Format] = {
     "hf": Format((), None, write_hf, read_hf, exact, ("*.safetensors",)),
+    "gguf": Format(("gguf",), "gguf", write_gguf, read_gguf, gguf_limits, ("*.gguf",)),
 }
