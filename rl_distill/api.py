@@ -22,6 +22,7 @@ from .config.command_line import check_writable, config_path
 from .data.loading import load_splits
 from .demo.models import make_splits
 from .evals.distributed import solve
+from .export.create import export
 from .files import write_atomically
 from .models.loading import load
 from .ppo.hf_arguments import check_launch
@@ -33,7 +34,7 @@ Model = str | Path | PreTrainedModel
 Data = str | Path | Iterable[Mapping[str, Any]]
 Reward = str | Mapping[str, Any] | Callable[..., list[float | None]]
 
-EXPORT_COMMANDS = {".gguf": "rl-distill export --format gguf", ".onnx": "rl-distill export --format onnx"}
+EXPORT_FILES = (".gguf", ".onnx")
 
 
 class Distiller:
@@ -134,13 +135,30 @@ class Distiller:
         self.student()
         return write_html([self.output_dir])
 
-    def export(self, path: str | Path) -> Path:
-        """The trained student as a Hugging Face folder. ConfigError names the command that makes other formats."""
+    def export(self, path: str | Path, **settings: Any) -> Path:
+        """The trained student at `path`: a file where it ends in .gguf or .onnx, else a Hugging Face folder.
+
+        A file's certificate, card and, for ONNX, tokenizer are in a folder beside it, such as mine.gguf.export/.
+        `settings` are those of rl_distill.export.create.export, such as weights="f16" or force=True. ConfigError where
+        the format's limits are not met.
+        """
         path = Path(path)
-        if path.suffix in EXPORT_COMMANDS:
-            command = f"{EXPORT_COMMANDS[path.suffix]} {self.output_dir / 'student'} {path}"
-            raise ConfigError(f"export writes Hugging Face folders; `{command}` makes {path.suffix} files")
+        if path.suffix in EXPORT_FILES:
+            return self._export_file(path, settings)
+        if settings:
+            raise ConfigError(f"{', '.join(settings)}: for paths that end in {' or '.join(EXPORT_FILES)}")
         shutil.copytree(self.student(), path, dirs_exist_ok=True)
+        return path
+
+    def _export_file(self, path: Path, settings: Mapping[str, Any]) -> Path:
+        name = path.suffix.removeprefix(".")
+        folder = path.with_name(f"{path.name}.export")
+        student = self.student()
+        words = "".join(f", {key}={value!r}" for key, value in settings.items())
+        export(student, folder, name, command=f"Distiller.export({str(path)!r}{words})", **settings)
+        shutil.move(folder / f"model{path.suffix}", path)
+        if (folder / "model.onnx.data").exists():  # the graph names this file
+            shutil.move(folder / "model.onnx.data", path.with_name("model.onnx.data"))
         return path
 
     def push_to_hub(self, repo: str | None = None, private: bool | None = None) -> str:

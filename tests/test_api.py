@@ -83,9 +83,16 @@ def test_export_is_a_hugging_face_folder_with_a_model_card(trained, tmp_path):
     assert f"{100 * accuracy:.1f} % (" in card
 
 
-def test_other_formats_name_the_command_that_makes_them(trained):
-    with pytest.raises(ConfigError, match=r"rl-distill export --format gguf .*student out\.gguf"):
-        trained[0].export("out.gguf")
+def test_export_by_suffix_is_a_file_with_its_certificate(trained, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    path = trained[0].export(tmp_path / "mine.gguf", weights="f16", force=True, max_tokens=300)
+    assert path == tmp_path / "mine.gguf"
+    assert gguf.GGUFReader(path).get_field("general.file_type").contents() == 1
+    certificate = json.loads((tmp_path / "mine.gguf.export" / "certificate.json").read_text())
+    assert certificate["format"] == "gguf f16"
+    assert "mine.gguf', weights='f16'" in certificate["command"]
+    with pytest.raises(ConfigError, match="weights: for paths that end in"):
+        trained[0].export(tmp_path / "folder", weights="f16")
 
 
 def test_the_report_is_the_finished_page(trained):

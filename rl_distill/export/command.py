@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import ConfigError
 
-FORMATS = ("hf", "gguf")
+FORMATS = ("hf", "onnx", "gguf")
 GGUF_WEIGHTS = ("f32", "f16", "q8_0")
 
 

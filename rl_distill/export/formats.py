@@ -75,7 +75,25 @@ def read_gguf(request: Request) -> Artefact:
     return gguf_file.read(request)
 
 
+def onnx_limits(_: str) -> Limits:
+    return Limits(1.0, 1e-4, greedy_identical=True)
+
+
+def write_onnx(request: Request) -> tuple[str, ...]:
+    from . import onnx_file
+
+    return onnx_file.write(request)
+
+
+def read_onnx(request: Request) -> Artefact:
+    from . import onnx_file
+
+    return onnx_file.read(request)
+
+
+ONNX = ("onnx", "onnxruntime", "onnxscript")
 FORMATS: dict[str, Format] = {
     "hf": Format((), None, write_hf, read_hf, exact, ("*.safetensors",)),
+    "onnx": Format(ONNX, "onnx", write_onnx, read_onnx, onnx_limits, ("*.onnx", "*.onnx.data")),
     "gguf": Format(("gguf",), "gguf", write_gguf, read_gguf, gguf_limits, ("*.gguf",)),
 }

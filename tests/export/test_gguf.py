@@ -62,7 +62,9 @@ def test_q8_0_is_the_nearest_multiple_of_a_block_scale(tmp_path):
 def test_rows_that_are_not_whole_blocks_are_kept_in_f16_and_noted(tmp_path):
     student = write_student(tmp_path / "student", intermediate_size=40)
     found = export(student, tmp_path / "out", "gguf", force=True, **FEW)
-    assert found.notes[1:] == ("In f16, as their rows are not whole blocks of 32: 2 tensors.",)  # down_proj of two layers
+    assert found.notes[1:] == (
+        "In f16, as their rows are not whole blocks of 32: 2 tensors.",
+    )  # down_proj of two layers
 
 
 def test_the_file_says_what_llama_cpp_asks_for(tmp_path):
