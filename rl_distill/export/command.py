@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import ConfigError
 
-FORMATS = ("hf", "onnx", "gguf")
+FORMATS = ("hf", "int8", "onnx", "onnx-int8", "gguf")
 GGUF_WEIGHTS = ("f32", "f16", "q8_0")
 
 

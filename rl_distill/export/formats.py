@@ -91,9 +91,34 @@ def read_onnx(request: Request) -> Artefact:
     return onnx_file.read(request)
 
 
+def rounded(_: str) -> Limits:
+    return Limits(0.97)
+
+
+def write_onnx_int8(request: Request) -> tuple[str, ...]:
+    from . import onnx_file
+
+    return onnx_file.write_int8(request)
+
+
+def write_int8(request: Request) -> tuple[str, ...]:
+    from . import int8
+
+    return int8.write(request)
+
+
+def read_int8(request: Request) -> Artefact:
+    from . import int8
+
+    return int8.read(request)
+
+
 ONNX = ("onnx", "onnxruntime", "onnxscript")
+ONNX_FILES = ("*.onnx", "*.onnx.data")
 FORMATS: dict[str, Format] = {
     "hf": Format((), None, write_hf, read_hf, exact, ("*.safetensors",)),
-    "onnx": Format(ONNX, "onnx", write_onnx, read_onnx, onnx_limits, ("*.onnx", "*.onnx.data")),
+    "onnx": Format(ONNX, "onnx", write_onnx, read_onnx, onnx_limits, ONNX_FILES),
+    "onnx-int8": Format(ONNX, "onnx", write_onnx_int8, read_onnx, rounded, ONNX_FILES),
+    "int8": Format(("torchao",), "quantize", write_int8, read_int8, rounded, ("*.safetensors",)),
     "gguf": Format(("gguf",), "gguf", write_gguf, read_gguf, gguf_limits, ("*.gguf",)),
 }
