@@ -14,7 +14,17 @@ from tests.killable import arguments
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTRAS_ONLY = ("deepspeed", "tensorboard", "matplotlib", "mkdocs")
+EXTRAS_ONLY = (
+    "deepspeed",
+    "tensorboard",
+    "matplotlib",
+    "mkdocs",
+    "gguf",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torchao",
+)
 """Import names of packages that only the extras install."""
 
 
