@@ -14,7 +14,7 @@ from tests.killable import arguments
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTRAS_ONLY = ("deepspeed", "tensorboard", "matplotlib", "mkdocs")
+EXTRAS_ONLY = ("deepspeed", "tensorboard", "matplotlib", "mkdocs", "fastapi", "uvicorn", "prometheus_client")
 """Import names of packages that only the extras install."""
 
 

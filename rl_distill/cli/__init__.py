@@ -31,6 +31,7 @@ COMMANDS = (
     Command("eval", "evaluate any causal language model (launch/eval.py)", "rl_distill.cli.eval"),
     Command("doctor", "check models, data and memory before a long run", "rl_distill.cli.doctor"),
     Command("report", "draw one run or several as an HTML page", "rl_distill.cli.report"),
+    Command("serve", "serve a student over HTTP, OpenAI-compatible", "rl_distill.cli.serve"),
     Command("list", "list the available rewards, tasks, configs or models", "rl_distill.cli.listing"),
     Command("check-sandbox", "show which isolation this machine offers for untrusted code", "sandboxes.check"),
 )

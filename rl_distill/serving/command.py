@@ -1,0 +1,57 @@
+"""The options of `rl-distill serve` and `rl-distill load-test`. Imports nothing heavy until one runs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import os
+
+from ..config import ConfigError
+from ..errors import UserError
+from .settings import Limits, VariantSpec, is_loopback, with_control
+
+KEY_VARIABLE = "RLD_API_KEY"
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("student", help="folder or hub id")
+    add("--variant", action="append", default=[], metavar="NAME=FOLDER:SHARE", help="another model and its share")
+    add("--host", default="127.0.0.1", help="other than loopback only with an API key")
+    add("--port", type=int, default=8000, help="0 takes a free one")
+    add("--api_key", help=f"asked of every client (default: the environment's {KEY_VARIABLE}, else none)")
+    for field in dataclasses.fields(Limits):
+        kind = float if isinstance(field.default, float) else int
+        add(f"--{field.name}", type=kind, default=field.default, help=f"{field.metadata['range']}; %(default)s")
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    try:
+        limits = Limits(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Limits)})
+        specs = with_control(args.student, [VariantSpec.parse(text) for text in args.variant])
+    except ConfigError as error:
+        raise UserError(str(error)) from error
+    key = args.api_key or os.environ.get(KEY_VARIABLE) or None
+    if not is_loopback(args.host) and key is None:
+        raise UserError(f"--host {args.host} is reachable from other machines: set --api_key or {KEY_VARIABLE}")
+    need("fastapi", "uvicorn", "prometheus_client")
+    from ..progress import quiet_libraries
+    from .app import create_app
+    from .server import serve
+    from .service import load_service
+
+    quiet_libraries()
+    try:
+        service = load_service(specs, limits)
+    except ConfigError as error:
+        raise UserError(str(error)) from error
+    serve(create_app(service, key), args.host, args.port)
+    return 0
+
+
+def need(*modules: str) -> None:
+    """UserError where the extra `serve` is not installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{missing[0]} is not installed: pip install 'rl_distill[serve]'")
