@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from .body_limits import BodyLimits
-from .engine import EngineError, QueueFull
-from .protocol import ApiError, Asked, parse, parse_json, response
+from .engine import Answer, EngineError, QueueFull
+from .feedback import parse_feedback
+from .protocol import ApiError, Asked, parse, parse_json, response, user_of
 from .service import Service, Variant
+from .verification import check_verify
 
 
 def create_app(service: Service, api_key: str | None = None) -> FastAPI:
@@ -32,6 +35,7 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app, service)
     _add_routes(app, service, api_key)
+    _add_feedback(app, service, api_key)
     app.add_middleware(BodyLimits, limits=service.limits, on_error=service.count_error)
     return app
 
@@ -88,18 +92,54 @@ def check_key(request: Request, api_key: str | None) -> None:
         raise ApiError(401, "invalid_api_key", "the API key is missing or wrong")
 
 
+def _add_feedback(app: FastAPI, service: Service, api_key: str | None) -> None:
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        check_key(request, api_key)
+        return Response(service.metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.post("/feedback")
+    async def feedback(request: Request) -> JSONResponse:
+        check_key(request, api_key)
+        if service.feedback is None:
+            raise ApiError(404, "no_feedback", "this server was started without --feedback")
+        body = parse_json(await request.body())
+        row, user = parse_feedback(body), user_of(body)
+        known = service.recent.take(row["id"])
+        variant, asker = known or (None, None)
+        await run_in_threadpool(service.feedback.add, {"variant": variant, **row}, user)
+        if variant is not None:
+            service.judged(variant, asker, "feedback", row["verdict"])
+        return JSONResponse({"counted": variant is not None})
+
+
 async def complete(service: Service, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     """The answer to a request. Raises ApiError."""
+    start = time.monotonic()
     variant = service.variant_of(body)
     asked = await run_in_threadpool(parse, body, variant.tokenizer, service.limits, chat=chat)
-    return await _answered(service, variant, asked)
+    if asked.verify is not None:
+        check_verify(asked.verify)
+    answer = await _answered(variant, asked)
+    sent = response(asked, answer, variant.name)
+    metrics, name = service.metrics, variant.name
+    metrics.request_seconds.labels(name).observe(time.monotonic() - start)
+    metrics.answers.labels(name, answer.finish.value).inc()
+    metrics.tokens.labels(name, "prompt").inc(len(asked.work.prompt_ids))
+    metrics.tokens.labels(name, "completion").inc(answer.num_tokens)
+    if asked.verify is not None:
+        sent["verification"] = await service.verifier.verdict(asked.verify, asked.prompt, answer.text)
+        if sent["verification"]["verdict"] is not None:
+            service.judged(name, asked.user, "verify", sent["verification"]["verdict"])
+    else:
+        service.recent.put(sent["id"], name, asked.user)
+    return sent
 
 
-async def _answered(service: Service, variant: Variant, asked: Asked) -> dict[str, Any]:
+async def _answered(variant: Variant, asked: Asked) -> Answer:
     try:
-        answer = await asyncio.wrap_future(variant.engine.submit(asked.work))
+        return await asyncio.wrap_future(variant.engine.submit(asked.work))
     except QueueFull as error:
         raise ApiError(429, "queue_full", f"{error}; send the request again later") from error
     except EngineError as error:
         raise ApiError(503, "engine_unavailable", str(error)) from error
-    return response(asked, answer, variant.name)

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib.util
 import os
+from pathlib import Path
 
 from ..config import ConfigError
 from ..errors import UserError
@@ -21,6 +22,9 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="other than loopback only with an API key")
     add("--port", type=int, default=8000, help="0 takes a free one")
     add("--api_key", help=f"asked of every client (default: the environment's {KEY_VARIABLE}, else none)")
+    add("--feedback", type=Path, metavar="FILE", help="a JSONL file that POST /feedback appends to")
+    add("--canaries", type=Path, metavar="FILE", help="JSONL of prompt and answer, asked of every model all the time")
+    add("--canary_seconds", type=float, default=300.0, help="from one round of canaries to the next; %(default)s")
     for field in dataclasses.fields(Limits):
         kind = float if isinstance(field.default, float) else int
         add(f"--{field.name}", type=kind, default=field.default, help=f"{field.metadata['range']}; %(default)s")
@@ -39,13 +43,16 @@ def run_serve(args: argparse.Namespace) -> int:
     from ..progress import quiet_libraries
     from .app import create_app
     from .server import serve
-    from .service import load_service
+    from .service import load_service, read_canaries
 
     quiet_libraries()
     try:
-        service = load_service(specs, limits)
-    except ConfigError as error:
+        canaries = None if args.canaries is None else read_canaries(args.canaries)
+        service = load_service(specs, limits, args.feedback)
+    except (ConfigError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
+    if canaries is not None:
+        service.watch_canaries(canaries, max(1.0, args.canary_seconds))
     serve(create_app(service, key), args.host, args.port)
     return 0
 
