@@ -13,11 +13,11 @@ from typing import Any
 from reward_models.math_answers import is_match
 
 from ..config import ConfigError
+from .ab.routing import Router
 from .engine import Decoder, Engine, EngineError, QueueFull, StudentDecoder, Work
 from .feedback import FeedbackLog, RecentAnswers
 from .metrics import Metrics
 from .protocol import ApiError, parse, user_of
-from .ab.routing import Router
 from .settings import Limits, VariantSpec
 from .verification import Verifier
 

@@ -8,8 +8,8 @@ import secrets
 import threading
 from collections.abc import Sequence
 
-from .sequential import SequentialTest
 from ..settings import VariantSpec
+from .sequential import SequentialTest
 
 logger = logging.getLogger(__name__)
 MOST_USERS = 1_000_000
