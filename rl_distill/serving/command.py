@@ -80,7 +80,6 @@ def add_load_test_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_load_test(args: argparse.Namespace) -> int:
-    need("httpx")
     import asyncio
 
     from .load_test import HEADER, LoadTest, best_rate, row, run, write_report

@@ -8,6 +8,7 @@ send the next request would hide the queue.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -21,15 +22,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from ..config import ConfigError
 from ..config.ranges import range_of, ranged
 from .settings import is_loopback
 
-
 HEADER = (
-    "| requests/s | sent | answered | errors | answers/s | tokens/s | p50 ms | p95 ms | p99 ms | lag of client p95 ms |",
+    "| requests/s | sent | answered | errors | answers/s | tokens/s | p50 ms | p95 ms | p99 ms | client lag ms |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
 
@@ -111,13 +109,9 @@ def quantile(values: Sequence[float], share: float) -> float | None:
 async def run(test: LoadTest, on_level: Any = lambda level: None) -> list[Level]:
     """The levels that were reached. ConfigError where nothing answers at the address."""
     draws, levels, left = random.Random(test.seed), list[Level](), test.max_requests
-    headers = {} if test.api_key is None else {"Authorization": f"Bearer {test.api_key}"}
-    limits = httpx.Limits(max_connections=2000, max_keepalive_connections=256)
-    async with httpx.AsyncClient(
-        timeout=test.timeout_seconds, limits=limits, headers=headers, trust_env=False, follow_redirects=False
-    ) as client:
+    with contextlib.closing(_Client(test.url, test.api_key)) as client:
         first = await _ask(test, client, draws, time.perf_counter())
-        if first.error == "ConnectError":
+        if first.error == "ConnectionRefusedError":
             raise ConfigError(f"{test.url}: nothing answers there; start `rl-distill serve` first")
         for rate in test.rates:
             times = arrivals(rate, test.seconds, draws)[:left]
@@ -135,9 +129,7 @@ def _is_beyond(level: Level, goal: float) -> bool:
     return level.num_answered < level.num_sent / 2 or level.p50 is None or level.p50 > goal
 
 
-async def _level(
-    test: LoadTest, client: httpx.AsyncClient, rate: float, times: Sequence[float], draws: random.Random
-) -> Level:
+async def _level(test: LoadTest, client: _Client, rate: float, times: Sequence[float], draws: random.Random) -> Level:
     start, tasks = time.perf_counter() + 0.05, []
     for offset in times:
         await asyncio.sleep(max(0.0, start + offset - time.perf_counter()))
@@ -145,17 +137,51 @@ async def _level(
     return summary(rate, await asyncio.gather(*tasks))
 
 
-async def _ask(test: LoadTest, client: httpx.AsyncClient, draws: random.Random, due: float) -> _Sample:
+class _Client:
+    """HTTP/1.1 over connections that are kept: a general client costs as much of a core as a small model's answer."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        address = urlsplit(url)
+        self.host, self.port = address.hostname or "", address.port or 80
+        key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
+        path = f"{address.path.rstrip('/').removesuffix('/v1')}/v1/completions"
+        self.head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\n{key}Content-Length: "
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def post(self, body: bytes) -> tuple[int, bytes]:
+        """(status, content). OSError, EOFError or ValueError where the connection breaks or the answer is no HTTP."""
+        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection(self.host, self.port)
+        try:
+            writer.write(f"{self.head}{len(body)}\r\n\r\n".encode() + body)
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            content = await reader.readexactly(int(headers.get("content-length", "0")))
+            status = int(first.split()[1])
+        except BaseException:
+            writer.close()
+            raise
+        if headers.get("connection", "").lower() == "close":
+            writer.close()
+        else:
+            self.idle.append((reader, writer))
+        return status, content
+
+    def close(self) -> None:
+        for _, writer in self.idle:
+            writer.close()
+
+
+async def _ask(test: LoadTest, client: _Client, draws: random.Random, due: float) -> _Sample:
     sample = _Sample(due, time.perf_counter() - due)
     body = {"prompt": draws.choice(test.prompts), "max_tokens": test.max_tokens, "temperature": 0}
     try:
-        response = await client.post(f"{test.url.rstrip('/')}/v1/completions", json=body)
+        status, content = await asyncio.wait_for(client.post(json.dumps(body).encode()), test.timeout_seconds)
         sample.end = time.perf_counter()
-        if response.status_code == 200:
-            sample.tokens = int(response.json()["usage"]["completion_tokens"])
+        if status == 200:
+            sample.tokens = int(json.loads(content)["usage"]["completion_tokens"])
         else:
-            sample.error = str(response.status_code)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            sample.error = str(status)
+    except (OSError, EOFError, ValueError, LookupError, TypeError, asyncio.LimitOverrunError) as error:
         sample.end, sample.error = time.perf_counter(), type(error).__name__
     return sample
 
