@@ -18,9 +18,9 @@ from starlette.concurrency import run_in_threadpool
 
 from .body_limits import BodyLimits
 from .engine import Answer, EngineError, QueueFull
-from .feedback import parse_feedback
+from .feedback import Given, parse_feedback
 from .protocol import ApiError, Asked, parse, parse_json, response, user_of
-from .service import Service, Variant
+from .service import ROUTED, Service, Variant, is_routed
 from .verification import check_verify
 
 
@@ -71,7 +71,8 @@ def _add_routes(app: FastAPI, service: Service, api_key: str | None) -> None:
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         check_key(request, api_key)
-        rows = [{"id": variant.name, "object": "model", "owned_by": "rl_distill"} for variant in service.variants]
+        names = [ROUTED, *(variant.name for variant in service.variants)]
+        rows = [{"id": name, "object": "model", "owned_by": "rl_distill"} for name in names]
         return {"object": "list", "data": rows}
 
     @app.post("/v1/completions")
@@ -106,11 +107,11 @@ def _add_feedback(app: FastAPI, service: Service, api_key: str | None) -> None:
         body = parse_json(await request.body())
         row, user = parse_feedback(body), user_of(body)
         known = service.recent.take(row["id"])
-        variant, asker = known or (None, None)
+        variant = None if known is None else known.variant
         await run_in_threadpool(service.feedback.add, {"variant": variant, **row}, user)
-        if variant is not None:
-            service.judged(variant, asker, "feedback", row["verdict"])
-        return JSONResponse({"counted": variant is not None})
+        if known is not None:
+            service.judged(known, "feedback", row["verdict"])
+        return JSONResponse({"counted": known is not None})
 
 
 async def complete(service: Service, body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
@@ -122,6 +123,7 @@ async def complete(service: Service, body: dict[str, Any], *, chat: bool) -> dic
         check_verify(asked.verify)
     answer = await _answered(variant, asked)
     sent = response(asked, answer, variant.name)
+    given = Given(variant.name, asked.user, is_routed(body))
     metrics, name = service.metrics, variant.name
     metrics.request_seconds.labels(name).observe(time.monotonic() - start)
     metrics.answers.labels(name, answer.finish.value).inc()
@@ -130,9 +132,9 @@ async def complete(service: Service, body: dict[str, Any], *, chat: bool) -> dic
     if asked.verify is not None:
         sent["verification"] = await service.verifier.verdict(asked.verify, asked.prompt, answer.text)
         if sent["verification"]["verdict"] is not None:
-            service.judged(name, asked.user, "verify", sent["verification"]["verdict"])
+            service.judged(given, "verify", sent["verification"]["verdict"])
     else:
-        service.recent.put(sent["id"], name, asked.user)
+        service.recent.put(sent["id"], given)
     return sent
 
 

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .protocol import ApiError, bad
 
@@ -60,21 +60,29 @@ def _key_beside(path: Path) -> bytes:
     return key
 
 
+class Given(NamedTuple):
+    """Who got an answer from which variant; `routed` where the router chose it."""
+
+    variant: str
+    user: str | None
+    routed: bool
+
+
 class RecentAnswers:
     """Which variant gave which of the last answers; each may be judged once."""
 
     def __init__(self, size: int = MOST_REMEMBERED) -> None:
         self.size, self._lock = size, threading.Lock()
-        self._rows: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
+        self._rows: OrderedDict[str, Given] = OrderedDict()
 
-    def put(self, answer_id: str, variant: str, user: str | None) -> None:
+    def put(self, answer_id: str, given: Given) -> None:
         with self._lock:
-            self._rows[answer_id] = variant, user
+            self._rows[answer_id] = given
             if len(self._rows) > self.size:
                 self._rows.popitem(last=False)
 
-    def take(self, answer_id: str | None) -> tuple[str, str | None] | None:
-        """(variant, user), the first time."""
+    def take(self, answer_id: str | None) -> Given | None:
+        """What is known of the answer, the first time."""
         with self._lock:
             return self._rows.pop(answer_id, None) if answer_id is not None else None
 

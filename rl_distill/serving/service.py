@@ -15,13 +15,19 @@ from reward_models.math_answers import is_match
 from ..config import ConfigError
 from .ab.routing import Router
 from .engine import Decoder, Engine, EngineError, QueueFull, StudentDecoder, Work
-from .feedback import FeedbackLog, RecentAnswers
+from .feedback import FeedbackLog, Given, RecentAnswers
 from .metrics import Metrics
 from .protocol import ApiError, parse, user_of
 from .settings import Limits, VariantSpec
 from .verification import Verifier
 
 logger = logging.getLogger(__name__)
+ROUTED = "auto"
+"""The `model` of a request that the router is to decide; a request without one is the same."""
+
+
+def is_routed(body: Mapping[str, Any]) -> bool:
+    return body.get("model") in (None, ROUTED)
 
 
 @dataclass
@@ -59,22 +65,25 @@ class Service:
 
     def variant_of(self, body: Mapping[str, Any]) -> Variant:
         """The variant that `model` names, else the user's. Raises ApiError where `model` names none."""
-        name = body.get("model")
-        if name is None:
-            name = self.router.choose(user_of(body))
+        name = self.router.choose(user_of(body)) if is_routed(body) else body["model"]
         found = next((variant for variant in self.variants if variant.name == name), None)
         if found is None:
             names = ", ".join(variant.name for variant in self.variants)
-            raise ApiError(404, "model_not_found", f"no such model; there are {names}, or leave it out", "model")
+            raise ApiError(404, "model_not_found", f"no such model; there are {ROUTED}, {names}", "model")
         return found
 
     def count_error(self, kind: str) -> None:
         self.metrics.errors.labels(kind).inc()
 
-    def judged(self, variant: str, user: str | None, source: str, verdict: bool) -> None:
-        """Counts an outcome, and rolls a variant back where it is the one too many."""
+    def judged(self, given: Given, source: str, verdict: bool) -> None:
+        """Counts an outcome; a variant is rolled back where it is the one too many.
+
+        Answers of a model that was chosen by name say nothing about the variants: those who choose are no random users.
+        """
+        variant = given.variant
         self.metrics.verdicts.labels(variant, source, "right" if verdict else "wrong").inc()
-        self.router.observe(variant, user, verdict)
+        if given.routed:
+            self.router.observe(variant, given.user, verdict)
 
     def metrics_text(self) -> bytes:
         for variant in self.variants:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rl_distill.config import ConfigError
-from rl_distill.serving.feedback import FeedbackLog, RecentAnswers
+from rl_distill.serving.feedback import FeedbackLog, Given, RecentAnswers
 from rl_distill.serving.protocol import ApiError
 from rl_distill.serving.service import Canary, load_service, read_canaries
 from rl_distill.serving.settings import Limits, VariantSpec
@@ -84,8 +84,9 @@ def test_a_feedback_file_has_a_limit_and_keeps_its_key(tmp_path):
 def test_only_recent_answers_can_be_judged():
     recent = RecentAnswers(2)
     for name in "abc":
-        recent.put(name, "control", None)
-    assert [recent.take(name) for name in ("a", "b", "b", "c")] == [None, ("control", None), None, ("control", None)]
+        recent.put(name, Given(name, None, True))
+    assert [recent.take(name) for name in ("a", "b", "b")] == [None, Given("b", None, True), None]
+    assert recent.take(None) is None
 
 
 def test_an_answer_is_verified_on_request(client):
@@ -185,3 +186,16 @@ def test_a_worse_variant_is_rolled_back_by_verdicts_of_users(models, tmp_path):
         found = samples(client)
         assert found["rl_distill_share", "small"] == 0
         assert found["rl_distill_share", "control"] == 1
+
+
+def test_answers_of_a_model_chosen_by_name_are_not_compared(models, tmp_path):
+    specs = [VariantSpec("control", str(models / "student"), 0.5), VariantSpec("small", str(models / "small"), 0.5)]
+    service = load_service(specs, LIMITS, tmp_path / "rows.jsonl")
+    judge = {"verify": "math", "answer": "987654", "max_tokens": 1}
+    with served(service) as client:
+        for name in ("control", "small"):
+            client.post("/v1/completions", json=GREEDY | judge | {"model": name})
+        assert [len(stream) for stream in service.router.tests["small"].waiting] == [0, 0]
+        sent = client.post("/v1/completions", json=GREEDY | judge | {"model": "auto"}).json()
+        waiting = [len(stream) for stream in service.router.tests["small"].waiting]
+        assert waiting == ([1, 0] if sent["model"] == "control" else [0, 1])
