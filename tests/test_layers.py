@@ -28,6 +28,7 @@ LAYERS = (
     ("export",),
     ("reward_model",),
     ("student_stages",),
+    ("serving",),
     ("doctor", "pipeline"),
     ("api", "cli"),
     ("launch",),
@@ -37,6 +38,7 @@ TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loadin
 TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings")
 TORCH_FREE += ("students/shape", "students/command", "export/command")
+TORCH_FREE += ("serving/settings", "serving/command", "serving/ab/sequential", "serving/ab/routing")
 TORCH_FREE += tuple(f"cli/{path.stem}" for path in (ROOT / "rl_distill" / "cli").glob("*.py"))
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12
 

@@ -24,6 +24,9 @@ EXTRAS_ONLY = (
     "onnxruntime",
     "onnxscript",
     "torchao",
+    "fastapi",
+    "uvicorn",
+    "prometheus_client",
 )
 """Import names of packages that only the extras install."""
 

@@ -32,6 +32,8 @@ COMMANDS = (
     Command("export", "write a student as it is deployed, with a certificate", "rl_distill.cli.export"),
     Command("doctor", "check models, data and memory before a long run", "rl_distill.cli.doctor"),
     Command("report", "draw one run or several as an HTML page", "rl_distill.cli.report"),
+    Command("serve", "serve a student over HTTP, OpenAI-compatible", "rl_distill.cli.serve"),
+    Command("load-test", "measure latency by load of a server on this machine", "rl_distill.cli.load_test"),
     Command("list", "list the available rewards, tasks, configs or models", "rl_distill.cli.listing"),
     Command("check-sandbox", "show which isolation this machine offers for untrusted code", "sandboxes.check"),
 )

@@ -1,0 +1,1 @@
+"""Users divided among variants, and a test of the variants that may be looked at after every outcome."""
