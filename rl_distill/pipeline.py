@@ -6,7 +6,7 @@ Each function is one stage of launch/ppo.py. Nothing here computes; it asks the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from reward_models import RewardBlend, RewardSpec
 
 from . import distributed
 from .config import RunConfig
+from .data.mixture import PromptSampler
 from .evals.distributed import solve, solve_with
 from .evals.evaluation import Evaluation, gap_recovered
 from .files import read_jsonl
@@ -45,6 +46,7 @@ from .reward_model.refresh import RewardModelRefresh
 from .run_setup import RunContext, teacher_evidence
 from .teachers.curriculum import TeacherCurriculum
 from .timing import Phases, peak_memory_mib
+from .types import Problem
 
 STAGE_KEYS = {"teacher": "teacher", "student": "student_before"}
 
@@ -96,6 +98,8 @@ def make_trainer(config: RunConfig, context: RunContext, before: Mapping[str, Ev
     parts: dict[str, checkpoint.Stateful] = {"anchor": coefficient, "rewards": collector.blend, "rollouts": collector}
     settings = PresentSettings(config)
     parts |= {CONFIG: settings, **refresh}
+    if collector.sampler is not None:
+        parts["sampling"] = collector.sampler
     if curriculum is not None:
         parts["teacher"] = curriculum.teacher
     policy = context.student
@@ -151,7 +155,18 @@ def make_collector(config: RunConfig, context: RunContext, coefficient: Coeffici
         seed=config.seed,
     )
     problems, tokenizer = context.splits.train, context.tokenizer
-    return RolloutCollector(config, problems, tokenizer, context.teacher, blend, coefficient, Phases())
+    collector = RolloutCollector(config, problems, tokenizer, context.teacher, blend, coefficient, Phases())
+    collector.sampler = make_sampler(config, problems)
+    return collector
+
+
+def make_sampler(config: RunConfig, problems: Sequence[Problem]) -> PromptSampler | None:
+    """What chooses the prompts of a step; None where nothing but shuffled passes over all of them is asked for."""
+    if config.data.mixture is None:
+        return None
+    number = config.ppo.batch_size // config.ppo.group_size
+    shares = {entry.label: entry.share for entry in config.data.mixture}
+    return PromptSampler(problems, number, config.seed, shares)
 
 
 def make_refresh(config: RunConfig, context: RunContext, collector: RolloutCollector) -> dict[str, RewardModelRefresh]:

@@ -20,6 +20,7 @@ from reward_models.blend import PendingScores
 
 from .. import distributed
 from ..config import RunConfig
+from ..data.mixture import PromptSampler
 from ..data.reward_inputs import reward_inputs
 from ..errors import UserError
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
@@ -60,6 +61,8 @@ class RolloutCollector:
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
         self.engine: GenerationEngine = TransformersEngine(tokenizer, settings.batch_size, stop)
         self.last_rollout: Rollout | None = None
+        self.sampler: PromptSampler | None = None
+        """What chooses the prompts; None walks through all of them in shuffled passes."""
         self.top_k = config.anchor.top_k if config.anchor.estimator == "top_k" else 0
         self._orders: dict[int, list[int]] = {}
         self.teacher_tokens_scored = 0
@@ -97,7 +100,7 @@ class RolloutCollector:
             scores = pending.finish({"teacher_logprobs": logprobs})
         with self.phases("prepare"):
             rollout = build_rollout(self.config, self.coefficient, sampled, states, scores)
-            rollout.extra_metrics |= scoring.metrics
+            rollout.extra_metrics |= scoring.metrics | ({} if self.sampler is None else self.sampler.metrics())
         self._observe(rollout)
         self.last_rollout = rollout
         return rollout
@@ -127,6 +130,9 @@ class RolloutCollector:
     def _rows(self, step: int) -> list[int]:
         """Indices into the training problems: walks through one shuffled pass after another, this process's share."""
         ppo = self.config.ppo
+        if self.sampler is not None:
+            drawn = self.sampler.rows(step)
+            return [drawn[row // ppo.group_size] for row in distributed.my_rows(ppo.batch_size)]
         prompts_per_step = ppo.batch_size // ppo.group_size
         wanted = [step * prompts_per_step + row // ppo.group_size for row in distributed.my_rows(ppo.batch_size)]
         return [self._order(epoch)[i] for epoch, i in (divmod(place, len(self.problems)) for place in wanted)]
@@ -240,7 +246,10 @@ class RolloutCollector:
                 "lower ppo.learning_rate or a stronger anchor"
             )
         tasks = distributed.gather_list([problem.task for problem in rollout.problems])
-        self.coefficient.observe(tasks=tasks, successes=distributed.gather_list(successes(rollout.scores)), kl=kl)
+        solved = distributed.gather_list(successes(rollout.scores))
+        self.coefficient.observe(tasks=tasks, successes=solved, kl=kl)
+        if self.sampler is not None:
+            self.sampler.observe(solved)
 
 
 def _sampler_logprobs(generated: Sequence[Generated], like: Tensor) -> Tensor | None:
