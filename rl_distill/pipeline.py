@@ -6,7 +6,7 @@ Each function is one stage of launch/ppo.py. Nothing here computes; it asks the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from reward_models import RewardBlend, RewardSpec
 
 from . import distributed
 from .config import RunConfig
-from .data.mixture import PromptSampler
+from .data.adaptive import make_sampler
 from .evals.distributed import solve, solve_with
 from .evals.evaluation import Evaluation, gap_recovered
 from .files import read_jsonl
@@ -46,7 +46,6 @@ from .reward_model.refresh import RewardModelRefresh
 from .run_setup import RunContext, teacher_evidence
 from .teachers.curriculum import TeacherCurriculum
 from .timing import Phases, peak_memory_mib
-from .types import Problem
 
 STAGE_KEYS = {"teacher": "teacher", "student": "student_before"}
 
@@ -156,17 +155,10 @@ def make_collector(config: RunConfig, context: RunContext, coefficient: Coeffici
     )
     problems, tokenizer = context.splits.train, context.tokenizer
     collector = RolloutCollector(config, problems, tokenizer, context.teacher, blend, coefficient, Phases())
-    collector.sampler = make_sampler(config, problems)
-    return collector
-
-
-def make_sampler(config: RunConfig, problems: Sequence[Problem]) -> PromptSampler | None:
-    """What chooses the prompts of a step; None where nothing but shuffled passes over all of them is asked for."""
-    if config.data.mixture is None:
-        return None
     number = config.ppo.batch_size // config.ppo.group_size
-    shares = {entry.label: entry.share for entry in config.data.mixture}
-    return PromptSampler(problems, number, config.seed, shares)
+    shares = config.data.mixture and {entry.label: entry.share for entry in config.data.mixture}
+    collector.sampler = make_sampler(problems, number, config.seed, config.sampling, shares or None)
+    return collector
 
 
 def make_refresh(config: RunConfig, context: RunContext, collector: RolloutCollector) -> dict[str, RewardModelRefresh]:
