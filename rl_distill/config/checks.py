@@ -114,6 +114,10 @@ def _check_mixture(config: RunConfig) -> None:
     lacking = [number for number, entry in enumerate(entries) if not entry.train]
     if lacking:
         raise ConfigError(f"data.mixture[{lacking[0]}] needs `train`: where its prompts are")
+    if config.anchor.placement != "loss" and any(entry.anchor_only for entry in entries):
+        raise ConfigError("data.mixture: anchor_only needs anchor.placement: loss, or nothing would act on its prompts")
+    if all(entry.anchor_only for entry in entries):
+        raise ConfigError("data.mixture: every entry is anchor_only; PPO needs one with rewards")
     names = [entry.label for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -24,6 +24,9 @@ class MixtureEntry:
     name: str = ""
     """What metrics call it; empty takes `task`. No two entries may have one name."""
 
+    anchor_only: bool = False
+    """Free text without a check: no reward counts there, and its completions feel the anchor alone."""
+
     @property
     def label(self) -> str:
         return self.name or self.task

@@ -10,6 +10,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class RolloutCollector:
             states = self._token_states(model, sampled, teacher, generated)
         with self.phases("reward"):
             logprobs = [row.tolist() for row in teacher.logprobs_N.split(sampled.lengths)]
-            scores = pending.finish({"teacher_logprobs": logprobs})
+            scores = self._counted(problems, pending.finish({"teacher_logprobs": logprobs}))
         with self.phases("prepare"):
             rollout = build_rollout(self.config, self.coefficient, sampled, states, scores)
             rollout.extra_metrics |= scoring.metrics | ({} if self.sampler is None else self.sampler.metrics())
@@ -167,6 +168,14 @@ class RolloutCollector:
     def _start_scores(self, sampled: Sampled) -> PendingScores:
         """The reward functions, which begin in the background."""
         return self.blend.start(**reward_inputs(sampled.problems, sampled.completions))
+
+    def _counted(self, problems: Sequence[Problem], scores: BlendedScores) -> BlendedScores:
+        """The scores, without a total where the problem's source is for the anchor alone."""
+        quiet = {entry.label for entry in self.config.data.mixture or () if entry.anchor_only}
+        if not quiet:
+            return scores
+        totals = zip(problems, scores.total, strict=True)
+        return replace(scores, total=[None if problem.source in quiet else total for problem, total in totals])
 
     @torch.no_grad()
     def _token_states(

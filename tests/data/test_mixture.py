@@ -91,6 +91,8 @@ A = {"train": "a.jsonl", "task": "a"}
         ({"data.mixture": [A], "demo": {}}, "demo: null"),
         ({"data.mixture": []}, "demo is null|empty"),
         ({"data.mixture": [{"task": "a"}]}, r"data.mixture\[0\] needs `train`"),
+        ({"data.mixture": [A | {"anchor_only": True}]}, "every entry is anchor_only"),
+        ({"data.mixture": [A | {"anchor_only": True}], "anchor.placement": "none"}, "anchor_only needs"),
         ({"data.mixture": [A, A]}, "two entries are called 'a'"),
         ({"data.mixture": [A | {"share": 0}]}, r"data.mixture\[0\].share must be above 0"),
         ({"data.mixture": [A | {"weight": 1}]}, "unknown setting 'data.mixture"),

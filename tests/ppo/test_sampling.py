@@ -70,6 +70,25 @@ def test_a_mixture_is_drawn_by_its_shares(tmp_path):
     assert {"success/math", "success/code"} <= set(records[0])
 
 
+def test_free_text_feels_the_anchor_alone(tmp_path):
+    """Its rows train neither policy nor critic, and change the student by the anchor."""
+    entries = by_task(own_models.write(tmp_path))
+    entries[1]["anchor_only"] = True
+    settings = {"data__train": None, "data__mixture": entries, "teacher__model": str(tmp_path / "small")}
+    config = own_models.config(tmp_path, tmp_path / "run", ppo__num_steps=1, **settings)
+    trainer = pipeline.make_trainer(config, prepare(config, Stages()))
+    pipeline.train(config, trainer)
+    rollout = trainer.collector.latest()
+    is_text = [problem.source == "code" for problem in rollout.problems]
+    assert rollout.trained_B.tolist() == [not text for text in is_text]
+    text_N = rollout.trained_N.logical_not()
+    assert text_N.any()
+    assert rollout.advantages_N[text_N].eq(0).all()
+    assert rollout.anchor_N[text_N].eq(1.0).all()
+    record = next(r for r in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "loss" in r)
+    assert record["completions/trained_on"] == 0.25
+
+
 def test_success_is_counted_by_group():
     trainer_problems = make_problems("train", 40, 0)
     settings = load_config(None, {"sampling.kind": "weak_tasks"}).sampling
