@@ -26,7 +26,7 @@ class SharedPlaces:
 
     The group with the earliest deadline among those that have earned a place (Tijdeman 1980, "The chairman assignment
     problem"): for m groups of constant shares no group is ever further than 1 - 1 / (2m - 2) places from its quota.
-    Where shares change from step to step, the bound is of the sum of the shares that were in force, nearly.
+    Where shares change from step to step, the quota is the sum of those in force, and the distance a little larger.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -30,6 +30,20 @@ def test_no_group_is_ever_a_place_away_from_its_share():
             assert all(abs(counts[k] - n * share) < 1 for k, share in shares.items())
 
 
+def test_shares_that_change_at_every_step_are_kept_within_two_places():
+    draw = random.Random(1)
+    for _ in range(30):
+        names = [str(i) for i in range(draw.randint(2, 9))]
+        places, counts, quotas = SharedPlaces(names), dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
+        for _ in range(50):
+            weights = [draw.random() ** 4 + 1e-4 for _ in names]
+            shares = {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}
+            for name in places.draw(shares, 8):
+                counts[name] += 1
+            quotas = {name: quotas[name] + 8 * shares[name] for name in names}
+            assert all(abs(counts[name] - quotas[name]) < 2 for name in names)
+
+
 def test_five_places_of_four_to_one():
     places = SharedPlaces(["a", "b"]).draw({"a": 0.8, "b": 0.2}, 10)
     assert places.count("a") == 8
