@@ -17,6 +17,7 @@ from reward_models import RewardBlend, RewardSpec
 
 from . import distributed
 from .config import RunConfig
+from .data.adaptive import make_sampler
 from .evals.distributed import solve, solve_with
 from .evals.evaluation import Evaluation, gap_recovered
 from .files import read_jsonl
@@ -96,6 +97,8 @@ def make_trainer(config: RunConfig, context: RunContext, before: Mapping[str, Ev
     parts: dict[str, checkpoint.Stateful] = {"anchor": coefficient, "rewards": collector.blend, "rollouts": collector}
     settings = PresentSettings(config)
     parts |= {CONFIG: settings, **refresh}
+    if collector.sampler is not None:
+        parts["sampling"] = collector.sampler
     if curriculum is not None:
         parts["teacher"] = curriculum.teacher
     policy = context.student
@@ -151,7 +154,11 @@ def make_collector(config: RunConfig, context: RunContext, coefficient: Coeffici
         seed=config.seed,
     )
     problems, tokenizer = context.splits.train, context.tokenizer
-    return RolloutCollector(config, problems, tokenizer, context.teacher, blend, coefficient, Phases())
+    collector = RolloutCollector(config, problems, tokenizer, context.teacher, blend, coefficient, Phases())
+    number = config.ppo.batch_size // config.ppo.group_size
+    shares = config.data.mixture and {entry.label: entry.share for entry in config.data.mixture}
+    collector.sampler = make_sampler(problems, number, config.seed, config.sampling, shares or None)
+    return collector
 
 
 def make_refresh(config: RunConfig, context: RunContext, collector: RolloutCollector) -> dict[str, RewardModelRefresh]:

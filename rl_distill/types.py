@@ -32,7 +32,7 @@ class Problem:
 
     `key` identifies the problem whatever its wording; splits are disjoint in keys. `solution` is a reference answer
     in the form a completion should take (empty when unknown). `columns` reach reward functions by name. `messages` is
-    the conversation that `prompt` renders, where it is chat.
+    the conversation that `prompt` renders, where it is chat. `source` names the entry of data.mixture it came from.
     """
 
     task: str
@@ -41,6 +41,7 @@ class Problem:
     solution: str = ""
     columns: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)

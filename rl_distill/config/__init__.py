@@ -3,6 +3,7 @@
 from .distillation import DistillConfig, InnerStatesConfig, ScheduleConfig, WarmUpConfig
 from .loading import Config, load_config, teachers_of
 from .reading import ConfigError
+from .sampling import MixtureEntry, SamplingConfig
 from .schema import (
     DataConfig,
     DemoConfig,
@@ -38,10 +39,12 @@ __all__ = [
     "GenerationConfig",
     "InnerStatesConfig",
     "LoraAdapterConfig",
+    "MixtureEntry",
     "PPOConfig",
     "RewardRefreshConfig",
     "RunConfig",
     "SFTStageConfig",
+    "SamplingConfig",
     "ScheduleConfig",
     "StudentConfig",
     "TeacherConfig",

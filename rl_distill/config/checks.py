@@ -24,6 +24,7 @@ def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
     for teacher in teachers:
         _check_teacher(config, teacher)
     _check_rest(config)
+    _check_mixture(config)
     if config.demo is None:
         _check_own(config, teachers)
     else:
@@ -100,11 +101,34 @@ def _check_rest(config: RunConfig) -> None:
         raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
 
 
+def _check_mixture(config: RunConfig) -> None:
+    entries = config.data.mixture
+    if entries is None:
+        return
+    if config.data.train is not None:
+        raise ConfigError("data.train and data.mixture exclude each other: make data.train an entry of data.mixture")
+    if config.demo is not None:
+        raise ConfigError("data.mixture needs models and data of your own: demo: null")
+    if not entries:
+        raise ConfigError("data.mixture is empty: give entries such as {train: a.jsonl, task: math, share: 0.5}")
+    lacking = [number for number, entry in enumerate(entries) if not entry.train]
+    if lacking:
+        raise ConfigError(f"data.mixture[{lacking[0]}] needs `train`: where its prompts are")
+    if config.anchor.placement != "loss" and any(entry.anchor_only for entry in entries):
+        raise ConfigError("data.mixture: anchor_only needs anchor.placement: loss, or nothing would act on its prompts")
+    if all(entry.anchor_only for entry in entries):
+        raise ConfigError("data.mixture: every entry is anchor_only; PPO needs one with rewards")
+    names = [entry.label for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"data.mixture: two entries are called {twice[0]!r}; give one of them another `name`")
+
+
 def _check_own(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
     needed = {
         "student.model": config.student.model is not None,
         "teacher.model": all(teacher.model for teacher in teachers),
-        "data.train": config.data.train is not None,
+        "data.train": config.data.train is not None or bool(config.data.mixture),
     }
     missing = [name for name, is_set in needed.items() if not is_set]
     if missing:

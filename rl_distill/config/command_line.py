@@ -52,7 +52,7 @@ def parse(argv: Sequence[str] | None = None, program: str = "launch/ppo.py") -> 
     )
     parser.add_argument("--dry_run", action="store_true", default=None, help="print the plan, train nothing")
     parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
-    return read_config(parser, argv, load_config, _check_evidence)
+    return read_config(parser, argv, load_config, _check_evidence, _check_sampling)
 
 
 def parse_distill(argv: Sequence[str] | None = None, program: str = "launch/distill.py") -> RunConfig:
@@ -144,6 +144,16 @@ def _check_evidence(config: RunConfig) -> None:
         raise ConfigError(
             f"anchor.schedule: evidence needs one of the rewards {', '.join(VERIFYING_REWARDS)} (weight 0 will do); "
             "or set anchor.schedule to fixed"
+        )
+
+
+def _check_sampling(config: RunConfig) -> None:
+    """Sampling that follows success needs a reward that verifies answers."""
+    labels = [RewardSpec.from_config(entry).label for entry in config.rewards]
+    if config.sampling.kind != "fixed" and not set(labels) & set(VERIFYING_REWARDS):
+        raise ConfigError(
+            f"sampling.kind: {config.sampling.kind} needs one of the rewards {', '.join(VERIFYING_REWARDS)} (weight 0 "
+            "will do); or set sampling.kind to fixed"
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from .distillation import DistillConfig, WarmUpConfig
 from .ranges import ranged
 from .reading import plain
+from .sampling import MixtureEntry, SamplingConfig
 from .training import (
     AnchorConfig,
     CheckpointConfig,
@@ -182,6 +183,8 @@ class DataConfig:
 
     train: str | tuple[str, ...] | None = None
     """Where the training prompts are."""
+    mixture: tuple[MixtureEntry, ...] | None = None
+    """In place of `train`: sources with their shares in PPO, such as [{train: a.jsonl, task: math, share: 0.7}]."""
     validation: str | tuple[str, ...] | None = None
     """The same for validation; None holds out 5 % of the training prompts, at most 200."""
     test: str | tuple[str, ...] | None = None
@@ -252,6 +255,8 @@ class RunConfig:
     """The pull towards the teacher."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The updates."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Which training prompts PPO draws."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """The sampling of rollouts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from .. import distributed
@@ -26,7 +27,7 @@ def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
     Without a validation source a share of the training prompts is held out; without a test source the validation
     problems serve as test (the report then shows them twice).
     """
-    train = _distinct(load_problems(config, config.train or "", "train", tokenizer))
+    train = _distinct(_train(config, tokenizer))
     validation = _given(config, "validation", tokenizer)
     test = _given(config, "test", tokenizer)
     train = _without(train, test, "data.test", "data.train")
@@ -37,7 +38,21 @@ def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
         train = _without(train, validation, "data.validation", "data.train")
     if not train:
         raise ConfigError(f"data.train: {config.train} has no prompt left to train on")
+    for entry in config.mixture or ():
+        if not any(problem.source == entry.label for problem in train):
+            raise ConfigError(f"data.mixture: {entry.train} ({entry.label}) has no prompt left to train on")
     return Splits(cold_start=[], train=train, validation=validation, test=validation if test is None else test)
+
+
+def _train(config: DataConfig, tokenizer: Any) -> list[Problem]:
+    """The training problems, those of a mixture entry after entry, with their source."""
+    if not config.mixture:
+        return load_problems(config, config.train or "", "train", tokenizer)
+    found = []
+    for entry in config.mixture:
+        own = load_problems(replace(config, task=entry.task), entry.train, "train", tokenizer)
+        found += [replace(problem, source=entry.label) for problem in own]
+    return found
 
 
 def _given(config: DataConfig, split: str, tokenizer: Any) -> list[Problem] | None:

@@ -10,6 +10,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from reward_models.blend import PendingScores
 
 from .. import distributed
 from ..config import RunConfig
+from ..data.mixture import PromptSampler
 from ..data.reward_inputs import reward_inputs
 from ..errors import UserError
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
@@ -60,6 +62,8 @@ class RolloutCollector:
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
         self.engine: GenerationEngine = TransformersEngine(tokenizer, settings.batch_size, stop)
         self.last_rollout: Rollout | None = None
+        self.sampler: PromptSampler | None = None
+        """What chooses the prompts; None walks through all of them in shuffled passes."""
         self.top_k = config.anchor.top_k if config.anchor.estimator == "top_k" else 0
         self._orders: dict[int, list[int]] = {}
         self.teacher_tokens_scored = 0
@@ -94,10 +98,10 @@ class RolloutCollector:
             states = self._token_states(model, sampled, teacher, generated)
         with self.phases("reward"):
             logprobs = [row.tolist() for row in teacher.logprobs_N.split(sampled.lengths)]
-            scores = pending.finish({"teacher_logprobs": logprobs})
+            scores = self._counted(problems, pending.finish({"teacher_logprobs": logprobs}))
         with self.phases("prepare"):
             rollout = build_rollout(self.config, self.coefficient, sampled, states, scores)
-            rollout.extra_metrics |= scoring.metrics
+            rollout.extra_metrics |= scoring.metrics | ({} if self.sampler is None else self.sampler.metrics())
         self._observe(rollout)
         self.last_rollout = rollout
         return rollout
@@ -127,6 +131,9 @@ class RolloutCollector:
     def _rows(self, step: int) -> list[int]:
         """Indices into the training problems: walks through one shuffled pass after another, this process's share."""
         ppo = self.config.ppo
+        if self.sampler is not None:
+            drawn = self.sampler.rows(step)
+            return [drawn[row // ppo.group_size] for row in distributed.my_rows(ppo.batch_size)]
         prompts_per_step = ppo.batch_size // ppo.group_size
         wanted = [step * prompts_per_step + row // ppo.group_size for row in distributed.my_rows(ppo.batch_size)]
         return [self._order(epoch)[i] for epoch, i in (divmod(place, len(self.problems)) for place in wanted)]
@@ -161,6 +168,14 @@ class RolloutCollector:
     def _start_scores(self, sampled: Sampled) -> PendingScores:
         """The reward functions, which begin in the background."""
         return self.blend.start(**reward_inputs(sampled.problems, sampled.completions))
+
+    def _counted(self, problems: Sequence[Problem], scores: BlendedScores) -> BlendedScores:
+        """The scores, without a total where the problem's source is for the anchor alone."""
+        quiet = {entry.label for entry in self.config.data.mixture or () if entry.anchor_only}
+        if not quiet:
+            return scores
+        totals = zip(problems, scores.total, strict=True)
+        return replace(scores, total=[None if problem.source in quiet else total for problem, total in totals])
 
     @torch.no_grad()
     def _token_states(
@@ -240,7 +255,10 @@ class RolloutCollector:
                 "lower ppo.learning_rate or a stronger anchor"
             )
         tasks = distributed.gather_list([problem.task for problem in rollout.problems])
-        self.coefficient.observe(tasks=tasks, successes=distributed.gather_list(successes(rollout.scores)), kl=kl)
+        solved = distributed.gather_list(successes(rollout.scores))
+        self.coefficient.observe(tasks=tasks, successes=solved, kl=kl)
+        if self.sampler is not None:
+            self.sampler.observe(solved)
 
 
 def _sampler_logprobs(generated: Sequence[Generated], like: Tensor) -> Tensor | None:

@@ -68,7 +68,8 @@ def sources(config: RunConfig) -> str:
     if config.demo is not None:
         return "Student, teacher and data are synthetic: the demo of rl_distill made them."
     teachers = ", ".join(f"`{teacher.model}`" for teacher in teachers_of(config))
-    return f"- student before training: `{config.student.model}`\n- teacher: {teachers}\n- data: `{config.data.train}`"
+    data = ", ".join(f"`{entry.train}`" for entry in config.data.mixture or (config.data,))
+    return f"- student before training: `{config.student.model}`\n- teacher: {teachers}\n- data: {data}"
 
 
 def result_table(results: dict[str, Any]) -> str:

@@ -65,6 +65,13 @@ PANELS = (
         pattern=("success/", ""),
         percent=True,
     ),
+    Panel(
+        "Share of the prompts",
+        "What each source or task gave to a step.",
+        pattern=("sampling/share/", ""),
+        percent=True,
+        y_low=0.0,
+    ),
     Panel("Reward", "Mean over the rollout: each part before its weight.", pattern=("rewards/", "/mean")),
     Panel("KL to the teacher", "How far the student moved away, in nats per token.", names=("kl",), y_low=0.0),
     Panel(
