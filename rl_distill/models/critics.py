@@ -6,11 +6,14 @@ A critic sees only the prompt and the tokens before t, so the baseline stays unb
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..maths.batching import completion_lengths_mask, to_padded
 
 NUM_TEACHER_SCALARS = 4
 
@@ -114,3 +117,9 @@ def teacher_scalars(logprobs_BT: Tensor, entropy_BT: Tensor, mask_BT: Tensor) ->
     total_BT = previous_BT.cumsum(dim=1)
     scalars = [previous_BT / 4, lowest_BT / 8, total_BT / 16, torch.where(mask_BT, entropy_BT, 0.0)]
     return torch.stack([scalar.clamp(-4, 4) for scalar in scalars], dim=-1)
+
+
+def flat_teacher_scalars(logprobs_N: Tensor, entropy_N: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(N, 4): teacher_scalars of flat tokens, of which row b has lengths[b]."""
+    mask_BT = completion_lengths_mask(lengths).to(logprobs_N.device)
+    return teacher_scalars(to_padded(logprobs_N, mask_BT), to_padded(entropy_N, mask_BT), mask_BT)[mask_BT]

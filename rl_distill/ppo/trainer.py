@@ -25,12 +25,13 @@ from ..maths.schedules import warmup_cosine
 from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
 from ..timing import Phases
 from . import checkpoint
-from .anchor import anchor_kl
+from .anchor import anchor_kl, watched_kl
 from .hf_arguments import training_arguments, updates_per_step
 from .lifecycle.interruption import StopOnSignal
 from .minibatches import minibatches
 from .rank_padding import PaddedMicroBatches
 from .rollout import RolloutCollector, TrainingStopped
+from .rollout_building import has_one_update
 from .rollout_metrics import rollout_metrics
 
 
@@ -178,9 +179,10 @@ class PPOTrainer(Trainer):
     def _loss(self, output: ActorCriticOutput, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy and critic learn from scored rows; anchor and entropy need no score and are of all tokens."""
         ppo, count, trained_N = self.config.ppo, inputs["count"], inputs["trained_N"]
+        one_update = has_one_update(self.config)
         surrogate, policy_stats = policy_loss(
             output.logprobs_N,
-            inputs["old_logprobs_N"],
+            output.logprobs_N.detach() if one_update else inputs["old_logprobs_N"],
             inputs["advantages_N"],
             trained_N,
             clip_low=ppo.clip_low,
@@ -193,6 +195,8 @@ class PPOTrainer(Trainer):
         loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
         stats = {"loss/policy": surrogate, "loss/anchor": anchor}
         stats |= {f"policy/{name}": value for name, value in asdict(policy_stats).items()}
+        if one_update:  # the rollout's own numbers, which no pass before the update told
+            stats |= {"kl": watched_kl(output, inputs).sum() / count, "entropy": entropy}
         if output.values_N is not None:
             if self.in_critic_warmup:
                 loss = 0.0 * loss  # not left out: DDP and ZeRO wait for a gradient of every parameter
@@ -239,6 +243,8 @@ class PPOTrainer(Trainer):
         sums = torch.stack([torch.stack([s[name].double() for s in self.step_stats]).sum() for name in names])
         for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
             metrics[name] = value / updates_per_step(self.config)
+        if has_one_update(self.config) and self.collector.explodes(metrics["kl"]):
+            self.collector.stop_at_kl(self.collector.latest().step, metrics["kl"])
         if self.grad_norms:
             for name in self.grad_norms[0]:
                 metrics[name] = sum(norms[name] for norms in self.grad_norms) / len(self.grad_norms)
