@@ -49,6 +49,20 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]
         yield order[start : start + batch_size]
 
 
+def within_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, the shortest first, each of at most `budget` tokens when padded to its
+    longest row; a row longer than that is a batch of its own. Every row exactly once.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        if batch and (len(batch) + 1) * lengths[row] > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
 def places_of_rows(lengths: Sequence[int], rows: Sequence[int]) -> Tensor:
     """Where the tokens of these rows are in a flat tensor, in the order of `rows`."""
     ends = list(accumulate(lengths))

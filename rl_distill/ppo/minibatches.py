@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..config import RunConfig
-from ..maths.batching import length_sorted, places_of_rows, token_batch
+from ..maths.batching import length_sorted, places_of_rows, token_batch, within_tokens
 from .rollout_building import Rollout
 
 
@@ -40,8 +40,8 @@ def minibatches(rollout: Rollout, config: RunConfig, epoch: int) -> Iterator[lis
 
 
 def micro_batches(rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_token_id: int) -> list[dict[str, Any]]:
-    """The minibatch, which may have no row here, in pieces of micro_batch_size rows of similar length, over their real
-    tokens. To be called by all processes at once.
+    """The minibatch, which may have no row here, in pieces of rows of similar length, over their real tokens: of
+    micro_batch_size rows, or as many as fit into micro_batch_tokens. To be called by all processes at once.
 
     Sums are divided by numbers of tokens of the whole minibatch over all processes: `count` of all, `trained_count` of
     those that policy and critic learn from.
@@ -49,7 +49,9 @@ def micro_batches(rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_
     counts = distributed.sum_over_processes(token_counts(rollout, rows)).float().clamp(min=1)
     lengths = [len(rollout.prompt_ids[row]) + len(rollout.completions[row].token_ids) for row in rows]
     pieces = []
-    for picks in length_sorted(lengths, config.ppo.micro_batch_size):
+    budget = config.ppo.micro_batch_tokens
+    batches = length_sorted(lengths, config.ppo.micro_batch_size) if budget is None else within_tokens(lengths, budget)
+    for picks in batches:
         piece = _piece(rollout, [rows[pick] for pick in picks], pad_token_id)
         pieces.append(piece | {"count": counts[0], "trained_count": counts[1]})
     return pieces

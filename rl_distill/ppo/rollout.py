@@ -105,6 +105,11 @@ class RolloutCollector:
         self.last_rollout = rollout
         return rollout
 
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest prompt with the longest completion that sampling may give."""
+        return max(map(len, self.prompt_ids), default=0) + self.config.generation.max_completion_length
+
     def latest(self) -> Rollout:
         """The rollout that training is at. To be asked only after the first one."""
         assert self.last_rollout is not None

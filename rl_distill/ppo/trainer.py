@@ -79,7 +79,7 @@ class PPOTrainer(Trainer):
         self.grad_norms: list[dict[str, float]] = []
         super().__init__(
             model=model,
-            args=training_arguments(config, output_dir),
+            args=training_arguments(config, output_dir, collector.longest_row),
             train_dataset=collector.problems,
             eval_dataset=collector.problems,
             processing_class=collector.tokenizer,
@@ -147,6 +147,8 @@ class PPOTrainer(Trainer):
             self.interruption.restore()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        if not inputs:  # one of the micro-batches that this minibatch does not need (PaddedMicroBatches)
+            return torch.zeros((), device=self.args.device)
         with self.phases("update"):
             return super().training_step(model, inputs, num_items_in_batch)
 
