@@ -24,6 +24,7 @@ from .critics import (
     SharedTrunkCritic,
     TeacherInformedCritic,
     flat_teacher_scalars,
+    hidden_states,
 )
 from .dropout import remove_dropout
 from .loading import text_config
@@ -115,16 +116,18 @@ class ActorCritic(PreTrainedModel):
         teacher_scalars_NK: Tensor | None = None,
         teacher_top_ids_NK: Tensor | None = None,
         completion_lengths: Sequence[int] | None = None,
+        position_ids_BL: Tensor | None = None,
         critic_only: bool = False,
     ) -> ActorCriticOutput:
         """ActorCriticOutput of `targets_N`, where state_index_N points into the flattened (B*L) positions that predict
-        them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing.
+        them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing; with
+        `position_ids_BL` several rows share one (see maths/batching.py).
         With `teacher_weight_VE` the exact KL(student || teacher) comes along, and with the rows' `completion_lengths`
         too the teacher's log-probabilities and entropy, of which the critic's scalars are then made: its head was
         applied nowhere else. `critic_only` keeps the values' gradient out of the policy.
         """
         trunk = self.policy.get_decoder()
-        hidden_BLD = trunk(input_ids=input_ids_BL, use_cache=False).last_hidden_state
+        hidden_BLD = hidden_states(trunk, input_ids_BL, position_ids_BL)
         hidden_ND = hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[state_index_N]
         head = self.policy.get_output_embeddings()
         wanted = targets_N if teacher_top_ids_NK is None else torch.cat([targets_N[:, None], teacher_top_ids_NK], 1)
@@ -147,7 +150,9 @@ class ActorCritic(PreTrainedModel):
         values_N = None
         if self.critic is not None:
             states_ND = hidden_ND.detach() if critic_only else hidden_ND
-            inputs = CriticInputs(states_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
+            inputs = CriticInputs(
+                states_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK, position_ids_BL
+            )
             values_N = self.critic(inputs)
         if teacher_top_ids_NK is None:
             return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N, None, *teacher_N)

@@ -49,8 +49,11 @@ class PaddedMicroBatches:
     then empty dicts on all processes alike, for which nothing is to be computed.
     """
 
-    def __init__(self, rollout: Rollout, config: RunConfig, pad_token_id: int, number: int) -> None:
+    def __init__(
+        self, rollout: Rollout, config: RunConfig, pad_token_id: int, number: int, packed: bool = False
+    ) -> None:
         self.rollout, self.config, self.pad_token_id, self.number = rollout, config, pad_token_id, number
+        self.packed = packed
         self.filler: dict[str, Any] = {}
         self.by_tokens = config.ppo.micro_batch_tokens is not None
         if not is_even(config) or (self.by_tokens and distributed.world_size() > 1):
@@ -60,7 +63,7 @@ class PaddedMicroBatches:
 
     def micro_batches(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Those of this process's `rows` of one minibatch, which may be none."""
-        pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id)
+        pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id, self.packed)
         needed = max(distributed.gather_list([len(pieces)])) if self.by_tokens else self.number
         assert len(pieces) == needed <= self.number or self.filler, (len(pieces), needed, self.number)
         empty: list[dict[str, Any]] = [{}] * (self.number - needed)

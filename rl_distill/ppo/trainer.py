@@ -23,6 +23,7 @@ from ..config import RunConfig
 from ..maths.losses import anchor_loss, entropy_bonus, policy_loss, value_loss
 from ..maths.schedules import warmup_cosine
 from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
+from ..models.packing import packs
 from ..timing import Phases
 from . import checkpoint
 from .anchor import anchor_kl, watched_kl
@@ -50,7 +51,8 @@ class RolloutStream:
         while step < config.ppo.num_steps and not trainer.control.should_training_stop:
             rollout = trainer.collector.collect(trainer.actor_critic, step, trainer.gathered_weights)
             number = trainer.args.gradient_accumulation_steps
-            filling = PaddedMicroBatches(rollout, config, trainer.collector.tokenizer.pad_token_id, number)
+            pad = trainer.collector.tokenizer.pad_token_id
+            filling = PaddedMicroBatches(rollout, config, pad, number, trainer.packed)
             for epoch in range(config.ppo.num_epochs):
                 for rows in minibatches(rollout, config, epoch):
                     yield from filling.micro_batches(rows)
@@ -73,6 +75,7 @@ class PPOTrainer(Trainer):
         self.parts = parts or checkpoint.StatefulParts()
         self.config, self.collector, self.validate = config, collector, validate
         self.actor_critic = model
+        self.packed = packs(config, model.policy)
         self.interruption = StopOnSignal(updates_per_step(config))
         self.phases: Phases = collector.phases
         self.step_stats: list[dict[str, Tensor]] = []
@@ -166,6 +169,7 @@ class PPOTrainer(Trainer):
             teacher_weight_VE=self.collector.teacher.lm_head_weight_VE if exact else None,
             teacher_scalars_NK=inputs["teacher_scalars_NK"],
             teacher_top_ids_NK=inputs.get("teacher_top_ids_NK"),
+            position_ids_BL=inputs.get("position_ids_BL"),
             critic_only=self.in_critic_warmup,
         )
         loss, stats = self._loss(output, inputs)
