@@ -50,6 +50,12 @@ def test_rows_that_do_not_fit_together_are_an_ordinary_batch():
     assert packed.input_ids_BL.tolist() == plain.input_ids_BL.tolist()
 
 
+def test_one_row_of_ten_less_is_not_worth_a_mask():
+    prompts, completions = [[5]] * 2 + [[5, 6, 7]] * 8, [[9]] * 10
+    assert packed_batch(prompts, completions, 0).position_ids_BL is None
+    assert len(packed_batch(prompts[:6], completions[:6], 0).input_ids_BL) == 5
+
+
 def numbers(model, batch):
     """(log-probs and values of each token, every parameter's gradient of a loss of both)."""
     model.zero_grad()
