@@ -39,6 +39,17 @@ ROWS: dict[str, dict[str, Any]] = {
         "grad_accum": 4, "ppo_epochs": 4, "eos": "eos", "updates": 5,
     },
 }  # fmt: skip
+OWN_ROWS: dict[str, dict[str, Any]] = {
+    "exact KL in the loss, vocabulary 151,936": ROWS["vocabulary 151,936"] | {
+        "settings": {"anchor": {"placement": "loss", "estimator": "exact"}},
+    },
+    "groups of 4, one update, k3 in the loss, vocabulary 151,936": ROWS["vocabulary 151,936"] | {
+        "settings": {
+            "anchor": {"placement": "loss", "estimator": "k3"}, "ppo": {"advantage": "group_mean", "group_size": 4},
+        },
+    },
+}  # fmt: skip
+"""Work that TRL's PPO trainer has no settings for: to compare two versions of this one."""
 RESPONSE_LENGTH = 64
 TINY = {"hidden": 16, "layers": 1, "vocab": 128, "updates": 2, "grad_accum": 1, "prompt_length": 8}
 
@@ -47,7 +58,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--baseline", help="trl_ppo_baseline.py; without it only this trainer is measured")
     parser.add_argument("--baseline_python", default=sys.executable, help="python of a venv with trl==1.12.0")
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=[*ROWS, *OWN_ROWS])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -158,13 +169,15 @@ def make_trainer(work: dict[str, Any], folder: Path, critic: str) -> Any:
 
     torch.manual_seed(0)
     rows = work["batch"] * work["grad_accum"]
+    changes = work.get("settings", {})
     config = load_config(
         None,
         {
             "output_dir": str(folder),
             "report_to": [],
             "rewards": [{"fn": "benchmarks.ppo_speed:network_score", "weight": 1.0}],
-            "anchor": {"placement": "reward", "estimator": "k1", "schedule": "fixed", "coef": 0.05},
+            "anchor": {"placement": "reward", "estimator": "k1", "schedule": "fixed", "coef": 0.05}
+            | changes.get("anchor", {}),
             "teacher": {"autocast": "off"},
             "ppo": {
                 "num_steps": work["updates"],
@@ -177,7 +190,8 @@ def make_trainer(work: dict[str, Any], folder: Path, critic: str) -> Any:
                 "warmup_steps": 0,
                 "learning_rate": 3e-6,
                 "value_learning_rate": 3e-6,
-            },
+            }
+            | changes.get("ppo", {}),
             "generation": {"max_completion_length": RESPONSE_LENGTH},
             "evaluation": {"every_steps": 10_000},
         },
@@ -296,7 +310,7 @@ def _last_json(command: list[str], mark: str, threads: int) -> dict[str, float]:
 
 
 def sized(name: str, tiny: bool) -> dict[str, Any]:
-    work = ROWS[name] | (TINY if tiny else {})
+    work = (ROWS | OWN_ROWS)[name] | (TINY if tiny else {})
     return work | {"min_prompt_length": min(work["min_prompt_length"], work["prompt_length"])}
 
 
@@ -307,7 +321,7 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     for number in range(args.repeats):
         for critic in args.critics:
             found[critic].append(run_ours(name, critic, args))
-        if args.baseline:
+        if args.baseline and name in ROWS:
             found["trl"].append(run_baseline(work, args))
         for who, measured in found.items():
             if measured:

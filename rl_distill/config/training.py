@@ -64,6 +64,10 @@ class PPOConfig:
     """Optimizer steps per pass."""
     micro_batch_size: int = ranged(32, "[1, inf)")
     """Rows per forward and process; bounds memory, never changes the result."""
+    micro_batch_tokens: int | None = ranged(None, "[1, inf)")
+    """Instead of rows: tokens per forward and process, padding included. A longer row has a forward of its own."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Whether short rows share one of a micro-batch: the same gradients with less padding. `auto`: on a CPU."""
     advantage: Literal["gae", "group_mean"] = "gae"
     """`gae`: with a critic. `group_mean`: the score minus the mean of its prompt's completions, without a critic."""
     critic: Literal["teacher_informed", "shared", "separate"] = "teacher_informed"

@@ -50,8 +50,14 @@ def plan_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0) -> memory
         lora_r=None if student.lora is None else student.lora.r,
         separate_critic=config.ppo.advantage == "gae" and config.ppo.critic == "separate",
         gradient_checkpointing=student.gradient_checkpointing,
-        micro_batch_size=config.ppo.micro_batch_size,
+        micro_batch_size=rows_per_forward(config),
         generation_batch_size=generation.batch_size,
         prompt_length=config.data.max_prompt_length or 512,
         completion_length=generation.max_completion_length,
     )
+
+
+def rows_per_forward(config: RunConfig) -> int:
+    """Rows of a training forward where all are as long as they may be."""
+    ppo, longest = config.ppo, (config.data.max_prompt_length or 512) + config.generation.max_completion_length
+    return ppo.micro_batch_size if ppo.micro_batch_tokens is None else max(1, ppo.micro_batch_tokens // longest)

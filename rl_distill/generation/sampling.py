@@ -283,6 +283,13 @@ def _left_pad(prompt_ids: Sequence[Sequence[int]], pad_token_id: int, device: to
     return input_ids.to(device), mask.to(device)
 
 
+def _distinct(prompt_ids: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """(the prompts without repeats, the number of each row's among them): a group's prompt is read once."""
+    places: dict[tuple[int, ...], int] = {}
+    of_rows = [places.setdefault(tuple(ids), len(places)) for ids in prompt_ids]
+    return list(places), of_rows
+
+
 def _generate_batch(
     model: PreTrainedModel,
     prompt_ids: Sequence[Sequence[int]],
@@ -295,7 +302,8 @@ def _generate_batch(
     stop: StopStrings | None,
 ) -> list[Generated]:
     device = eos.device
-    input_ids, mask = _left_pad(prompt_ids, pad_token_id, device)
+    distinct, prompt_of_row = _distinct(prompt_ids)
+    input_ids, mask = _left_pad(distinct, pad_token_id, device)
     position_ids = (mask.cumsum(-1) - 1).clamp_min(0)
     cache = DynamicCache(config=model.config)
     alive = torch.arange(len(prompt_ids), device=device)
@@ -314,6 +322,10 @@ def _generate_batch(
             logits_to_keep=1,
         )
         logits_BV = output.logits[:, -1, :vocab_size]
+        if t == 0 and len(distinct) < len(prompt_ids):  # one row of the cache for each completion
+            spread = torch.tensor(prompt_of_row, device=device)
+            cache.reorder_cache(spread)  # type: ignore[arg-type]
+            logits_BV, mask, position_ids = logits_BV[spread], mask[spread], position_ids[spread]
         uniforms_B = uniforms_BT[alive, t] if uniforms_BT is not None else logits_BV.new_empty(0)
         next_B, next_logprobs_B = choose(logits_BV, sampling, uniforms_B)
         tokens_BT[alive, t] = next_B

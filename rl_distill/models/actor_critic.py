@@ -7,6 +7,7 @@ the states of real completion tokens only. Nothing of size batch x length x voca
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,15 @@ from transformers import PreTrainedModel
 from .. import distributed
 from ..maths.lm_head import HeadWeights
 from ..maths.logprobs import token_statistics
-from .critics import Critic, CriticInputs, SeparateCritic, SharedTrunkCritic, TeacherInformedCritic
+from .critics import (
+    Critic,
+    CriticInputs,
+    SeparateCritic,
+    SharedTrunkCritic,
+    TeacherInformedCritic,
+    flat_teacher_scalars,
+    hidden_states,
+)
 from .dropout import remove_dropout
 from .loading import text_config
 
@@ -33,6 +42,9 @@ class ActorCriticOutput(NamedTuple):
     values_N: Tensor | None
     top_logprobs_NK: Tensor | None = None
     """The student's log-probabilities of the teacher's likeliest ids, where those were given."""
+    teacher_logprobs_N: Tensor | None = None
+    teacher_entropy_N: Tensor | None = None
+    """The teacher's, where `completion_lengths` ask for them."""
 
 
 class ActorCritic(PreTrainedModel):
@@ -103,15 +115,19 @@ class ActorCritic(PreTrainedModel):
         teacher_weight_VE: HeadWeights | None = None,
         teacher_scalars_NK: Tensor | None = None,
         teacher_top_ids_NK: Tensor | None = None,
+        completion_lengths: Sequence[int] | None = None,
+        position_ids_BL: Tensor | None = None,
         critic_only: bool = False,
     ) -> ActorCriticOutput:
         """ActorCriticOutput of `targets_N`, where state_index_N points into the flattened (B*L) positions that predict
-        them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing.
-        With `teacher_weight_VE` the exact KL(student || teacher) comes along. `critic_only` keeps the values' gradient
-        out of the policy.
+        them. `input_ids_BL` is right-padded, so a causal model needs no mask and padding changes nothing; with
+        `position_ids_BL` several rows share one (see maths/batching.py).
+        With `teacher_weight_VE` the exact KL(student || teacher) comes along, and with the rows' `completion_lengths`
+        too the teacher's log-probabilities and entropy, of which the critic's scalars are then made: its head was
+        applied nowhere else. `critic_only` keeps the values' gradient out of the policy.
         """
         trunk = self.policy.get_decoder()
-        hidden_BLD = trunk(input_ids=input_ids_BL, use_cache=False).last_hidden_state
+        hidden_BLD = hidden_states(trunk, input_ids_BL, position_ids_BL)
         hidden_ND = hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[state_index_N]
         head = self.policy.get_output_embeddings()
         wanted = targets_N if teacher_top_ids_NK is None else torch.cat([targets_N[:, None], teacher_top_ids_NK], 1)
@@ -125,15 +141,23 @@ class ActorCritic(PreTrainedModel):
             temperature=temperature,
             num_tokens_vocab=self.num_tokens_vocab,
         )
+        teacher_N: tuple[Tensor | None, Tensor | None] = (None, None)
+        if completion_lengths is not None:
+            logprobs_N, entropy_N = teacher_N = stats.teacher_logprobs_N, stats.teacher_entropy_N
+            assert logprobs_N is not None
+            assert entropy_N is not None
+            teacher_scalars_NK = flat_teacher_scalars(logprobs_N, entropy_N, completion_lengths)
         values_N = None
         if self.critic is not None:
             states_ND = hidden_ND.detach() if critic_only else hidden_ND
-            inputs = CriticInputs(states_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK)
+            inputs = CriticInputs(
+                states_ND, input_ids_BL, state_index_N, teacher_hidden_NE, teacher_scalars_NK, position_ids_BL
+            )
             values_N = self.critic(inputs)
         if teacher_top_ids_NK is None:
-            return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N)
+            return ActorCriticOutput(stats.logprobs_N, stats.entropy_N, stats.kl_N, values_N, None, *teacher_N)
         logprobs_N, top_NK = stats.logprobs_N[:, 0], stats.logprobs_N[:, 1:]
-        return ActorCriticOutput(logprobs_N, stats.entropy_N, stats.kl_N, values_N, top_NK)
+        return ActorCriticOutput(logprobs_N, stats.entropy_N, stats.kl_N, values_N, top_NK, *teacher_N)
 
 
 def tied_weights_of(policy: Any) -> dict[str, str]:

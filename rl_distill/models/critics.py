@@ -6,11 +6,14 @@ A critic sees only the prompt and the tokens before t, so the baseline stays unb
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..maths.batching import completion_lengths_mask, to_padded
 
 NUM_TEACHER_SCALARS = 4
 
@@ -24,6 +27,7 @@ class CriticInputs:
     state_index_N: Tensor
     teacher_hidden_NE: Tensor | None = None
     teacher_scalars_NK: Tensor | None = None
+    position_ids_BL: Tensor | None = None
 
 
 class Critic(nn.Module):
@@ -44,6 +48,14 @@ def _value(head: nn.Linear, hidden_ND: Tensor) -> Tensor:
     """values_N in float32, in which the head computes also under autocast (an engine may keep its weight in bf16)."""
     with torch.autocast(hidden_ND.device.type, enabled=False):
         return head(hidden_ND.to(head.weight.dtype)).squeeze(-1).to(at_least_float32(hidden_ND))
+
+
+def hidden_states(trunk: Any, input_ids_BL: Tensor, position_ids_BL: Tensor | None = None) -> Tensor:
+    """The trunk's last hidden states. Positions that begin anew within a row keep what is before them from being seen:
+    transformers makes the mask (or the variable lengths of flash attention) of them.
+    """
+    packed = {} if position_ids_BL is None else {"position_ids": position_ids_BL}
+    return trunk(input_ids=input_ids_BL, use_cache=False, **packed).last_hidden_state
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:
@@ -70,7 +82,7 @@ class SeparateCritic(Critic):
         self.head = _zero_linear(hidden_size)
 
     def forward(self, inputs: CriticInputs) -> Tensor:
-        hidden_BLD = self.trunk(input_ids=inputs.input_ids_BL, use_cache=False).last_hidden_state
+        hidden_BLD = hidden_states(self.trunk, inputs.input_ids_BL, inputs.position_ids_BL)
         return _value(self.head, hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[inputs.state_index_N])
 
 
@@ -114,3 +126,9 @@ def teacher_scalars(logprobs_BT: Tensor, entropy_BT: Tensor, mask_BT: Tensor) ->
     total_BT = previous_BT.cumsum(dim=1)
     scalars = [previous_BT / 4, lowest_BT / 8, total_BT / 16, torch.where(mask_BT, entropy_BT, 0.0)]
     return torch.stack([scalar.clamp(-4, 4) for scalar in scalars], dim=-1)
+
+
+def flat_teacher_scalars(logprobs_N: Tensor, entropy_N: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(N, 4): teacher_scalars of flat tokens, of which row b has lengths[b]."""
+    mask_BT = completion_lengths_mask(lengths).to(logprobs_N.device)
+    return teacher_scalars(to_padded(logprobs_N, mask_BT), to_padded(entropy_N, mask_BT), mask_BT)[mask_BT]

@@ -47,6 +47,18 @@ def follows_evidence(config: RunConfig) -> bool:
     return config.anchor.placement != "none" and config.anchor.schedule == "evidence"
 
 
+def reads_exact_kl(config: RunConfig) -> bool:
+    """Whether a rollout's KL to the teacher is taken over the whole vocabulary. It is an estimate from the sampled
+    tokens (k1) where the anchor takes one too, and where there is no anchor: then it is only watched.
+    """
+    return config.anchor.placement != "none" and config.anchor.estimator not in ESTIMATORS
+
+
+def watched_kl(output: ActorCriticOutput, inputs: dict[str, Any]) -> Tensor:
+    """KL(student || teacher) per token as a rollout reports it: exact where that was formed, else k1."""
+    return kl_k1(output.logprobs_N, inputs["teacher_logprobs_N"]) if output.kl_N is None else output.kl_N
+
+
 def anchor_kl(estimator: str, output: ActorCriticOutput, inputs: dict[str, Any]) -> Tensor:
     """KL(student || teacher) per token with its gradient, by the estimator's name; raises KeyError on another name."""
     if estimator == "exact":

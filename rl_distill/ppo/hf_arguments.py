@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from transformers import TrainingArguments
 from .. import distributed
 from ..config import ConfigError, RunConfig
 from ..models.loading import student_dtype
-from .rank_padding import check_rows, rows_per_minibatch
+from .rank_padding import check_rows, micro_batches_per_update, rows_per_minibatch
 
 
 def updates_per_step(config: RunConfig) -> int:
@@ -35,8 +34,10 @@ def check_launch(config: RunConfig) -> None:
         raise ConfigError(f"{', '.join(lacking)} cannot be had under FSDP; launch with configs/accelerate/ddp.yaml")
 
 
-def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments:
-    """The arguments of a run; raises ValueError where the launch cannot hold it (see check_launch)."""
+def training_arguments(config: RunConfig, output_dir: Path, longest_row: int) -> TrainingArguments:
+    """The arguments of a run whose rows have up to so many tokens; raises ValueError where the launch cannot hold it
+    (see check_launch).
+    """
     check_launch(config)
     ppo, updates, rows = config.ppo, updates_per_step(config), rows_per_minibatch(config)
     sharded = distributed.is_deepspeed() or distributed.is_fsdp()
@@ -44,7 +45,7 @@ def training_arguments(config: RunConfig, output_dir: Path) -> TrainingArguments
         output_dir=str(output_dir),
         max_steps=ppo.num_steps * updates,
         per_device_train_batch_size=min(ppo.micro_batch_size, rows),
-        gradient_accumulation_steps=math.ceil(rows / ppo.micro_batch_size),
+        gradient_accumulation_steps=micro_batches_per_update(config, longest_row),
         learning_rate=ppo.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": ppo.final_learning_rate_fraction},

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..config import RunConfig
-from ..maths.batching import length_sorted, places_of_rows, token_batch
+from ..maths.batching import length_sorted, packed_batch, places_of_rows, token_batch, within_tokens
 from .rollout_building import Rollout
 
 
@@ -39,9 +39,12 @@ def minibatches(rollout: Rollout, config: RunConfig, epoch: int) -> Iterator[lis
         yield [row - mine.start for row in rows]
 
 
-def micro_batches(rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_token_id: int) -> list[dict[str, Any]]:
-    """The minibatch, which may have no row here, in pieces of micro_batch_size rows of similar length, over their real
-    tokens. To be called by all processes at once.
+def micro_batches(
+    rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_token_id: int, packed: bool = False
+) -> list[dict[str, Any]]:
+    """The minibatch, which may have no row here, in pieces of rows of similar length, over their real tokens: of
+    micro_batch_size rows, or as many as fit into micro_batch_tokens. To be called by all processes at once.
+    `packed`: short rows share one of the batch.
 
     Sums are divided by numbers of tokens of the whole minibatch over all processes: `count` of all, `trained_count` of
     those that policy and critic learn from.
@@ -49,8 +52,10 @@ def micro_batches(rollout: Rollout, rows: Sequence[int], config: RunConfig, pad_
     counts = distributed.sum_over_processes(token_counts(rollout, rows)).float().clamp(min=1)
     lengths = [len(rollout.prompt_ids[row]) + len(rollout.completions[row].token_ids) for row in rows]
     pieces = []
-    for picks in length_sorted(lengths, config.ppo.micro_batch_size):
-        piece = _piece(rollout, [rows[pick] for pick in picks], pad_token_id)
+    budget = config.ppo.micro_batch_tokens
+    batches = length_sorted(lengths, config.ppo.micro_batch_size) if budget is None else within_tokens(lengths, budget)
+    for picks in batches:
+        piece = _piece(rollout, [rows[pick] for pick in picks], pad_token_id, packed)
         pieces.append(piece | {"count": counts[0], "trained_count": counts[1]})
     return pieces
 
@@ -61,13 +66,13 @@ def token_counts(rollout: Rollout, rows: Sequence[int]) -> Tensor:
     return torch.stack([lengths_B.sum(), (lengths_B * rollout.trained_B.cpu()[list(rows)]).sum()])
 
 
-def _piece(rollout: Rollout, rows: Sequence[int], pad_token_id: int) -> dict[str, Any]:
+def _piece(rollout: Rollout, rows: Sequence[int], pad_token_id: int, packed: bool) -> dict[str, Any]:
     """One micro-batch of these rows, without its counts."""
     states, teacher = rollout.states, rollout.states.teacher
-    batch = token_batch(
+    batch = (packed_batch if packed else token_batch)(
         [rollout.prompt_ids[row] for row in rows], [rollout.completions[row].token_ids for row in rows], pad_token_id
     )
-    tokens = {
+    tokens: dict[str, Tensor | None] = {
         "old_logprobs_N": states.logprobs_N,
         "old_values_N": states.values_N,
         "advantages_N": rollout.advantages_N,
@@ -82,4 +87,5 @@ def _piece(rollout: Rollout, rows: Sequence[int], pad_token_id: int) -> dict[str
     }
     places_N = places_of_rows(rollout.lengths, rows).to(states.logprobs_N.device)
     chosen = {name: tensor[places_N] for name, tensor in tokens.items() if tensor is not None}
-    return vars(batch) | {"temperature": rollout.temperature} | chosen
+    of_batch = {name: tensor for name, tensor in vars(batch).items() if tensor is not None}
+    return of_batch | {"temperature": rollout.temperature} | chosen

@@ -34,22 +34,40 @@ def is_even(config: RunConfig) -> bool:
     return distributed.group_count(size) % distributed.world_size() == 0
 
 
-class PaddedMicroBatches:
-    """Micro-batches of a rollout, `number` for each minibatch on every process; to be made by all processes at once."""
+def micro_batches_per_update(config: RunConfig, longest_row: int) -> int:
+    """The most micro-batches of a minibatch that one process can have, with rows of up to so many tokens."""
+    ppo, rows = config.ppo, rows_per_minibatch(config)
+    if ppo.micro_batch_tokens is None:
+        return math.ceil(rows / ppo.micro_batch_size)
+    return math.ceil(rows / max(1, ppo.micro_batch_tokens // longest_row))  # every piece but the last has as many rows
 
-    def __init__(self, rollout: Rollout, config: RunConfig, pad_token_id: int, number: int) -> None:
+
+class PaddedMicroBatches:
+    """Micro-batches of a rollout, `number` for each minibatch on every process; to be made by all processes at once.
+
+    With a budget of tokens the pieces that a minibatch needs differ from one to the next: the first of the `number` are
+    then empty dicts on all processes alike, for which nothing is to be computed.
+    """
+
+    def __init__(
+        self, rollout: Rollout, config: RunConfig, pad_token_id: int, number: int, packed: bool = False
+    ) -> None:
         self.rollout, self.config, self.pad_token_id, self.number = rollout, config, pad_token_id, number
+        self.packed = packed
         self.filler: dict[str, Any] = {}
-        if not is_even(config):
+        self.by_tokens = config.ppo.micro_batch_tokens is not None
+        if not is_even(config) or (self.by_tokens and distributed.world_size() > 1):
             row = micro_batches(rollout, [0], config, pad_token_id)[0]
             endless = torch.full_like(row["count"], math.inf)  # every sum over it is divided away
             self.filler = row | {"count": endless, "trained_count": endless}
 
     def micro_batches(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Those of this process's `rows` of one minibatch, which may be none."""
-        pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id)
-        assert len(pieces) == self.number or self.filler, (len(pieces), self.number)
-        return pieces + [self.filler] * (self.number - len(pieces))
+        pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id, self.packed)
+        needed = max(distributed.gather_list([len(pieces)])) if self.by_tokens else self.number
+        assert len(pieces) == needed <= self.number or self.filler, (len(pieces), needed, self.number)
+        empty: list[dict[str, Any]] = [{}] * (self.number - needed)
+        return empty + pieces + [self.filler] * (needed - len(pieces))
 
 
 def check_rows(config: RunConfig) -> None:

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -25,17 +25,18 @@ from ..data.mixture import PromptSampler
 from ..data.reward_inputs import reward_inputs
 from ..errors import UserError
 from ..generation.sampling import Generated, GenerationEngine, Sampling, StopStrings, TransformersEngine, added_text
-from ..maths.batching import completion_lengths_mask, length_sorted, places_of_rows, to_padded, token_batch
+from ..maths.batching import length_sorted, places_of_rows, token_batch
 from ..maths.kl import kl_k1
 from ..models.actor_critic import ActorCritic
-from ..models.critics import teacher_scalars
+from ..models.critics import flat_teacher_scalars
 from ..models.tokenizers import prompt_ids
 from ..teachers import Scoring, Teacher, TeacherScores
+from ..teachers.colocated import DeferredScoring
 from ..timing import Phases, peak_memory_mib
 from ..types import Completion, Problem
-from .anchor import ESTIMATORS
+from .anchor import reads_exact_kl
 from .coefficients import Coefficient
-from .rollout_building import Rollout, Sampled, TokenStates, build_rollout
+from .rollout_building import Rollout, Sampled, TokenStates, build_rollout, has_one_update
 
 
 class TrainingStopped(UserError, RuntimeError):
@@ -88,6 +89,7 @@ class RolloutCollector:
         with self.phases("generate"), gathered_weights():
             tasks = [problem.task for problem in problems]
             scoring = self.teacher.scoring(tasks, temperature=temperature, top_k=self.top_k)
+            joined = self._joins_heads(scoring)
             generated = self._generate(model, prompt_ids, step, temperature, scoring)
         completions = [self._completion(*pair) for pair in zip(prompt_ids, generated, strict=True)]
         sampled = Sampled(step, problems, prompt_ids, completions, temperature)
@@ -95,9 +97,9 @@ class RolloutCollector:
         with self.phases("teacher"):
             teacher = scoring.finish()
         with self.phases("prepare"):
-            states = self._token_states(model, sampled, teacher, generated)
+            states = self._token_states(model, sampled, teacher, generated, joined)
         with self.phases("reward"):
-            logprobs = [row.tolist() for row in teacher.logprobs_N.split(sampled.lengths)]
+            logprobs = [row.tolist() for row in states.teacher.logprobs_N.split(sampled.lengths)]
             scores = self._counted(problems, pending.finish({"teacher_logprobs": logprobs}))
         with self.phases("prepare"):
             rollout = build_rollout(self.config, self.coefficient, sampled, states, scores)
@@ -105,6 +107,11 @@ class RolloutCollector:
         self._observe(rollout)
         self.last_rollout = rollout
         return rollout
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest prompt with the longest completion that sampling may give."""
+        return max(map(len, self.prompt_ids), default=0) + self.config.generation.max_completion_length
 
     def latest(self) -> Rollout:
         """The rollout that training is at. To be asked only after the first one."""
@@ -177,29 +184,47 @@ class RolloutCollector:
         totals = zip(problems, scores.total, strict=True)
         return replace(scores, total=[None if problem.source in quiet else total for problem, total in totals])
 
+    def _joins_heads(self, scoring: Scoring) -> bool:
+        """Whether the teacher's numbers come out of the pass for the policy's old ones, which applies both heads for
+        the exact KL; the teacher's own pass then ends at its hidden states.
+        """
+        if not isinstance(scoring, DeferredScoring) or not reads_exact_kl(self.config) or has_one_update(self.config):
+            return False
+        scoring.states_only = True
+        return True
+
     @torch.no_grad()
     def _token_states(
-        self, model: ActorCritic, sampled: Sampled, teacher: TeacherScores, generated: Sequence[Generated]
+        self,
+        model: ActorCritic,
+        sampled: Sampled,
+        teacher: TeacherScores,
+        generated: Sequence[Generated],
+        joined: bool,
     ) -> TokenStates:
-        """Old log-probs, entropy, KL and old values, by the forward that training uses. The KL is exact unless the
-        anchor too takes an estimate from the sampled tokens: that spares a product of tokens x vocabulary.
+        """Old log-probs, entropy, KL and old values, by the forward that training uses; NaN, without a forward, where
+        the update is to tell them (see has_one_update). `joined`: the teacher's log-probs and entropy as well.
         """
         lengths, device = sampled.lengths, teacher.logprobs_N.device
-        mask_BT = completion_lengths_mask(lengths).to(device)
-        logprobs_BT, entropy_BT = (to_padded(x_N, mask_BT) for x_N in (teacher.logprobs_N, teacher.entropy_N))
-        scalars_NK = teacher_scalars(logprobs_BT, entropy_BT, mask_BT)[mask_BT]
+        scalars_NK = flat_teacher_scalars(teacher.logprobs_N, teacher.entropy_N, lengths)
+        if has_one_update(self.config):
+            unknown_N = torch.full_like(teacher.logprobs_N, torch.nan)
+            return TokenStates(unknown_N, unknown_N, unknown_N, torch.zeros_like(unknown_N), teacher, scalars_NK)
         ends = [len(prompt) + length for prompt, length in zip(sampled.prompt_ids, lengths, strict=True)]
         places, parts = [], []
         for rows in distributed.in_step(list(length_sorted(ends, self.config.generation.batch_size))):
             places_n = places_of_rows(lengths, rows).to(device)
             inputs = (teacher.hidden_NE[places_n], teacher.logprobs_N[places_n], scalars_NK[places_n])
-            parts.append(self._policy_states(model, sampled, rows, *inputs))
+            parts.append(self._policy_states(model, sampled, rows, *inputs, joined))
             places.append(places_n)
-        places_N, states_N4 = torch.cat(places), torch.cat(parts)
-        ordered_N4 = torch.empty_like(states_N4[: sum(lengths)])
-        ordered_N4[places_N] = states_N4  # a batch that was repeated to stay in step is written twice
-        logprobs_N, entropy_N, kl_N, values_N = ordered_N4.unbind(1)
-        told_N = _sampler_logprobs(generated, ordered_N4)
+        places_N, states_NS = torch.cat(places), torch.cat(parts)
+        ordered_NS = torch.empty_like(states_NS[: sum(lengths)])
+        ordered_NS[places_N] = states_NS  # a batch that was repeated to stay in step is written twice
+        logprobs_N, entropy_N, kl_N, values_N, *of_teacher = ordered_NS.unbind(1)
+        if joined:
+            teacher = replace(teacher, logprobs_N=of_teacher[0], entropy_N=of_teacher[1])
+            scalars_NK = flat_teacher_scalars(teacher.logprobs_N, teacher.entropy_N, lengths)
+        told_N = _sampler_logprobs(generated, ordered_NS)
         return TokenStates(logprobs_N, entropy_N, kl_N, values_N, teacher, scalars_NK, told_N)
 
     def _policy_states(
@@ -210,9 +235,12 @@ class RolloutCollector:
         teacher_hidden_nE: Tensor,
         teacher_logprobs_n: Tensor,
         teacher_scalars_nK: Tensor,
+        joined: bool,
     ) -> Tensor:
-        """(n, 4): log-probability, entropy, KL and value of each token of these rows."""
-        exact, device = self.config.anchor.estimator not in ESTIMATORS, teacher_logprobs_n.device
+        """(n, 4): log-probability, entropy, KL and value of each token of these rows; `joined`: (n, 6), with the
+        teacher's log-probability and entropy.
+        """
+        exact, device = reads_exact_kl(self.config), teacher_logprobs_n.device
         batch = token_batch(
             [sampled.prompt_ids[row] for row in rows],
             [sampled.completions[row].token_ids for row in rows],
@@ -226,10 +254,14 @@ class RolloutCollector:
             teacher_hidden_NE=teacher_hidden_nE,
             teacher_weight_VE=self.teacher.lm_head_weight_VE if exact else None,
             teacher_scalars_NK=teacher_scalars_nK,
+            completion_lengths=[sampled.lengths[row] for row in rows] if joined else None,
         )
         kl_n = kl_k1(output.logprobs_N, teacher_logprobs_n) if output.kl_N is None else output.kl_N
         values_n = torch.zeros_like(output.logprobs_N) if output.values_N is None else output.values_N
-        return torch.stack([output.logprobs_N, output.entropy_N, kl_n, values_n], dim=1)
+        columns = [output.logprobs_N, output.entropy_N, kl_n, values_n]
+        for column in (output.teacher_logprobs_N, output.teacher_entropy_N):
+            columns += [] if column is None else [column]
+        return torch.stack(columns, dim=1)
 
     def state_dict(self) -> dict[str, int]:
         return {"teacher_tokens_scored": self.teacher_tokens_scored}
@@ -245,20 +277,28 @@ class RolloutCollector:
         self.teacher_tokens_scored += round(scored_everywhere)
         self._scored_before += scored
         kl = total / count
-        limit = self.config.ppo.stop_at_kl
-        if math.isnan(kl) or (limit is not None and kl > limit):
+        if not has_one_update(self.config) and self.explodes(kl):
             of_rows = [float(row.sum().nan_to_num(math.inf)) for row in kl_N.split(rollout.lengths)]
             worst = of_rows.index(max(of_rows))
-            raise TrainingStopped(
-                f"step {rollout.step}: KL to the teacher is {kl:.4g} per token (limit ppo.stop_at_kl: {limit}); worst "
-                f"prompt {rollout.problems[worst].prompt[:80]!r}. The last checkpoint is kept: resume from it with a "
-                "lower ppo.learning_rate or a stronger anchor"
-            )
+            self.stop_at_kl(rollout.step, kl, f"; worst prompt {rollout.problems[worst].prompt[:80]!r}")
         tasks = distributed.gather_list([problem.task for problem in rollout.problems])
         solved = distributed.gather_list(successes(rollout.scores))
         self.coefficient.observe(tasks=tasks, successes=solved, kl=kl)
         if self.sampler is not None:
             self.sampler.observe(solved)
+
+    def explodes(self, kl: float) -> bool:
+        """Whether a mean KL per token is one at which a run stops."""
+        limit = self.config.ppo.stop_at_kl
+        return math.isnan(kl) or (limit is not None and kl > limit)
+
+    def stop_at_kl(self, step: int, kl: float, details: str = "") -> NoReturn:
+        """Raises TrainingStopped because of this KL."""
+        raise TrainingStopped(
+            f"step {step}: KL to the teacher is {kl:.4g} per token (limit ppo.stop_at_kl: "
+            f"{self.config.ppo.stop_at_kl}){details}. The last checkpoint is kept: resume from it with a lower "
+            "ppo.learning_rate or a stronger anchor"
+        )
 
 
 def _sampler_logprobs(generated: Sequence[Generated], like: Tensor) -> Tensor | None:

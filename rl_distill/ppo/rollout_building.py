@@ -79,6 +79,21 @@ class Rollout(Sampled):
         return per_token(self.trained_B, self.lengths)
 
 
+def has_one_update(config: RunConfig) -> bool:
+    """Whether the update's own log-probabilities, detached, are the old ones, so that no pass is made for those.
+
+    A rollout's only optimizer step begins from the policy that sampled it: the ratio is 1 by definition, with the
+    gradient of log p. So it is where nothing before the update reads what that pass gives: no critic, no KL in the
+    reward or for an adaptive coefficient, no sampler whose distribution differs. A rollout's log-probabilities, entropy
+    and KL are then NaN; the update tells entropy and KL, and `stop_at_kl` looks at them after it.
+    """
+    ppo, anchor, generation = config.ppo, config.anchor, config.generation
+    is_adaptive = anchor.placement == "loss" and anchor.schedule == "adaptive"
+    own_sampler = generation.engine == "transformers" and generation.top_p == 1
+    once = ppo.num_epochs * ppo.num_minibatches == 1 and ppo.advantage == "group_mean"
+    return once and anchor.placement != "reward" and not is_adaptive and own_sampler
+
+
 def build_rollout(
     config: RunConfig, coefficient: Coefficient, sampled: Sampled, states: TokenStates, scores: BlendedScores
 ) -> Rollout:

@@ -23,14 +23,16 @@ from ..config import RunConfig
 from ..maths.losses import anchor_loss, entropy_bonus, policy_loss, value_loss
 from ..maths.schedules import warmup_cosine
 from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
+from ..models.packing import packs
 from ..timing import Phases
 from . import checkpoint
-from .anchor import anchor_kl
+from .anchor import anchor_kl, watched_kl
 from .hf_arguments import training_arguments, updates_per_step
 from .lifecycle.interruption import StopOnSignal
 from .minibatches import minibatches
 from .rank_padding import PaddedMicroBatches
 from .rollout import RolloutCollector, TrainingStopped
+from .rollout_building import has_one_update
 from .rollout_metrics import rollout_metrics
 
 
@@ -49,7 +51,8 @@ class RolloutStream:
         while step < config.ppo.num_steps and not trainer.control.should_training_stop:
             rollout = trainer.collector.collect(trainer.actor_critic, step, trainer.gathered_weights)
             number = trainer.args.gradient_accumulation_steps
-            filling = PaddedMicroBatches(rollout, config, trainer.collector.tokenizer.pad_token_id, number)
+            pad = trainer.collector.tokenizer.pad_token_id
+            filling = PaddedMicroBatches(rollout, config, pad, number, trainer.packed)
             for epoch in range(config.ppo.num_epochs):
                 for rows in minibatches(rollout, config, epoch):
                     yield from filling.micro_batches(rows)
@@ -72,13 +75,14 @@ class PPOTrainer(Trainer):
         self.parts = parts or checkpoint.StatefulParts()
         self.config, self.collector, self.validate = config, collector, validate
         self.actor_critic = model
+        self.packed = packs(config, model.policy)
         self.interruption = StopOnSignal(updates_per_step(config))
         self.phases: Phases = collector.phases
         self.step_stats: list[dict[str, Tensor]] = []
         self.grad_norms: list[dict[str, float]] = []
         super().__init__(
             model=model,
-            args=training_arguments(config, output_dir),
+            args=training_arguments(config, output_dir, collector.longest_row),
             train_dataset=collector.problems,
             eval_dataset=collector.problems,
             processing_class=collector.tokenizer,
@@ -146,6 +150,8 @@ class PPOTrainer(Trainer):
             self.interruption.restore()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        if not inputs:  # one of the micro-batches that this minibatch does not need (PaddedMicroBatches)
+            return torch.zeros((), device=self.args.device)
         with self.phases("update"):
             return super().training_step(model, inputs, num_items_in_batch)
 
@@ -163,6 +169,7 @@ class PPOTrainer(Trainer):
             teacher_weight_VE=self.collector.teacher.lm_head_weight_VE if exact else None,
             teacher_scalars_NK=inputs["teacher_scalars_NK"],
             teacher_top_ids_NK=inputs.get("teacher_top_ids_NK"),
+            position_ids_BL=inputs.get("position_ids_BL"),
             critic_only=self.in_critic_warmup,
         )
         loss, stats = self._loss(output, inputs)
@@ -178,9 +185,10 @@ class PPOTrainer(Trainer):
     def _loss(self, output: ActorCriticOutput, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy and critic learn from scored rows; anchor and entropy need no score and are of all tokens."""
         ppo, count, trained_N = self.config.ppo, inputs["count"], inputs["trained_N"]
+        one_update = has_one_update(self.config)
         surrogate, policy_stats = policy_loss(
             output.logprobs_N,
-            inputs["old_logprobs_N"],
+            output.logprobs_N.detach() if one_update else inputs["old_logprobs_N"],
             inputs["advantages_N"],
             trained_N,
             clip_low=ppo.clip_low,
@@ -193,6 +201,8 @@ class PPOTrainer(Trainer):
         loss = ppo.policy_coef * surrogate - ppo.entropy_coef * entropy + anchor
         stats = {"loss/policy": surrogate, "loss/anchor": anchor}
         stats |= {f"policy/{name}": value for name, value in asdict(policy_stats).items()}
+        if one_update:  # the rollout's own numbers, which no pass before the update told
+            stats |= {"kl": watched_kl(output, inputs).sum() / count, "entropy": entropy}
         if output.values_N is not None:
             if self.in_critic_warmup:
                 loss = 0.0 * loss  # not left out: DDP and ZeRO wait for a gradient of every parameter
@@ -239,6 +249,8 @@ class PPOTrainer(Trainer):
         sums = torch.stack([torch.stack([s[name].double() for s in self.step_stats]).sum() for name in names])
         for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
             metrics[name] = value / updates_per_step(self.config)
+        if has_one_update(self.config) and self.collector.explodes(metrics["kl"]):
+            self.collector.stop_at_kl(self.collector.latest().step, metrics["kl"])
         if self.grad_norms:
             for name in self.grad_norms[0]:
                 metrics[name] = sum(norms[name] for norms in self.grad_norms) / len(self.grad_norms)

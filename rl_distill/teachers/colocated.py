@@ -72,8 +72,12 @@ class ColocatedTeacher:
         tasks: Sequence[str] = (),
         temperature: float = 1.0,
         top_k: int = 0,
+        states_only: bool = False,
     ) -> TeacherScores:
-        """TeacherScores of every completion token, in the order of the completions."""
+        """TeacherScores of every completion token, in the order of the completions.
+
+        `states_only` leaves the head out: log-probabilities and entropy are NaN, for a caller who applies the head.
+        """
         if not prompt_ids:
             return self.no_scores(top_k)
         lengths = [len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]
@@ -82,7 +86,7 @@ class ColocatedTeacher:
         for rows in self.batches(lengths):
             sizes = [len(completion_ids[row]) for row in rows]
             chosen = [prompt_ids[row] for row in rows], [completion_ids[row] for row in rows]
-            scores = self._score_batch(*chosen, temperature)
+            scores = self._score_batch(*chosen, temperature, states_only)
             for row, *parts in zip(rows, *(part.split(sizes) for part in scores), strict=True):
                 pieces[row] = tuple(parts)
         columns = zip(*(pieces[row] for row in range(len(lengths))), strict=True)
@@ -115,22 +119,29 @@ class ColocatedTeacher:
             logprobs.append(top.values)
         return replace(scores, top_ids_NK=torch.cat(ids), top_logprobs_NK=torch.cat(logprobs))
 
-    def _score_batch(self, prompts: list, completions: list, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _score_batch(
+        self, prompts: list, completions: list, temperature: float, states_only: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         batch = token_batch(prompts, completions, self.pad_token_id)
         with self._precision():
             input_ids = batch.input_ids_BL.to(self.device)
             hidden_BLE = self.model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
         hidden_NE = hidden_BLE.reshape(-1, hidden_BLE.shape[-1])[batch.state_index_N.to(self.device)]
         head = self.model.get_output_embeddings()
+        hidden_NE = hidden_NE.to(head.weight.dtype)
+        if states_only:
+            dtype = torch.promote_types(hidden_NE.dtype, torch.float32)
+            unknown_N = hidden_NE.new_full((len(hidden_NE),), torch.nan, dtype=dtype)
+            return hidden_NE, unknown_N, unknown_N
         stats = token_statistics(
-            hidden_NE.to(head.weight.dtype),
+            hidden_NE,
             head.weight,
             batch.targets_N.to(self.device),
             bias=head.bias,
             temperature=temperature,
             num_tokens_vocab=self.num_tokens_vocab,
         )
-        return hidden_NE.to(head.weight.dtype), stats.logprobs_N, stats.entropy_N
+        return hidden_NE, stats.logprobs_N, stats.entropy_N
 
     def scoring(self, tasks: Sequence[str] = (), *, temperature: float = 1.0, top_k: int = 0) -> DeferredScoring:
         return DeferredScoring(self, temperature, top_k)
@@ -166,6 +177,8 @@ class DeferredScoring(CollectedRows):
     def __init__(self, teacher: ColocatedTeacher, temperature: float, top_k: int) -> None:
         super().__init__()
         self.teacher, self.temperature, self.top_k = teacher, temperature, top_k
+        self.states_only = False
+        """To be set where the student's pass applies the teacher's head in any case (see ColocatedTeacher.score)."""
         self.metrics: dict[str, float] = {}
 
     def finish(self) -> TeacherScores:
@@ -175,6 +188,7 @@ class DeferredScoring(CollectedRows):
             [self.completion_ids[i] for i in order],
             temperature=self.temperature,
             top_k=self.top_k,
+            states_only=self.states_only,
         )
 
 

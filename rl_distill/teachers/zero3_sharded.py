@@ -42,10 +42,13 @@ class Zero3ShardedTeacher(ColocatedTeacher):
         tasks: Sequence[str] = (),
         temperature: float = 1.0,
         top_k: int = 0,
+        states_only: bool = False,
     ) -> TeacherScores:
         """TeacherScores of this process's completion tokens; without rows it takes part in the others' forwards."""
         if prompt_ids:
-            return super().score(prompt_ids, completion_ids, temperature=temperature, top_k=top_k)
+            return super().score(
+                prompt_ids, completion_ids, temperature=temperature, top_k=top_k, states_only=states_only
+            )
         padding, before = [[self.pad_token_id]], self.tokens_scored
         super().score(padding, padding)
         self.tokens_scored = before

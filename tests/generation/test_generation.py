@@ -41,6 +41,21 @@ def test_a_completion_is_the_same_alone_and_in_any_batch(sample):
     assert sample(PROMPTS[::-1], sampling, seeds=[13, 12, 11]) == together[::-1]
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_prompts_of_a_group_are_read_once_and_say_what_each_alone_says(sample, top_p):
+    sampling, read = Sampling(16, temperature=1.0, top_p=top_p), []
+    texts, seeds = [text for text in PROMPTS for _ in range(3)], list(range(20, 29))
+    alone = [sample([text], sampling, seeds=[seed])[0] for text, seed in zip(texts, seeds, strict=True)]
+    hook = sample.model.get_input_embeddings().register_forward_hook(lambda m, args, out: read.append(args[0].shape))
+    together = sample(texts, sampling, seeds=seeds)
+    hook.remove()
+    assert [generated.token_ids for generated in together] == [generated.token_ids for generated in alone]
+    assert [generated.finish for generated in together] == [generated.finish for generated in alone]
+    assert read[0][0] == 3
+    assert read[1][0] > 3
+    assert len({tuple(generated.token_ids) for generated in together}) == 9
+
+
 def test_sampling_does_not_touch_torchs_random_state(sample):
     before = torch.random.get_rng_state()
     sample(PROMPTS, Sampling(4), seeds=[1, 2, 3])

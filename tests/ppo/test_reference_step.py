@@ -24,6 +24,7 @@ STEP = {
     "ppo__batch_size": 8,
     "ppo__num_minibatches": 1,
     "ppo__micro_batch_size": 3,
+    "ppo__num_epochs": 2,  # so that there is a rollout to move away from, without a critic too
     "ppo__entropy_coef": 0.0625,
     "ppo__gamma": 0.97,
     "ppo__lam": 0.9,

@@ -44,6 +44,8 @@ MAY_CHANGE = (
     "anchor.target_kl",
     "ppo.num_steps",
     "ppo.micro_batch_size",
+    "ppo.micro_batch_tokens",
+    "ppo.packing",
     "ppo.learning_rate",
     "ppo.value_learning_rate",
     "ppo.final_learning_rate_fraction",
