@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 import tempfile
@@ -23,6 +24,8 @@ SIGNS_OF_A_FULL_DISK = ("No space left on device", "PytorchStreamWriter failed w
 """What safetensors and torch.save say when the system gives them ENOSPC."""
 TRACEBACK_FILE = "traceback.txt"
 _OUTPUT_DIR: list[Path] = []
+for _logger in ("torchao", "torch.utils._pytree"):  # torchao tells at import which GPU kernels this machine cannot load
+    logging.getLogger(_logger).setLevel(logging.ERROR)
 
 
 class UserError(Exception):
