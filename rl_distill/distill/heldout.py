@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .. import distributed
-from ..maths.batching import TokenBatch, length_sorted, token_batch
+from ..maths.batching import length_sorted, token_batch
 from ..maths.distillation import forward_kl, reverse_kl
 from ..maths.lm_head import slices
 from ..teachers import Teacher
@@ -60,7 +60,7 @@ def _sums(
     policy: Any, teacher: Teacher | None, examples: Sequence[Example], pad_token_id: int, num_tokens_vocab: int | None
 ) -> Tensor:
     prompts, completions = [e.prompt_ids for e in examples], [e.completion_ids for e in examples]
-    batch = TokenBatch(*(x.to(policy.device) for x in vars(token_batch(prompts, completions, pad_token_id)).values()))
+    batch = token_batch(prompts, completions, pad_token_id).to(policy.device)
     states = policy.get_decoder()(input_ids=batch.input_ids_BL, use_cache=False).last_hidden_state
     hidden_ND, head = at_tokens(states, batch.state_index_N), policy.get_output_embeddings()
     weights: Any = None if teacher is None else teacher.lm_head_weight_VE

@@ -110,7 +110,7 @@ class DistillationTrainer(Trainer):
         piece: MicroBatch = inputs["piece"]
         settings, device = self.distill, distributed.device()
         temperature = value_at(settings.temperature, self.progress)
-        tokens = TokenBatch(*(x.to(device) for x in vars(piece.tokens).values()))
+        tokens = piece.tokens.to(device)
         piece = replace(piece, tokens=tokens, fixed_N=piece.fixed_N.to(device))
         output = model(
             tokens,

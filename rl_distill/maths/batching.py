@@ -30,6 +30,12 @@ class TokenBatch:
     position_ids_BL: Tensor | None = None
     """Where several rows share one of the batch: positions that begin anew with each."""
 
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same on another device."""
+        positions_BL = None if self.position_ids_BL is None else self.position_ids_BL.to(device)
+        parts = (self.input_ids_BL, self.state_index_N, self.targets_N)
+        return TokenBatch(*(part.to(device) for part in parts), positions_BL)
+
 
 def packed_batch(
     prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]], pad_token_id: int
