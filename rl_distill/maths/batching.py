@@ -33,8 +33,9 @@ class TokenBatch:
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same on another device."""
         positions_BL = None if self.position_ids_BL is None else self.position_ids_BL.to(device)
-        parts = (self.input_ids_BL, self.state_index_N, self.targets_N)
-        return TokenBatch(*(part.to(device) for part in parts), positions_BL)
+        return TokenBatch(
+            self.input_ids_BL.to(device), self.state_index_N.to(device), self.targets_N.to(device), positions_BL
+        )
 
 
 def packed_batch(
