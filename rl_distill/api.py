@@ -29,6 +29,7 @@ from .ppo.hf_arguments import check_launch
 from .progress import Stages, quiet_libraries
 from .reporting.html import write as write_html
 from .reporting.hub import check_hub, push_to_hub, repo_of
+from .startup.chosen import keep_settings
 
 Model = str | Path | PreTrainedModel
 Data = str | Path | Iterable[Mapping[str, Any]]
@@ -195,11 +196,7 @@ class Distiller:
 
     def _command(self, config: RunConfig) -> str:
         """The command line that repeats the run: its settings are kept in run.yaml."""
-        import yaml
-
-        path = self.output_dir / "run.yaml"
-        write_atomically(path, yaml.safe_dump(config.to_dict(), sort_keys=False))
-        return f"rl-distill ppo --config {path}"
+        return f"rl-distill ppo --config {keep_settings(config)}"
 
 
 def reward_entry(reward: Reward) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from .ppo.anchor import follows_evidence
 from .ppo.coefficients import SuccessCount, count_successes
 from .progress import Stages
 from .startup import preflight
+from .startup.chosen import keep_settings, tell_chosen
 from .teachers import Teacher
 from .teachers.multi_teacher import RoutedTeacher
 from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
@@ -129,9 +130,11 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
 def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunContext:
     """The user's student, teacher and prompts; the two must share one tokenizer."""
     teachers = [str(teacher.model) for teacher in teachers_of(config)]
+    tell_chosen(config)
     with stages("checks", "looking at models, prompts, rewards and folders"):
         looked = preflight.check_own(config)
         tokenizer, splits = looked.tokenizer, looked.splits
+        keep_settings(config)
     with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
         student = load_student(config)
         check_head(student, "student", bias_allowed=True)

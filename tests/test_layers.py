@@ -36,6 +36,7 @@ LAYERS = (
 LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 TORCH_FREE = ("config/schema", "config/reading", "config/checks", "config/loading", "config/command_line")
 TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
+TORCH_FREE += ("config/model_facts", "config/own_defaults", "config/sampling", "config/distillation")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings")
 TORCH_FREE += ("students/shape", "students/command", "export/command")
 TORCH_FREE += ("serving/settings", "serving/command", "serving/ab/sequential", "serving/ab/routing")

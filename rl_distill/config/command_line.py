@@ -6,7 +6,6 @@ Imports no torch, so `--help` and a typo answer at once.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 
-from . import Config, ConfigError, DistillConfig, RunConfig, load_config
+from . import Config, ConfigError, RunConfig, load_config
 from .reading import nearest, parse_override
 from .reference import settings_of
 
@@ -63,8 +62,12 @@ def parse_distill(argv: Sequence[str] | None = None, program: str = "launch/dist
         RunConfig,
         "distill.yaml",
     )
-    config: RunConfig = read_config(parser, argv, load_config)
-    return config if config.distill is not None else dataclasses.replace(config, distill=DistillConfig())
+    return read_config(parser, argv, _load_distill)
+
+
+def _load_distill(path: str | Path, overrides: dict[str, Any]) -> RunConfig:
+    config: RunConfig = load_config(path, overrides)
+    return config if config.distill is not None else load_config(path, overrides | {"distill": {}})
 
 
 def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> argparse.ArgumentParser:

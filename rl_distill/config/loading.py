@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import check
+from .own_defaults import with_own_defaults
 from .reading import ConfigError, build, convert_field, nearest, read_file, set_dotted
 from .schema import RunConfig, TeacherConfig
 
@@ -21,13 +22,15 @@ def load_config(
 ) -> Config:
     """The run's settings: the file (and its `base` files) under the overrides, dotted keys such as "ppo.num_steps".
 
+    What a run with models of its own leaves open follows its student (own_defaults.py; `chosen` says what and why).
     `cls` is RunConfig, or a class that extends it by settings of its own. Raises ConfigError on a missing file, an
     unknown key (naming the nearest), a value of the wrong type or settings that contradict each other.
     """
     settings = read_file(Path(path)) if path is not None else {}
     for key, value in (overrides or {}).items():
         set_dotted(settings, key, value)
-    config: Config = build(cls, settings, "")
+    built: Config = build(cls, settings, "")
+    config = typing.cast("Config", with_own_defaults(built, settings, teachers_of(built)))
     check(config, teachers_of(config))
     return config
 

@@ -233,6 +233,8 @@ class RunConfig:
     """PPO steps between files of sampled completions with their rewards, in output_dir/completions."""
     num_threads: int | None = ranged(None, "[1, inf)")
     """torch threads on CPU; None chooses from cores, processes and load."""
+    chosen: dict[str, Any] = field(default_factory=dict)
+    """Written by the run: settings that it chose for the student's size and tokenizer, each with the reason."""
     demo: DemoConfig | None = field(default_factory=DemoConfig)
     """The problems and models made here; null where the run has models and data of its own."""
     student: StudentConfig = field(default_factory=StudentConfig)

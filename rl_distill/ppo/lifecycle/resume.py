@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "output_dir",
     "cache_dir",
     "resume_from_checkpoint",
+    "chosen",
     "report_to",
     "push_to_hub",
     "hub_model_id",
