@@ -29,6 +29,7 @@ from .ppo.anchor import make_coefficient
 from .ppo.callbacks import BestAndPatience, CompletionLog, CriticWatch, TeacherCurriculumCallback
 from .ppo.coefficients import Coefficient
 from .ppo.hf_arguments import updates_per_step
+from .ppo.lifecycle.alarms import Alarms
 from .ppo.lifecycle.first_batch import FirstBatchPreview, StopWhereUnscored
 from .ppo.lifecycle.interruption import SaveByTheClock
 from .ppo.lifecycle.resume import CONFIG, PresentSettings
@@ -117,6 +118,7 @@ def make_trainer(config: RunConfig, context: RunContext, before: Mapping[str, Ev
             BestAndPatience(config.evaluation.patience, config.evaluation.load_best),
             *refresh.values(),
             *([] if curriculum is None else [curriculum]),
+            Alarms(config.alarms),
             CriticWatch(config.ppo.critic_warmup_steps, updates),
             CompletionLog(config.log_completions_every, updates, collector.latest),
             LiveReport(config, {STAGE_KEYS[name]: found.accuracy() for name, found in (before or {}).items()}, updates),

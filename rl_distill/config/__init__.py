@@ -16,6 +16,7 @@ from .schema import (
     TinyModelConfig,
 )
 from .training import (
+    AlarmsConfig,
     AnchorConfig,
     CheckpointConfig,
     DistributedConfig,
@@ -27,6 +28,7 @@ from .training import (
 )
 
 __all__ = [
+    "AlarmsConfig",
     "AnchorConfig",
     "CheckpointConfig",
     "Config",

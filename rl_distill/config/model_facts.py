@@ -51,7 +51,7 @@ def count_parameters(shape: Mapping[str, Any]) -> int | None:
     """Parameters of a decoder with this config.json, without biases and norms; None where it does not say enough."""
     text = shape.get("text_config") or shape
     hidden, layers = _first(text, "hidden_size", "n_embd", "d_model"), _first(text, "num_hidden_layers", "n_layer")
-    vocab, heads = text.get("vocab_size"), _first(text, "num_attention_heads", "n_head")
+    vocab, heads = _first(text, "vocab_size"), _first(text, "num_attention_heads", "n_head")
     if not all(isinstance(number, int) and number > 0 for number in (hidden, layers, vocab, heads)):
         return None
     is_gated = text.get("model_type") not in UNGATED

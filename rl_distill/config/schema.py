@@ -16,6 +16,7 @@ from .ranges import ranged
 from .reading import plain
 from .sampling import MixtureEntry, SamplingConfig
 from .training import (
+    AlarmsConfig,
     AnchorConfig,
     CheckpointConfig,
     DistributedConfig,
@@ -265,6 +266,8 @@ class RunConfig:
     """Validation during training."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """What a run can be resumed from."""
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
+    """When the run tells that something goes wrong."""
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     """Several processes."""
 

@@ -196,6 +196,32 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class AlarmsConfig:
+    """When a run tells that something goes wrong. `alarm/...` in the metrics is 1 at the steps where it holds."""
+
+    enabled: bool = True
+    """Whether the run watches for alarms at all."""
+    window: int = ranged(10, "[1, inf)")
+    """Steps before the present one that the KL is compared with; an alarm is told again after so many silent ones."""
+    kl_factor: float = ranged(5.0, "(1, inf)")
+    """kl_jump: the KL to the teacher is at least so many times its median over the window."""
+    kl_floor: float = ranged(0.5, "[0, inf)")
+    """kl_jump: below this KL, in nats per token, nothing is a jump."""
+    length_collapse: float = ranged(0.25, "(0, 1)")
+    """length_collapse: answers have at most this share of their tokens at the start."""
+    length_growth: float = ranged(2.0, "(1, inf)")
+    """length_explosion: answers have so many times their tokens at the start, and cut_share of them are cut."""
+    cut_share: float = ranged(0.5, "[0, 1]")
+    """length_explosion: the share of answers that must be cut by length."""
+    entropy_collapse: float = ranged(0.1, "(0, 1)")
+    """entropy_collapse: at most this share of the entropy at the start, while the reward has not risen."""
+    repetition: float = ranged(0.5, "(0, 1]")
+    """repetition: the share of an answer's four-token sequences that occur in it before, mean of the rollout."""
+    no_signal_steps: int = ranged(10, "[1, inf)")
+    """no_signal: steps in a row in which all rewards within every group of completions were equal."""
+
+
+@dataclass(frozen=True)
 class RewardRefreshConfig:
     """Training of the `learned` reward's model on the policy's own answers during PPO."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,10 +16,13 @@ from .coefficients import Coefficient
 from .rollout import successes
 from .rollout_building import Rollout
 
+NGRAM = 4
+"""Tokens of the sequences whose repetition is counted."""
+
 
 @torch.no_grad()
-def rollout_metrics(rollout: Rollout, coefficient: Coefficient) -> dict[str, float]:
-    """The numbers of one rollout, over all processes."""
+def rollout_metrics(rollout: Rollout, coefficient: Coefficient, group_size: int = 1) -> dict[str, float]:
+    """The numbers of one rollout of `group_size` completions per prompt, over all processes."""
     reduce = distributed.sum_over_processes
 
     def mean(x: Tensor) -> float:
@@ -40,9 +44,30 @@ def rollout_metrics(rollout: Rollout, coefficient: Coefficient) -> dict[str, flo
         "completions/mean_length": mean(torch.tensor(rollout.lengths).float()),
         "completions/cut_by_length": mean(cut_B),
         "completions/trained_on": mean(rollout.trained_B.float()),
+        "completions/repeated": mean(torch.tensor([repeated(c.token_ids) for c in rollout.completions])),
+        "groups/with_signal": groups_with_signal(rollout, group_size),
         **coefficient.metrics(),
         **rollout.extra_metrics,
     }
+
+
+def repeated(token_ids: Sequence[int]) -> float:
+    """The share of the n-grams of a completion that occur in it before; 0 where it is shorter than one."""
+    grams = [tuple(token_ids[i : i + NGRAM]) for i in range(len(token_ids) - NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def groups_with_signal(rollout: Rollout, group_size: int) -> float:
+    """The share of prompts whose trained completions differ in their scores, over all processes; with one completion
+    per prompt all are one group. NaN where nothing was scored.
+    """
+    rows = zip(rollout.problems, rollout.scores.total, rollout.trained_B.tolist(), strict=True)
+    mine = [(problem.key if group_size > 1 else "", score) for problem, score, trained in rows if trained]
+    groups: dict[str, set[float]] = {}
+    for key, score in distributed.gather_list(mine):
+        if score is not None:
+            groups.setdefault(key, set()).add(score)
+    return sum(len(scores) > 1 for scores in groups.values()) / len(groups) if groups else math.nan
 
 
 def reward_metrics(rollout: Rollout) -> dict[str, float]:

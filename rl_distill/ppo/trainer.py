@@ -28,6 +28,7 @@ from ..timing import Phases
 from . import checkpoint
 from .anchor import anchor_kl, watched_kl
 from .hf_arguments import training_arguments, updates_per_step
+from .lifecycle.alarms import alarm_metrics
 from .lifecycle.interruption import StopOnSignal
 from .minibatches import minibatches
 from .rank_padding import PaddedMicroBatches
@@ -241,10 +242,11 @@ class PPOTrainer(Trainer):
         """Adds the rollout's and the updates' numbers to each training record."""
         if "loss" in logs and self.collector.last_rollout is not None:
             logs |= self._step_metrics()
+            logs |= alarm_metrics(self.state.log_history, logs, self.config.alarms)
         super().log(logs, start_time)
 
     def _step_metrics(self) -> dict[str, float]:
-        metrics = rollout_metrics(self.collector.latest(), self.collector.coefficient)
+        metrics = rollout_metrics(self.collector.latest(), self.collector.coefficient, self.config.ppo.group_size)
         names = sorted({name for stats in self.step_stats for name in stats})
         sums = torch.stack([torch.stack([s[name].double() for s in self.step_stats]).sum() for name in names])
         for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):

@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "cache_dir",
     "resume_from_checkpoint",
     "chosen",
+    "alarms",
     "report_to",
     "push_to_hub",
     "hub_model_id",
