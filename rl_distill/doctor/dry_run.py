@@ -64,7 +64,13 @@ def steps(config: RunConfig) -> str:
 def rollouts(config: RunConfig, num_rows: int) -> str:
     count = config.ppo.num_steps * config.ppo.batch_size
     passes = count / config.ppo.group_size / num_rows
-    return f"{count:,} completions ({config.ppo.batch_size} per step), {passes:.2g} passes over the training rows"
+    return (
+        f"{count:,} completions ({config.ppo.batch_size} per step), {passes_text(passes)} passes over the training rows"
+    )
+
+
+def passes_text(passes: float) -> str:
+    return f"{passes:,.0f}" if passes >= 9.95 else f"{passes:.2g}"
 
 
 def tokens(config: RunConfig) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evals.evaluation import Evaluation
-from ..files import write_atomically
+from ..files import finite, write_atomically
 
 
 def table(teacher: dict[str, float], before: dict[str, float], after: dict[str, float], gap: dict[str, Any]) -> str:
@@ -26,8 +26,13 @@ def table(teacher: dict[str, float], before: dict[str, float], after: dict[str, 
     ]
     for name in gap:
         share = "-" if gap.get(name) is None else f"{100 * gap[name]:.0f} %"
-        lines.append(f"| {name} | {teacher[name]:.3f} | {before[name]:.3f} | {after[name]:.3f} | {share} |")
+        rates = " | ".join(_rate(stage[name]) for stage in (teacher, before, after))
+        lines.append(f"| {name} | {rates} | {share} |")
     return "\n".join(lines)
+
+
+def _rate(value: float) -> str:
+    return "not graded" if math.isnan(value) else f"{value:.3f}"
 
 
 def sample_text(evaluation: Evaluation, num_samples: int) -> str:
@@ -118,26 +123,25 @@ def _series(records: Sequence[dict[str, Any]], curve: Curve) -> dict[str, tuple[
     return series
 
 
-def _without_nan(value: Any) -> Any:
-    """NaN (nothing could be graded) becomes null, so that every JSON reader takes the file."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _error(standard_error: float) -> str:
+    if math.isnan(standard_error):
+        return "none of the answers could be graded"
+    return f"one standard error is about {100 * standard_error:.1f} points overall"
 
 
 def write_report(
     folder: Path, results: dict[str, Any], records: Sequence[dict[str, Any]], samples: str, command: str
 ) -> None:
     """report.md with the table, the curves beside it, and readable samples; results.json for programs."""
-    write_atomically(folder / "results.json", json.dumps(_without_nan(results), indent=2) + "\n")
+    write_atomically(folder / "results.json", json.dumps(finite(results), indent=2) + "\n")
     write_atomically(folder / "samples.txt", samples)
     drawn = draw_curves(records, folder, results["teacher"])
     seconds = "\n".join(f"| {name} | {value:.1f} |" for name, value in results["wall_seconds"].items())
     pictures = "\n\n".join(f"![{CURVES[name].title}]({name})" for name in drawn)
     text = f"""# Run report
 
-Seed {results["seed"]}. Accuracy on {results["num_test"]} held-out problems, greedy; one standard error is about
-{100 * results["standard_error"]:.1f} points overall. Reproduce with `{command}`.
+Seed {results["seed"]}. Accuracy on {results["num_test"]} held-out problems, greedy;
+{_error(results["standard_error"])}. Reproduce with `{command}`.
 
 {table(results["teacher"], results["student_before"], results["student_after"], results["gap_recovered"])}
 

@@ -6,7 +6,6 @@ resumed run equal those of one that was never stopped.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..files import read_jsonl, write_atomically
+from ..files import json_line, read_jsonl, write_atomically
 
 EPHEMERAL = ("epoch", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 
@@ -59,7 +58,8 @@ class PPOProgress(TrainerCallback):
 
 
 class MetricsWriter(TrainerCallback):
-    """Appends each record to metrics.jsonl and, where a timer is given, wall-clock numbers to timing.jsonl.
+    """Appends each record to metrics.jsonl and, where a timer is given, wall-clock numbers to timing.jsonl; null stands
+    for NaN and infinities.
 
     On a resumed run it first drops records after the checkpoint's step, so nothing is counted twice.
     """
@@ -75,7 +75,7 @@ class MetricsWriter(TrainerCallback):
             for path in (self.metrics_path, self.timing_path):
                 keep = [r for r in read_jsonl(path) if r["step"] * self.updates <= state.global_step]
                 keep = keep if state.global_step else []
-                write_atomically(path, "".join(json.dumps(record) + "\n" for record in keep))
+                write_atomically(path, "".join(map(json_line, keep)))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -92,4 +92,4 @@ class MetricsWriter(TrainerCallback):
     @staticmethod
     def _append(path: Path, record: dict[str, Any]) -> None:
         with path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json_line(record))

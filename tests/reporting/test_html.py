@@ -8,6 +8,7 @@ import pytest
 
 from rl_distill.cli import main
 from rl_distill.reporting.html import runs, svg, write
+from rl_distill.reporting.html.audit import share
 from rl_distill.reporting.html.changes import marked
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -217,3 +218,38 @@ def test_a_point_lands_where_its_value_is():
     frame = svg.Frame(0, 10, 0.0, 1.0)
     assert (frame.x(0), frame.x(10)) == (svg.LEFT, svg.WIDTH - svg.RIGHT)
     assert (frame.y(0.0), frame.y(1.0)) == (svg.HEIGHT - svg.BOTTOM, svg.TOP)
+
+
+def outcome(folder, before, after, teacher=0.8):
+    """The page of a run that ended with these accuracies, of which no answers were kept."""
+    make_run(folder, answers=False)
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    for key, value in (("teacher", teacher), ("student_before", before), ("student_after", after)):
+        results[key] = {"math": value, "overall": value}
+    results["gap_recovered"] = {"math": None, "overall": None}
+    path.write_text(json.dumps(results))
+    return read(write([folder]))[1]
+
+
+def test_a_student_that_did_not_move_did_not_rise(tmp_path):
+    text = outcome(tmp_path / "run", 0.0, 0.0)
+    assert "The student stayed at 0.0 %" in text
+    text = outcome(tmp_path / "rounds", 0.0, 0.0004)  # both are shown as 0.0 %
+    assert "The student stayed at 0.0 %" in text
+    assert "+0.0" not in text
+    assert "-0.0" not in text
+
+
+def test_a_run_without_grades_says_so(tmp_path):
+    text = outcome(tmp_path / "run", None, None, None)
+    assert "The student's answers could not be graded" in text
+    assert "nan" not in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "–"), (0.0, "0"), (1.0, "100 %"), (0.996, "100 %"), (0.0123, "1.2 %"), (0.25, "25 %"), (1e-7, "< 0.01 %")],
+)
+def test_shares_are_written_out(value, words):
+    assert share(value) == words

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rl_distill.evals.evaluation import Evaluation, gap_recovered
-from rl_distill.files import read_jsonl, write_atomically
+from rl_distill.files import finite, read_jsonl, write_atomically
 from rl_distill.progress import Stages
 from rl_distill.reporting.summary import CURVES, draw_curves, sample_text, table, write_evaluations, write_report
 from rl_distill.reporting.training_log import MetricsWriter
@@ -129,3 +129,43 @@ def test_stages_keep_their_seconds(capsys):
     assert stages.seconds["ppo"] > 0
     assert stages.cpu_seconds["ppo"] >= 0
     assert "[ppo] training ..." in capsys.readouterr().out
+
+
+def strict(line):
+    return json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_metrics_hold_null_where_there_is_no_number(tmp_path):
+    class State:
+        global_step, is_world_process_zero = 2, True
+
+    writer = MetricsWriter(tmp_path, updates_per_step=2)
+    writer.on_log(None, State, None, logs={"loss": 1.5, "explained_variance": float("nan"), "kl": float("inf")})
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert strict(line) == {"step": 1, "loss": 1.5, "explained_variance": None, "kl": None}
+    writer.on_train_begin(None, State, None)  # a resumed run writes them again
+    assert strict((tmp_path / "metrics.jsonl").read_text())["kl"] is None
+
+
+def test_nested_numbers_are_made_finite():
+    nan = float("nan")
+    assert finite({"a": [1, nan, {"b": -float("inf")}], "c": (nan,), "d": "nan"}) == {
+        "a": [1, None, {"b": None}], "c": [None], "d": "nan",
+    }  # fmt: skip
+
+
+def test_the_table_says_what_was_not_graded():
+    nan = {"overall": float("nan")}
+    assert table(nan, nan, nan, {"overall": None}).splitlines()[-1] == (
+        "| overall | not graded | not graded | not graded | - |"
+    )
+
+
+def test_a_report_without_grades_names_no_error_of_nan(tmp_path):
+    nan = {"overall": float("nan")}
+    results = {"teacher": nan, "student_before": nan, "student_after": nan, "gap_recovered": {"overall": None}}
+    results |= {"num_test": 4, "standard_error": float("nan"), "wall_seconds": {}, "seed": 0}
+    write_report(tmp_path, results, [], "", "a command")
+    report = (tmp_path / "report.md").read_text()
+    assert "none of the answers could be graded" in report
+    assert "nan" not in report

@@ -89,7 +89,12 @@ def mean(values: list[float]) -> float | None:
 
 
 def share(value: float | None) -> str:
-    return "–" if value is None else "0" if value == 0 else f"{100 * value:.2g} %"
+    """A share in per cent, with two digits where it is small."""
+    if value is None or value == 0:
+        return "–" if value is None else "0"
+    if value < 1e-4:
+        return "< 0.01 %"
+    return f"{100 * value:.2g} %" if value < 0.0995 else f"{100 * value:.0f} %"
 
 
 def _range(values: list[float]) -> str:

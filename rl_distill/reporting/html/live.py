@@ -80,4 +80,4 @@ def scores(run: Run) -> str:
 
 
 def cell(value: float | None) -> str:
-    return f"<td>{'–' if value is None else f'{100 * value:.1f} %'}</td>"
+    return f"<td>{'–' if value is None or value != value else f'{100 * value:.1f} %'}</td>"

@@ -16,6 +16,16 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or value != value else f"{100 * value:.{digits}f}\u202f%"
 
 
+def points(change: float) -> str:
+    """A difference in points with its sign; a dash where there is none, and no sign where it rounds to 0."""
+    words = f"{100 * change:+.1f}"
+    return "–" if is_nan(change) else "0.0" if words in ("+0.0", "-0.0") else words
+
+
+def is_nan(value: float) -> bool:
+    return value != value
+
+
 def interval(found: Estimate) -> str:
     return "" if found.low != found.low else f"{100 * found.low:.1f} – {100 * found.high:.1f}"
 
@@ -24,8 +34,10 @@ def headline(run: Run) -> str:
     """One sentence with the outcome of the run, no more certain than the numbers are."""
     task = run.tasks()[0]
     teacher, before, after = (estimate(run, stage, task) for stage in STAGES)
+    if is_nan(before.value) or is_nan(after.value):
+        return "The student's answers could not be graded"
     change = f"from {percent(before.value)} to {percent(after.value)}"
-    if after.value == before.value:
+    if percent(after.value) == percent(before.value):
         return f"The student stayed at {percent(after.value)}"
     if after.value < before.value:
         return f"The student fell {change}"
@@ -77,17 +89,19 @@ def picture(run: Run) -> str:
 
 def score_row(run: Run, task: str) -> str:
     teacher, before, after = (estimate(run, stage, task) for stage in STAGES)
-    marks = [_band("span", min(before.value, after.value), max(before.value, after.value))]
+    graded = not is_nan(before.value + after.value)
+    marks = [_band("span", min(before.value, after.value), max(before.value, after.value))] if graded else []
     for name, found in (("teacher", teacher), ("before", before), ("after", after)):
         if found.low == found.low:
             marks.append(_band(f"ci {name}", found.low, found.high))
-        marks.append(f'<i class="dot {name}" style="left:{100 * found.value:.2f}%"></i>')
+        if not is_nan(found.value):
+            marks.append(f'<i class="dot {name}" style="left:{100 * found.value:.2f}%"></i>')
     gain = after.value - before.value
     words = f"{task}: before {percent(before.value)}, after {percent(after.value)}, teacher {percent(teacher.value)}"
     size = f"<small>{after.n:,} problems</small>" if after.n else ""
     return (
         f'<div class="score"><b>{escape(task)}{size}</b><div class="track" role="img" aria-label="{escape(words)}">'
-        f'{"".join(marks)}</div><div class="gain num {"good" if gain >= 0 else "bad"}">{100 * gain:+.1f}'
+        f'{"".join(marks)}</div><div class="gain num {"bad" if gain < 0 else "good"}">{points(gain)}'
         "<small>points</small></div></div>"
     )
 
@@ -129,8 +143,8 @@ def change_cell(run: Run, task: str) -> str:
     rows = triples(run, task)
     if not rows:
         before, after = estimate(run, "before", task).value, estimate(run, "after", task).value
-        return f"<td>{100 * (after - before):+.1f}</td>"
+        return f"<td>{points(after - before)}</td>"
     found = statistics.paired_bootstrap([a["grade"] for _, _, a in rows], [b["grade"] for _, b, _ in rows])
     kind = "good" if found.low > 0 else "bad" if found.high < 0 else ""
-    around = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
-    return f'<td class="{kind}">{100 * found.difference:+.1f}<small>{around}</small></td>'
+    around = f"{points(found.low)} to {points(found.high)}"
+    return f'<td class="{kind}">{points(found.difference)}<small>{around}</small></td>'
