@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     from rl_distill.evals.distributed import solve
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.provenance import command_line
+    from rl_distill.reporting.sessions import Sessions
     from rl_distill.teachers.worker import serve
 
     quiet_libraries()
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     command = command_line(program, argv)
     if distributed.is_main():
         spent = student_stages.spent(config, context)
-        pipeline.compare(config, context, before, after, spent, stages, command)
+        sessions = Sessions(Path(config.output_dir), stages, command, resumed=False)
+        pipeline.compare(config, context, before, after, spent, sessions.summary())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from .config import RunConfig
 from .data.adaptive import make_sampler
 from .evals.distributed import solve, solve_with
 from .evals.evaluation import Evaluation, gap_recovered
+from .evals.stored import store, stored
 from .files import read_jsonl
 from .models.actor_critic import ActorCritic, freeze_other_towers, make_critic
 from .models.lora import add_lora, merged
@@ -41,13 +42,17 @@ from .reporting.html import write as write_html
 from .reporting.html.live import LiveReport
 from .reporting.hub import push_to_hub, repo_of
 from .reporting.model_card import write_model_card
+from .reporting.sessions import Sessions
 from .reporting.summary import sample_text, table, write_evaluations, write_report
 from .reporting.training_log import MetricsWriter, PPOProgress
 from .reward_model.refresh import RewardModelRefresh
 from .run_setup import RunContext, teacher_evidence
+from .stage_cache import cache_key
+from .teachers.colocated import fingerprint
 from .teachers.curriculum import TeacherCurriculum
 from .timing import Phases, peak_memory_mib
 
+BEFORE = "before.json"
 STAGE_KEYS = {"teacher": "teacher", "student": "student_before"}
 
 
@@ -56,8 +61,11 @@ def run(config: RunConfig, context: RunContext, stages: Stages, command: str) ->
     problems, tokenizer = context.splits.test, context.tokenizer
     before = solve_before(config, context, stages)
     trainer = make_trainer(config, context, before)
+    sessions = Sessions(Path(config.output_dir), stages, command, resumed=resumes(config) is not None)
+    trainer.add_callback(sessions)
     with stages("ppo", f"{config.ppo.num_steps} steps of {config.ppo.batch_size} rollouts"):
         finished = train(config, trainer)
+    sessions.write()
     if not finished:
         context.close()
         return None
@@ -67,17 +75,43 @@ def run(config: RunConfig, context: RunContext, stages: Stages, command: str) ->
             model: Any = trainer.model
             after = solve(model.policy, tokenizer, problems, config)
     context.close()
-    return compare(config, context, before, after, trainer.spent(), stages, command) if distributed.is_main() else None
+    sessions.write()
+    if not distributed.is_main():
+        return None
+    return compare(config, context, before, after, trainer.spent(), sessions.summary())
 
 
 def solve_before(config: RunConfig, context: RunContext, stages: Stages) -> dict[str, Evaluation]:
-    """How "teacher" and "student" solve the test problems before the student trains."""
+    """How "teacher" and "student" solve the test problems before the student trains; a resumed run reads it again."""
     problems, tokenizer = context.splits.test, context.tokenizer
+    path, key = Path(config.output_dir) / BEFORE, before_key(config, context)
+    kept = stored(path, key, problems) if resumes(config) is not None and distributed.is_main() else None
+    kept = distributed.from_main(kept)
+    if kept is not None:
+        return kept
     with stages("before", f"teacher and student solve {len(problems)} held-out problems"):
-        return {
+        before = {
             "teacher": solve_with(context.teacher, tokenizer, problems, config),
             "student": solve(context.student, tokenizer, problems, config),
         }
+    if distributed.is_main():
+        store(path, key, before)
+    return before
+
+
+def before_key(config: RunConfig, context: RunContext) -> str:
+    """What the evaluation before training depends on: both models' weights, the problems and how answers end."""
+    if not distributed.is_main():
+        return ""
+    problems = [[problem.task, problem.prompt, problem.columns] for problem in context.splits.test]
+    length, stop = config.generation.max_completion_length, config.generation.stop
+    models = [context.teacher.fingerprint, fingerprint(context.student)]
+    return cache_key(models=models, problems=problems, length=length, stop=stop)
+
+
+def resumes(config: RunConfig) -> Path | None:
+    """The checkpoint that this run goes on from; to be asked by every process."""
+    return checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
 
 
 def make_trainer(config: RunConfig, context: RunContext, before: Mapping[str, Evaluation] | None = None) -> PPOTrainer:
@@ -193,7 +227,7 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
 
     False where SIGTERM or Ctrl-C ended it early, with a checkpoint.
     """
-    resume = checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
+    resume = resumes(config)
     checkpoint.tidy(Path(config.output_dir), resume)
     if resume is not None:
         trainer.parts.load(resume)
@@ -227,10 +261,12 @@ def compare(
     before: dict[str, Evaluation],
     after: Evaluation,
     spent: dict[str, int],
-    stages: Stages,
-    command: str,
+    sessions: dict[str, Any],
 ) -> dict[str, Any]:
-    """results.json and report.md of a finished run; returns the results and prints the final table."""
+    """results.json and report.md of a finished run; returns the results and prints the final table.
+
+    `sessions`: seconds and command over all sessions of the run, as Sessions.summary gives them.
+    """
     teacher, start, end = before["teacher"].accuracy(), before["student"].accuracy(), after.accuracy()
     ungraded = {"teacher": before["teacher"].num_ungraded, "student_before": before["student"].num_ungraded}
     ungraded["student_after"] = lost = after.num_ungraded
@@ -243,16 +279,14 @@ def compare(
         "num_test": len(context.splits.test),
         "num_ungraded": ungraded,
         "standard_error": math.sqrt(end["overall"] * (1 - end["overall"]) / max(1, len(after.grades) - lost)),
-        "wall_seconds": dict(stages.seconds),
-        "cpu_seconds": dict(stages.cpu_seconds),
+        **sessions,
         "peak_memory_mib": round(peak_memory_mib()),
         "ledger": context.ledger(**spent),
         "seed": config.seed,
-        "command": command,
         "config": config.to_dict(),
         "versions": versions(),
     }
-    folder = Path(config.output_dir)
+    folder, command = Path(config.output_dir), sessions["command"]
     write_evaluations(folder, {"teacher": before["teacher"], "before": before["student"], "after": after})
     samples = sample_text(after, config.evaluation.num_samples_shown)
     write_report(folder, results, read_jsonl(folder / "metrics.jsonl"), samples, command)

@@ -39,18 +39,30 @@ class Stages:
     def __init__(self, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
+        self.running: dict[str, tuple[float, float]] = {}
+        """Stages that have begun and not ended: when, by the wall clock and by CPU seconds."""
         self.quiet = quiet
 
     @contextlib.contextmanager
     def __call__(self, name: str, words: str) -> Iterator[None]:
         if not self.quiet:
             print(f"[{name}] {words} ...", flush=True)
-        start, cpu_start = time.perf_counter(), cpu_seconds()
-        yield
+        start, cpu_start = self.running[name] = time.perf_counter(), cpu_seconds()
+        try:
+            yield
+        finally:
+            del self.running[name]
         self.seconds[name] = round(time.perf_counter() - start, 3)
         self.cpu_seconds[name] = round(cpu_seconds() - cpu_start, 3)
         if not self.quiet:
             print(f"[{name}] done in {self.seconds[name]:.1f} s", flush=True)
+
+    def so_far(self) -> tuple[dict[str, float], dict[str, float]]:
+        """(wall, CPU) seconds by stage, with those of stages that have not ended."""
+        now, cpu_now = time.perf_counter(), cpu_seconds()
+        wall = {name: round(now - start, 3) for name, (start, _) in self.running.items()}
+        cpu = {name: round(cpu_now - start, 3) for name, (_, start) in self.running.items()}
+        return self.seconds | wall, self.cpu_seconds | cpu
 
 
 def progress_bar(items: Sequence[Item], words: str) -> Iterable[Item]:
