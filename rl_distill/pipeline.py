@@ -23,6 +23,7 @@ from .evals.evaluation import Evaluation, gap_recovered
 from .evals.stored import store, stored
 from .files import read_jsonl
 from .models.actor_critic import ActorCritic, freeze_other_towers, make_critic
+from .models.loading import save_to_use
 from .models.lora import add_lora, merged
 from .models.tokenizers import num_token_ids
 from .ppo import checkpoint
@@ -243,14 +244,17 @@ def train(config: RunConfig, trainer: PPOTrainer) -> bool:
 def export(config: RunConfig, trainer: PPOTrainer, tokenizer: PreTrainedTokenizerBase) -> Path:
     """The student alone, adapters merged, as an ordinary Hugging Face folder with its tokenizer.
 
+    Adapters by themselves are kept in the folder `adapters` beside it, for peft or as `student.model` of another run.
     Under ZeRO-3 and FSDP to be called inside `trainer.gathered_weights()`.
     """
     folder = Path(config.output_dir) / "student"
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model.policy = merged(model.policy, folder.with_name("adapters"))
+    adapters, has_adapters = folder.with_name("adapters"), hasattr(model.policy, "peft_config")
+    model.policy = merged(model.policy, adapters)
     if distributed.is_main():
-        model.policy.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_to_use(model.policy, tokenizer, folder)
+        if has_adapters:
+            tokenizer.save_pretrained(adapters)
     distributed.barrier()
     return folder
 

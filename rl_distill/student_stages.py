@@ -22,7 +22,7 @@ from .distill.stage import check_distillation, is_supervised, wrap_student
 from .distill.trainer import DistillationTrainer, pad_id
 from .evals.distributed import solve
 from .evals.evaluation import verdicts
-from .models.loading import load
+from .models.loading import load, save_to_use
 from .models.tokenizers import num_token_ids, prompt_ids
 from .ppo import checkpoint
 from .progress import StageProgress, Stages
@@ -71,8 +71,7 @@ def run_stage(name: str, config: RunConfig, settings: DistillConfig, context: Ru
         trainer = make_trainer(config, settings, context, train, heldout, work)
         train_from_newest_checkpoint(trainer, work)
         with trainer.gathered_weights():
-            trainer.student.policy.save_pretrained(folder)
-            context.tokenizer.save_pretrained(folder)
+            save_to_use(trainer.student.policy, context.tokenizer, folder)
 
     with stages(name, f"{settings.num_steps} steps of {settings.batch_size} sequences"):
         folder = cached(cache_dir_of(config) / f"{name}-{key}", make)
@@ -184,7 +183,6 @@ def export(config: RunConfig, context: RunContext) -> Path:
     """The student as an ordinary Hugging Face folder with its tokenizer, in `student` under output_dir."""
     folder = Path(config.output_dir) / "student"
     if distributed.is_main():
-        context.student.save_pretrained(folder)
-        context.tokenizer.save_pretrained(folder)
+        save_to_use(context.student, context.tokenizer, folder)
     distributed.barrier()
     return folder

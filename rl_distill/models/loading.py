@@ -91,6 +91,16 @@ def load_model(
     return wrapped.merge_and_unload().requires_grad_(True)  # peft froze it
 
 
+def save_to_use(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes model and tokenizer as an ordinary folder that generates with its cache: Trainer switches `use_cache` off
+    in the model's own config while it trains.
+    """
+    for config in (model.config, text_config(model)):
+        config.use_cache = True
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def is_adapter(path: Path | str) -> bool:
     return (Path(path) / ADAPTER_FILE).is_file()
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from .. import distributed
 from ..config import LoraAdapterConfig
 
 
@@ -62,15 +63,17 @@ def continued(base: Any, folder: Path, *, is_trainable: bool) -> Any:
 def merged(policy: Any, adapters: Path) -> Any:
     """`policy` as a plain causal LM: adapters merged into its weights; a model without adapters as it is.
 
-    Merging into 4- or 8-bit weights would round the result, so the base is loaded again in full; `adapters` is the
-    folder for the adapters in between.
+    The adapters by themselves are kept in the folder `adapters`, as peft writes them. Merging into 4- or 8-bit weights
+    would round the result, so the base is loaded again in full. To be called by every process.
     """
     if not hasattr(policy, "peft_config"):
         return policy
+    if distributed.is_main():
+        policy.save_pretrained(adapters, save_embedding_layers=False)  # "auto" asks the hub whether they were resized
+    distributed.barrier()
     if not getattr(policy.get_base_model(), "is_quantized", False):
         return policy.merge_and_unload()
     from peft import PeftModel
 
-    policy.save_pretrained(adapters)
     base: Any = AutoModelForCausalLM.from_pretrained(policy.get_base_model().name_or_path, dtype="auto")
     return PeftModel.from_pretrained(base, adapters).merge_and_unload()

@@ -3,11 +3,15 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rl_distill import pipeline
 from rl_distill.config import ConfigError
+from rl_distill.models.loading import load
 from rl_distill.models.lora import quantization_config
+from rl_distill.progress import Stages
+from rl_distill.run_setup import prepare
+from tests import own_models
 from tests.tiny_run import make_config, make_context, make_trainer, weights
 
 LORA = {"student__lora": {"r": 4, "alpha": 8}, "ppo__learning_rate": 1e-2}
@@ -49,6 +53,34 @@ def test_the_export_is_a_plain_model_with_the_adapters_merged(tmp_path):
     assert not any("lora" in name for name, _ in student.named_parameters())
     assert torch.allclose(student(ids).logits, expected, atol=1e-5)
     assert torch.allclose(trainer.model.policy(ids).logits, expected, atol=1e-5)
+
+
+def test_the_adapters_are_kept_beside_the_merged_student(tmp_path):
+    """They are an adapter folder as any: on the same base they give the merged student's logits."""
+    base = own_models.write(tmp_path / "models")
+    config = own_models.config(base, tmp_path / "run", teacher__model=str(base / "large"), **LORA)
+    context = prepare(config, Stages(quiet=True))
+    trainer = pipeline.make_trainer(config, context)
+    pipeline.train(config, trainer)
+    student, _ = load(pipeline.export(config, trainer, context.tokenizer))
+    again, tokenizer = load(tmp_path / "run" / "adapters")
+    ids = torch.tensor([tokenizer("Tom has 3 pens")["input_ids"]])
+    untrained = AutoModelForCausalLM.from_pretrained(base / "student")
+    assert torch.allclose(again(ids).logits, student(ids).logits, atol=1e-5)
+    assert not torch.allclose(again(ids).logits, untrained(ids).logits, atol=1e-3)
+    size = sum(path.stat().st_size for path in (tmp_path / "run" / "adapters").glob("*.safetensors"))
+    assert size < sum(path.stat().st_size for path in (base / "student").glob("*.safetensors"))
+
+
+def test_without_lora_there_is_no_adapter_folder_and_the_student_generates_with_its_cache(tmp_path):
+    config = make_config(tmp_path, student__gradient_checkpointing=True)
+    context = make_context(config)
+    trainer = pipeline.make_trainer(config, context)
+    pipeline.train(config, trainer)
+    assert not trainer.model.policy.config.use_cache  # Trainer has switched it off
+    folder = pipeline.export(config, trainer, context.tokenizer)
+    assert not (tmp_path / "adapters").exists()
+    assert AutoConfig.from_pretrained(folder).use_cache is True
 
 
 def test_quantization_settings_and_what_they_need():
