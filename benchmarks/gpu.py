@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "0.5B under 7B, checkpointing": {
         "student": QWEN_05B, "teacher": QWEN_7B, "length": 512, "batch": 64, "tokens": NUM_TOKENS,
         "gradient_checkpointing": True,
+    },
+    "0.5B under 7B, bf16 sampling": {
+        "student": QWEN_05B, "teacher": QWEN_7B, "length": 512, "batch": 64, "tokens": NUM_TOKENS, "dtype": "bfloat16",
     },
 }  # fmt: skip
 
@@ -103,7 +107,11 @@ def make_trainer(row: dict[str, Any], steps: int, folder: Path) -> Any:
                 "value_learning_rate": 1e-5,
                 "bf16": on_gpu,
             },
-            "generation": {"max_completion_length": row["length"], "batch_size": row["batch"]},
+            "generation": {
+                "max_completion_length": row["length"],
+                "batch_size": row["batch"],
+                "dtype": row.get("dtype", "student"),
+            },
             "evaluation": {"every_steps": 10_000},
         },
     )
@@ -189,14 +197,70 @@ def measure(name: str, steps: int) -> dict[str, Any]:
     }
 
 
+def measure_decoding(steps: int) -> Iterator[dict[str, Any]]:
+    """Sampled tokens per second of the 0.5B student, 64 x (512 + 256), by each way to decode; every second row after
+    one call of warm-up.
+    """
+    import torch
+
+    from rl_distill.generation import decoding, sampling
+
+    def plain(model: Any, max_new_tokens: int) -> Any:
+        return decoding.PlainDecoder(model)
+
+    rows, length, new = 64, 512, 256
+    draw = torch.Generator().manual_seed(0)
+    prompts = torch.randint(3, NUM_TOKENS, (rows, length), generator=draw).tolist()
+    for dtype in (torch.float32, torch.bfloat16):
+        model = make_model(QWEN_05B, dtype, "cuda").eval()
+
+        def ours(make_decoder: Any, model: Any = model) -> None:
+            sampling.make_decoder = make_decoder
+            given = {"eos_token_ids": [], "pad_token_id": 0, "batch_size": rows, "vocab_size": NUM_TOKENS}
+            model.generation_config.eos_token_id = None
+            sampling.generate(model, prompts, sampling.Sampling(new), **given)
+
+        def library(model: Any = model) -> None:
+            given = {"do_sample": True, "max_new_tokens": new, "top_k": 0, "eos_token_id": None, "pad_token_id": 0}
+            model.generate(torch.tensor(prompts).cuda(), **given)
+
+        def paged(model: Any = model) -> None:
+            from transformers import GenerationConfig
+
+            config = GenerationConfig(do_sample=True, max_new_tokens=new, eos_token_id=-1, pad_token_id=0)
+            model.generate_batch(inputs=prompts, generation_config=config, progress_bar=False)
+
+        graphed = decoding.make_decoder
+        ways = {"plain": lambda: ours(plain), "CUDA graph": lambda: ours(graphed)}  # noqa: B023
+        ways |= {"transformers generate": library, "transformers paged generate_batch": paged}
+        for name, decode in ways.items():
+            seconds = []
+            try:
+                for _ in range(steps):
+                    torch.cuda.synchronize()
+                    start = time.perf_counter()
+                    decode()
+                    torch.cuda.synchronize()
+                    seconds.append(time.perf_counter() - start)
+            except Exception as error:  # of a library on this machine: the other rows still count
+                yield {"decoding": name, "dtype": str(dtype), "failed": repr(error)[:300]}
+                continue
+            finally:
+                sampling.make_decoder = graphed
+            yield {"decoding": name, "dtype": str(dtype), "tokens_per_second": rows * new / min(seconds[1:] or seconds)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", default=[name for name in ROWS if name != "tiny"], choices=list(ROWS))
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--output", type=Path, help="a file of JSON lines")
+    parser.add_argument("--decoding", action="store_true", help="ways to decode instead of PPO steps; needs CUDA")
     options = parser.parse_args()
-    for name in options.rows:
-        result = measure(name, options.steps)
+    measured = (
+        measure_decoding(options.steps) if options.decoding else (measure(n, options.steps) for n in options.rows)
+    )
+    for result in measured:
         print(json.dumps(result), flush=True)
         if options.output:
             with options.output.open("a") as file:

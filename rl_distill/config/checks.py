@@ -99,6 +99,10 @@ def _check_rest(config: RunConfig) -> None:
         raise ConfigError("generation.stop: an empty text would end every completion at its first token; leave it out")
     if config.generation.engine == "vllm_server" and config.generation.vllm.server_base_url is None:
         raise ConfigError("generation.engine: vllm_server needs generation.vllm.server_base_url")
+    if config.generation.dtype != "student" and config.generation.engine != "transformers":
+        raise ConfigError("generation.dtype is of engine: transformers; vLLM has a dtype of its own: leave it out")
+    if config.generation.dtype != "student" and config.student.quantization is not None:
+        raise ConfigError("generation.dtype: quantized weights sample as they are; leave it out")
 
 
 def _check_mixture(config: RunConfig) -> None:

@@ -153,8 +153,10 @@ class GenerationConfig:
     """Completions sampled together, per process."""
     engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
     """What samples rollouts."""
+    dtype: Literal["student", "bfloat16"] = "student"
+    """Of the weights that sample with `engine: transformers`. bfloat16: a copy, corrected for as vLLM is."""
     sampler_weight_cap: float = ranged(2.0, "(0, inf)")
-    """With vLLM: advantages are multiplied by min(trainer's / sampler's probability, this) per token."""
+    """With vLLM or bfloat16: advantages are multiplied by min(trainer's / sampler's probability, this) per token."""
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
     """The vLLM engine's."""
 

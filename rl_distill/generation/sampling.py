@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..models.tokenizers import num_token_ids
 from ..progress import progress_bar
 from ..types import Finish
+from .decoding import make_decoder
+from .policy_copy import PolicyCopy
 
 SMALL_WEIGHTS = 10_000_000
 """Below so many parameters a decoding step on CPU is many tiny products, and handing them to threads costs more."""
@@ -32,11 +34,13 @@ class Sampling:
     max_new_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
+    is_approximate: bool = False
+    """The model that samples is not quite the policy (a copy in bf16), so its log-probabilities matter."""
 
     @property
-    def is_cut(self) -> bool:
-        """Whether tokens are drawn from less than the model's distribution."""
-        return self.temperature > 0 and self.top_p < 1
+    def gives_logprobs(self) -> bool:
+        """Whether tokens are drawn from another distribution than the policy's."""
+        return self.temperature > 0 and (self.top_p < 1 or self.is_approximate)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Generated:
     """Token ids of one completion, EOS included where it was emitted, and why it ended.
 
     `logprobs`: of each token under the distribution it was drawn from, where that is not the policy's: another engine,
-    or `top_p` below 1. Else None.
+    a copy in bf16, or `top_p` below 1. Else None.
     """
 
     token_ids: list[int]
@@ -102,11 +106,14 @@ class StopStrings:
 
 
 class TransformersEngine:
-    """The policy itself, through `generate` below."""
+    """The policy itself, through `generate` below, or its copy in bf16 (`is_copy`), brought up to date each time."""
 
-    def __init__(self, tokenizer: Any, batch_size: int, stop: StopStrings | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, batch_size: int, stop: StopStrings | None = None, *, is_copy: bool = False
+    ) -> None:
         self.tokenizer, self.batch_size, self.stop = tokenizer, batch_size, stop
         self.vocab_size = num_token_ids(tokenizer)
+        self.copy = PolicyCopy(torch.bfloat16) if is_copy else None
 
     def generate(
         self,
@@ -116,6 +123,8 @@ class TransformersEngine:
         seeds: Sequence[int],
         on_batch: OnBatch | None = None,
     ) -> list[Generated]:
+        if self.copy is not None:
+            policy, sampling = self.copy.of(policy), replace(sampling, is_approximate=True)
         return generate(
             policy,
             prompt_ids,
@@ -166,16 +175,16 @@ def _keep_top_p(probs_BV: Tensor, top_p: float) -> Tensor:
 
 
 def choose(logits_BV: Tensor, sampling: Sampling, uniforms_B: Tensor) -> tuple[Tensor, Tensor | None]:
-    """(the next token of each row, its log-probability where `top_p` cuts the distribution): the argmax at temperature
-    0, else the inverse of the distribution function at u.
+    """(the next token of each row, its log-probability where `sampling.gives_logprobs`): the argmax at temperature 0,
+    else the inverse of the distribution function at u.
     """
     if sampling.temperature == 0:
         return logits_BV.argmax(-1), None
     scaled_BV = logits_BV.float() if sampling.temperature == 1 else logits_BV.float() / sampling.temperature
     probs_BV = torch.softmax(scaled_BV, dim=-1)
-    if sampling.top_p == 1:
+    if not sampling.gives_logprobs:
         return _draw(probs_BV, uniforms_B), None
-    kept_BV = _keep_top_p(probs_BV, sampling.top_p)
+    kept_BV = _keep_top_p(probs_BV, sampling.top_p) if sampling.top_p < 1 else probs_BV
     tokens_B = _draw(kept_BV, uniforms_B)
     return tokens_B, (kept_BV.gather(1, tokens_B[:, None])[:, 0] / kept_BV.sum(-1)).log()
 
@@ -303,49 +312,33 @@ def _generate_batch(
 ) -> list[Generated]:
     device = eos.device
     distinct, prompt_of_row = _distinct(prompt_ids)
-    input_ids, mask = _left_pad(distinct, pad_token_id, device)
-    position_ids = (mask.cumsum(-1) - 1).clamp_min(0)
-    cache = DynamicCache(config=model.config)
+    decoder = make_decoder(model, sampling.max_new_tokens)
     alive = torch.arange(len(prompt_ids), device=device)
     tokens_BT = torch.full((len(prompt_ids), sampling.max_new_tokens), pad_token_id, dtype=torch.long, device=device)
     lengths_B = torch.full((len(prompt_ids),), sampling.max_new_tokens, dtype=torch.long, device=device)
     stopped_B = torch.zeros(len(prompt_ids), dtype=torch.bool, device=device)
-    no_padding = bool(mask.all())
-    logprobs_BT = torch.zeros_like(tokens_BT, dtype=torch.float32) if sampling.is_cut else None
+    logprobs_BT = torch.zeros_like(tokens_BT, dtype=torch.float32) if sampling.gives_logprobs else None
+    spread = torch.tensor(prompt_of_row, device=device) if len(distinct) < len(prompt_ids) else None
+    logits_BV = decoder.prefill(*_left_pad(distinct, pad_token_id, device), spread)
     for t in range(sampling.max_new_tokens):
-        output = model(
-            input_ids=input_ids,
-            attention_mask=None if no_padding else mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits_BV = output.logits[:, -1, :vocab_size]
-        if t == 0 and len(distinct) < len(prompt_ids):  # one row of the cache for each completion
-            spread = torch.tensor(prompt_of_row, device=device)
-            cache.reorder_cache(spread)  # type: ignore[arg-type]
-            logits_BV, mask, position_ids = logits_BV[spread], mask[spread], position_ids[spread]
         uniforms_B = uniforms_BT[alive, t] if uniforms_BT is not None else logits_BV.new_empty(0)
-        next_B, next_logprobs_B = choose(logits_BV, sampling, uniforms_B)
+        next_B, next_logprobs_B = choose(logits_BV[:, :vocab_size], sampling, uniforms_B)
         tokens_BT[alive, t] = next_B
         if logprobs_BT is not None and next_logprobs_B is not None:
             logprobs_BT[alive, t] = next_logprobs_B
         ended = torch.isin(next_B, eos)
         if stop is not None:
             ended |= torch.tensor(stop.found_in(tokens_BT[alive, : t + 1].tolist()), device=device)
-        position_ids = position_ids[:, -1:] + 1
         if ended.any():
             stopped_B[alive[ended]] = True
             lengths_B[alive[ended]] = t + 1
             keep = (~ended).nonzero().squeeze(-1)
             if keep.numel() == 0:
                 break
-            # batch_select_indices knows no states of linear attention
-            cache.reorder_cache(keep)  # type: ignore[arg-type]
-            alive, next_B, mask, position_ids = alive[keep], next_B[keep], mask[keep], position_ids[keep]
-        input_ids = next_B.unsqueeze(-1)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+            decoder.keep(keep)
+            alive, next_B = alive[keep], next_B[keep]
+        if t + 1 < sampling.max_new_tokens:
+            logits_BV = decoder.step(next_B)
     return _completions(tokens_BT, lengths_B, stopped_B, logprobs_BT)
 
 

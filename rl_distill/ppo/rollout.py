@@ -61,7 +61,13 @@ class RolloutCollector:
         self.prompt_ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
         settings = config.generation
         stop = StopStrings(tokenizer, settings.stop) if settings.stop else None
-        self.engine: GenerationEngine = TransformersEngine(tokenizer, settings.batch_size, stop)
+        if settings.dtype != "student" and (distributed.is_fsdp() or distributed.zero_stage() == 3):
+            raise UserError(
+                "generation.dtype: a copy of weights that are sharded would be whole on every GPU; leave it out"
+            )
+        self.engine: GenerationEngine = TransformersEngine(
+            tokenizer, settings.batch_size, stop, is_copy=settings.dtype == "bfloat16"
+        )
         self.last_rollout: Rollout | None = None
         self.sampler: PromptSampler | None = None
         """What chooses the prompts; None walks through all of them in shuffled passes."""

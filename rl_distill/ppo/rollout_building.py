@@ -89,7 +89,7 @@ def has_one_update(config: RunConfig) -> bool:
     """
     ppo, anchor, generation = config.ppo, config.anchor, config.generation
     is_adaptive = anchor.placement == "loss" and anchor.schedule == "adaptive"
-    own_sampler = generation.engine == "transformers" and generation.top_p == 1
+    own_sampler = (generation.engine, generation.dtype, generation.top_p) == ("transformers", "student", 1)
     once = ppo.num_epochs * ppo.num_minibatches == 1 and ppo.advantage == "group_mean"
     return once and anchor.placement != "reward" and not is_adaptive and own_sampler
 

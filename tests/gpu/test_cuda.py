@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rl_distill import pipeline
-from rl_distill.generation.sampling import Sampling, generate
+from rl_distill.generation import decoding, sampling
+from rl_distill.generation.sampling import Sampling, TransformersEngine, generate
 from rl_distill.maths.distillation import distillation_statistics, make_divergence
 from rl_distill.maths.logprobs import token_statistics
 from tests.distill_case import make_distiller
@@ -68,6 +69,46 @@ def test_sampled_tokens_equal_those_of_the_cpu(make_policy, tokenizer, temperatu
 
     on_cpu = tokens(policy)
     assert tokens(policy.cuda()) == on_cpu
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_captured_step_gives_the_tokens_of_the_plain_one(make_policy, tokenizer, attention, monkeypatch):
+    policy = make_policy(3).cuda()
+    policy.set_attn_implementation(attention)
+    assert decoding.can_be_graphed(policy)
+    prompts = [tokenizer(text)["input_ids"] for text in ("a", "Tom has 3 apples", "def f(x):", "a", "and on and on")]
+    made = []
+
+    def graphed(model, max_new_tokens):
+        made.append(decoding.GraphedDecoder(model, max_new_tokens))
+        return made[-1]
+
+    def tokens(make_decoder):
+        monkeypatch.setattr(sampling, "make_decoder", make_decoder)
+        completions = generate(
+            policy, prompts * 4, Sampling(100), eos_token_ids=[tokenizer.eos_token_id, *range(60, 70)],
+            pad_token_id=tokenizer.pad_token_id, seeds=range(20), batch_size=20, vocab_size=len(tokenizer),
+        )  # fmt: skip
+        return [completion.token_ids for completion in completions]
+
+    assert tokens(graphed) == tokens(lambda model, _: decoding.PlainDecoder(model))
+    assert made[0].capture
+    assert len(made[0].tokens_S1) < 20  # rows ended, and the rest moved together
+
+
+def test_weights_that_moved_are_those_that_a_captured_step_reads(make_policy, tokenizer):
+    policy, engine = make_policy(3).cuda(), TransformersEngine(tokenizer, 4, is_copy=True)
+    prompts = [tokenizer("Tom has 3 apples")["input_ids"]] * 2
+    for _ in range(2):
+        for completion in engine.generate(policy, prompts, Sampling(64), [1, 2]):
+            ids = torch.tensor([prompts[0] + completion.token_ids]).cuda()
+            with torch.no_grad():
+                logits = policy(input_ids=ids).logits[0, len(prompts[0]) - 1 : -1, : len(tokenizer)].float()
+            exact = logits.log_softmax(-1).gather(1, torch.tensor(completion.token_ids).cuda()[:, None])[:, 0]
+            assert (exact.cpu() - torch.tensor(completion.logprobs)).abs().mean() < 0.05
+        with torch.no_grad():
+            for weight in policy.parameters():
+                weight.mul_(1.2)
 
 
 def test_a_run_on_the_gpu_follows_the_one_on_the_cpu(tmp_path, monkeypatch):

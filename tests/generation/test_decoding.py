@@ -1,0 +1,129 @@
+"""The decoder with a cache of fixed size gives the logits of the plain one; a bf16 copy tells what it drew from."""
+
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from rl_distill.generation import decoding, sampling
+from rl_distill.generation.decoding import GraphedDecoder, PlainDecoder, can_be_graphed, make_decoder
+from rl_distill.generation.policy_copy import PolicyCopy
+from rl_distill.generation.sampling import Sampling, TransformersEngine, choose, generate
+
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
+
+
+def make(family, **more):
+    torch.manual_seed(0)
+    if family == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=97)).eval()
+    config, model = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "mistral": (MistralConfig, MistralForCausalLM),
+    }[family]
+    return model(config(**SIZES, num_key_value_heads=2, **more)).eval()
+
+
+def fixed_size(model, max_new_tokens, **_):
+    return GraphedDecoder(model, max_new_tokens, capture=False)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2"])
+def test_logits_are_those_of_the_plain_decoder_as_rows_leave(family, attention, monkeypatch):
+    monkeypatch.setattr(decoding, "MIN_GRAPH_STEPS", 2)
+    model = make(family)
+    model.set_attn_implementation(attention)
+    assert can_be_graphed(model)
+    ids = torch.tensor([[0, 0, 5, 6], [1, 2, 3, 4]])
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    rows = torch.tensor([0, 0, 1, 1, 1, 0, 1, 1, 0])
+    plain, fixed = PlainDecoder(model), GraphedDecoder(model, 12, capture=False)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        found, expected = fixed.prefill(ids, mask, rows), plain.prefill(ids, mask, rows)
+        torch.testing.assert_close(found, expected)
+        alive = len(rows)
+        for keep in (None, [0, 2, 3, 5, 8], None, [1, 4], None, [1], None):  # two of nine: below a quarter
+            if keep is not None:
+                plain.keep(torch.tensor(keep))
+                fixed.keep(torch.tensor(keep))
+                alive = len(keep)
+            tokens = torch.randint(97, (alive,), generator=draw)
+            torch.testing.assert_close(fixed.step(tokens), plain.step(tokens), rtol=1e-4, atol=1e-5)
+    assert len(fixed.tokens_S1) == 2  # the slots were compacted once: one of two is no less than a quarter
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_completions_are_those_of_the_plain_decoder(monkeypatch, temperature):
+    monkeypatch.setattr(decoding, "MIN_GRAPH_STEPS", 2)
+    model = make("qwen2", initializer_range=0.3)
+    prompts = [[5, 6, 7], [8], [5, 6, 7], [9, 10, 11, 12, 13], [14, 15], [8]]
+
+    def completions():
+        return generate(
+            model,
+            prompts,
+            Sampling(20, temperature),
+            eos_token_ids=[3, 4, 50, 51, 52, 53],
+            pad_token_id=0,
+            batch_size=6,
+        )
+
+    expected = completions()
+    monkeypatch.setattr(sampling, "make_decoder", fixed_size)
+    assert completions() == expected
+    assert len({len(completion.token_ids) for completion in expected}) > 1
+
+
+def test_models_without_a_step_of_fixed_shapes_decode_plainly():
+    assert not can_be_graphed(make("mistral", sliding_window=8))
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    assert not can_be_graphed(make("llama", rope_parameters=rope))
+    assert isinstance(make_decoder(make("qwen2"), 100), PlainDecoder)  # no CUDA device
+
+
+def test_a_copy_in_bf16_tells_the_log_probabilities_of_its_own_distribution(tokenizer, make_policy):
+    policy = make_policy(3)
+    engine = TransformersEngine(tokenizer, 4, is_copy=True)
+    prompts = [tokenizer(text)["input_ids"] for text in ("a", "Tom has 3 apples")]
+    for _ in range(2):  # the second time with weights that have moved
+        completions = engine.generate(policy, prompts, Sampling(12), [1, 2])
+        narrow = make_policy(3).to(torch.bfloat16)
+        narrow.load_state_dict({name: value.bfloat16() for name, value in policy.state_dict().items()})
+        for prompt, completion in zip(prompts, completions, strict=True):
+            with torch.no_grad():
+                ids = torch.tensor([prompt + completion.token_ids])
+                logits = narrow(input_ids=ids).logits[0, len(prompt) - 1 : -1, : len(tokenizer)]
+            expected = logits.float().log_softmax(-1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+            assert completion.logprobs == pytest.approx(expected.tolist(), abs=0.05)
+        assert policy.dtype == torch.float32
+        with torch.no_grad():
+            for weight in policy.parameters():
+                weight.mul_(1.1)
+
+
+def test_the_copy_keeps_tied_weights_and_addresses(make_policy):
+    policy, copied = make_policy(0), PolicyCopy(torch.bfloat16)
+    first = copied.of(policy)
+    addresses = [weight.data_ptr() for weight in first.parameters()]
+    assert copied.of(policy) is first
+    assert [w.data_ptr() for w in first.parameters()] == addresses
+    assert (first.lm_head.weight is first.model.embed_tokens.weight) == policy.config.tie_word_embeddings
+
+
+def test_told_log_probabilities_are_those_of_the_tempered_distribution():
+    logits = torch.tensor([[1.0, 2.0, 4.0]])
+    tokens, told = choose(logits, Sampling(1, 2.0, is_approximate=True), torch.tensor([0.99]))
+    weights = [2.718281828**x for x in (0.5, 1.0, 2.0)]
+    assert tokens.tolist() == [2]
+    assert told.exp().item() == pytest.approx(weights[2] / sum(weights))
