@@ -141,6 +141,7 @@ def estimate(row: dict[str, Any], trainer: Any) -> float:
         prompt_length=row["length"],
         completion_length=row["length"],
         gradient_checkpointing=row.get("gradient_checkpointing", False),
+        sampling_copy="dtype" in row,
     )
     policy, teacher = trainer.actor_critic.policy, trainer.collector.teacher.model
     return memory.student_gpu(memory.Shape.of(policy.config), memory.Shape.of(teacher.config), plan)["peak"] / 2**30

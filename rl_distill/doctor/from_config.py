@@ -54,6 +54,7 @@ def plan_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0) -> memory
         generation_batch_size=generation.batch_size,
         prompt_length=config.data.max_prompt_length or 512,
         completion_length=generation.max_completion_length,
+        sampling_copy=generation.dtype == "bfloat16",
     )
 
 

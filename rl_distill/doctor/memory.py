@@ -104,6 +104,8 @@ class Plan:
     generation_batch_size: int = 64
     prompt_length: int = 512
     completion_length: int = 512
+    sampling_copy: bool = False
+    """A bf16 copy of the policy samples (generation.dtype)."""
 
     @property
     def bf16_engine(self) -> bool:
@@ -165,7 +167,8 @@ def activation_bytes(shape: Shape, plan: Plan) -> float:
 def cache_bytes(shape: Shape, plan: Plan) -> float:
     """The KV cache of one generation batch at full length; sampling runs outside of autocast."""
     tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
-    return tokens * shape.layers * 2 * shape.num_kv * DTYPE_BYTES[plan.weight_dtype]
+    dtype = "bfloat16" if plan.sampling_copy else plan.weight_dtype
+    return tokens * shape.layers * 2 * shape.num_kv * DTYPE_BYTES[dtype]
 
 
 def teacher_bytes(teacher: Shape, plan: Plan, num_gpus: int) -> float:
@@ -187,6 +190,8 @@ def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
         parts["teacher's head"] = teacher.vocab * teacher.hidden * teacher_size
     if plan.zero_stage >= 3:
         parts["gathered"] = float(student.parameters * DTYPE_BYTES[plan.weight_dtype])  # whole while it samples
+    if plan.sampling_copy:
+        parts["sampling copy"] = float(2 * student.parameters)
     parts["activations"] = activation_bytes(student, plan)
     parts["KV cache"] = cache_bytes(student, plan)
     parts["logits"] = float(CHUNK_LOGITS_BYTES + 4 * student.vocab * student.hidden)  # and the head's gradient

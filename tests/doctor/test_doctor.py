@@ -166,6 +166,9 @@ def test_the_teacher_costs_where_it_lives():
     assert memory.teacher_gpu(teacher, memory.Plan(placement="dedicated", teacher_gpus=2))["weights"] == 14e9
     # one key and one value of 512 numbers in 24 layers, for 64 answers of 1,024 tokens: as wide as the weights
     assert (shared["KV cache"], zero3["KV cache"]) == (64 * 1024 * 24 * 2 * 512 * 4, 64 * 1024 * 24 * 2 * 512 * 2)
+    copied = memory.student_gpu(student, teacher, memory.Plan(num_gpus=4, sampling_copy=True))
+    assert copied["sampling copy"] == 2e9
+    assert copied["KV cache"] == zero3["KV cache"]
 
 
 @pytest.mark.parametrize("kind", ["float32", "autocast", "bfloat16"])

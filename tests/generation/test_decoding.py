@@ -13,10 +13,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from rl_distill.config import ConfigError
 from rl_distill.generation import decoding, sampling
 from rl_distill.generation.decoding import GraphedDecoder, PlainDecoder, can_be_graphed, make_decoder
 from rl_distill.generation.policy_copy import PolicyCopy
 from rl_distill.generation.sampling import Sampling, TransformersEngine, choose, generate
+from tests.tiny_run import make_config, make_trainer
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
 
@@ -127,3 +129,28 @@ def test_told_log_probabilities_are_those_of_the_tempered_distribution():
     weights = [2.718281828**x for x in (0.5, 1.0, 2.0)]
     assert tokens.tolist() == [2]
     assert told.exp().item() == pytest.approx(weights[2] / sum(weights))
+
+
+def test_a_run_that_samples_in_bf16_is_corrected_and_trains(tmp_path):
+    settings = {"generation__dtype": "bfloat16", "anchor__schedule": "fixed"}
+    corrected, free = (
+        make_trainer(tmp_path / str(cap), **settings, generation__sampler_weight_cap=cap) for cap in (2.0, 1e-30)
+    )
+    rollout = corrected.collector.collect(corrected.model, 0)
+    told = rollout.states.sampler_logprobs_N
+    weights = (rollout.states.logprobs_N - told).exp().clamp(max=2.0)
+    assert 0 < rollout.extra_metrics["sampler/logprob_difference"] < 0.05
+    assert rollout.extra_metrics["sampler/weight"] == pytest.approx(weights.mean().item())
+    nothing = free.collector.collect(free.model, 0)  # the same draws, weighed by next to nothing
+    assert torch.equal(nothing.states.sampler_logprobs_N, told)
+    assert nothing.advantages_N.abs().max() < 1e-20
+    corrected.train()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"generation__engine": "vllm_colocate"}, {"student__quantization": "4bit", "student__lora": {"r": 4}}],
+)
+def test_a_dtype_that_nothing_would_read_is_refused(tmp_path, settings):
+    with pytest.raises(ConfigError, match=r"generation\.dtype"):
+        make_config(tmp_path, generation__dtype="bfloat16", **settings)
