@@ -1,9 +1,10 @@
-"""The simple rivals of reinforcement learning on the same context: more SFT, logit KD, SFT on teacher-labelled prompts.
+"""The simple rivals of reinforcement learning on the same context: more SFT, logit KD, SFT on teacher-labelled prompts,
+expert iteration (benchmarks/expert_iteration.py).
 
     python benchmarks/rivals.py --arm more_sft --seed 0 --output_dir runs/ablation/more_sft-0 [settings]
 
 Settings are those of launch/ppo.py, and so is the results.json it writes. Each arm trains on as many sequences as the
-main job samples.
+main job samples; expert iteration samples as many, too.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.expert_iteration import LEARNING_RATE, expert_iteration
 from rl_distill.config import RunConfig, SFTStageConfig
 from rl_distill.config.command_line import parse
 from rl_distill.distill.sft import TrainingText
 
-ARMS = ("more_sft", "logit_kd", "labelled_sft", "rejection_sft")
-LEARNING_RATE = 5e-3
+ARMS = ("more_sft", "logit_kd", "labelled_sft", "rejection_sft", "expert_iteration")
 
 
 def stage_of(config: RunConfig) -> SFTStageConfig:
@@ -60,11 +61,41 @@ def logit_kd(config: RunConfig, context: Any, texts: list[TrainingText], stage: 
     context.student.eval()
 
 
+def teacher_lessons(arm: str, config: RunConfig, context: Any) -> list[TrainingText]:
+    """What the teacher wrote for the arm, by greedy decoding; the context's ledger then counts those tokens alone."""
+    from rl_distill import run_setup
+    from rl_distill.evals.evaluation import grade
+
+    problems = context.splits.cold_start
+    if arm in ("labelled_sft", "rejection_sft"):
+        problems = problems + context.splits.train
+    outputs = run_setup.teacher_outputs(config, context.teacher, context.tokenizer, problems, 1)
+    context.teacher_tokens_generated = run_setup.count_tokens(context.tokenizer, [o.texts[0] for o in outputs])
+    texts = [TrainingText(o.prompt, o.texts[0], o.finished[0]) for o in outputs]
+    if arm == "rejection_sft":
+        grades = grade(problems, [output.completions()[0] for output in outputs])
+        texts = [text for text, verdict in zip(texts, grades, strict=True) if verdict]
+    return texts
+
+
+def train(arm: str, config: RunConfig, context: Any, texts: list[TrainingText]) -> dict[str, Any]:
+    """Trains the context's student in place; what the results say of it beside the accuracies."""
+    from rl_distill.distill.sft import fine_tune
+
+    if arm == "expert_iteration":
+        return {"rounds": expert_iteration(config, context, texts)}
+    stage, work_dir = stage_of(config), Path(config.output_dir) / "work"
+    if arm == "logit_kd":
+        logit_kd(config, context, texts, stage)
+    else:
+        fine_tune(context.student, context.tokenizer, texts, stage, seed=config.seed, work_dir=work_dir)
+    return {}
+
+
 def run(arm: str, config: RunConfig) -> dict[str, Any]:
     """Trains the student of the arm's context and returns its results, in the form of the main job's."""
     from rl_distill import distributed, run_setup
-    from rl_distill.distill.sft import fine_tune
-    from rl_distill.evals.evaluation import evaluate, gap_recovered, grade
+    from rl_distill.evals.evaluation import evaluate, gap_recovered
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.provenance import versions
 
@@ -72,36 +103,24 @@ def run(arm: str, config: RunConfig) -> dict[str, Any]:
     distributed.set_threads(config.num_threads)
     stages = Stages()
     context = run_setup.prepare(config, stages, with_anchor=False)
-    before = {
-        "teacher": evaluate(context.teacher.model, context.tokenizer, context.splits.test, config).accuracy(),
-        "student": evaluate(context.student, context.tokenizer, context.splits.test, config).accuracy(),
-    }
-    problems = context.splits.cold_start
-    if arm in ("labelled_sft", "rejection_sft"):
-        problems = problems + context.splits.train
-    with stages("label", f"the teacher's outputs for {len(problems)} prompts"):
-        outputs = run_setup.teacher_outputs(config, context.teacher, context.tokenizer, problems, 1)
-    context.teacher_tokens_generated = run_setup.count_tokens(context.tokenizer, [o.texts[0] for o in outputs])
-    texts = [TrainingText(o.prompt, o.texts[0], o.finished[0]) for o in outputs]
-    if arm == "rejection_sft":
-        grades = grade(problems, [output.completions()[0] for output in outputs])
-        texts = [text for text, verdict in zip(texts, grades, strict=True) if verdict]
-    stage = stage_of(config)
-    with stages("train", f"{arm}: {stage.num_steps} steps of {stage.batch_size} on {len(texts)} outputs"):
-        if arm == "logit_kd":
-            logit_kd(config, context, texts, stage)
-        else:
-            work_dir = Path(config.output_dir) / "work"
-            fine_tune(context.student, context.tokenizer, texts, stage, seed=config.seed, work_dir=work_dir)
-    after = evaluate(context.student.eval(), context.tokenizer, context.splits.test, config).accuracy()
+    tokenizer, problems = context.tokenizer, context.splits.test
+    teacher = evaluate(context.teacher.model, tokenizer, problems, config).accuracy()
+    before = evaluate(context.student, tokenizer, problems, config).accuracy()
+    with stages("label", "the teacher's outputs"):
+        texts = teacher_lessons(arm, config, context)
+    num_sequences = config.ppo.num_steps * config.ppo.batch_size
+    with stages("train", f"{arm}: {num_sequences} sequences, {len(texts)} of the teacher's outputs"):
+        told = train(arm, config, context, texts)
+    after = evaluate(context.student.eval(), tokenizer, problems, config).accuracy()
     return {
-        "teacher": before["teacher"],
-        "student_before": before["student"],
+        "teacher": teacher,
+        "student_before": before,
         "student_after": after,
-        "gap_recovered": gap_recovered(before["teacher"], before["student"], after),
+        "gap_recovered": gap_recovered(teacher, before, after),
         "wall_seconds": stages.seconds,
         "cpu_seconds": stages.cpu_seconds,
-        "ledger": context.ledger(stage.num_steps * stage.batch_size, context.teacher.tokens_scored),
+        "ledger": context.ledger(num_sequences, context.teacher.tokens_scored),
+        **told,
         "seed": config.seed,
         "config": replace(config).to_dict(),
         "versions": versions(),
