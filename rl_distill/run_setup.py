@@ -85,6 +85,8 @@ def prepare(
     context = (_own if config.demo is None else _demo_context)(config, stages, link)
     if with_anchor and follows_evidence(config):
         measure_evidence(config, context, stages)
+    if with_anchor and config.anchor.prompts != "all":
+        judge_teacher(config, context, stages)
     return _with_teacher_texts(config, context, stages)
 
 
@@ -154,6 +156,22 @@ def measure_evidence(config: RunConfig, context: RunContext, stages: Stages) -> 
     without = sorted({problem.task for problem in context.splits.train} - set(context.teacher_success))
     if without and distributed.is_main():
         warnings.warn(without_evidence(without, config.anchor.coef, bool(context.teacher_success)), stacklevel=2)
+
+
+def judge_teacher(config: RunConfig, context: RunContext, stages: Stages) -> None:
+    """Sets `teacher_right` of the training problems: whether one answer of the teacher, sampled as rollouts are, passes
+    the run's own verifying rewards; None without a verdict. Every prompt costs a teacher's text, kept in the cache.
+    """
+    problems, specs = context.splits.train, [RewardSpec.from_config(entry) for entry in config.rewards]
+    with stages("teacher_answers", f"the teacher answers {len(problems)} training prompts, to know where it is right"):
+        sampling = as_rollouts(config)
+        outputs = teacher_outputs(config, context.teacher, context.tokenizer, problems, 1, sampling)
+        completions = [output.completions()[0] for output in outputs]
+        found = distributed.from_main(verdicts(problems, completions, specs) if distributed.is_main() else None)
+    context.teacher_tokens_generated += count_tokens(context.tokenizer, [output.texts[0] for output in outputs])
+    right = [None if verdict is None else verdict == 1.0 for verdict in found]
+    train = [replace(problem, teacher_right=known) for problem, known in zip(problems, right, strict=True)]
+    context.splits = replace(context.splits, train=train)
 
 
 def without_evidence(tasks: Sequence[str], coefficient: float, others: bool) -> str:
