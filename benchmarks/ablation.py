@@ -65,6 +65,10 @@ MORE_ARMS: dict[str, tuple[str, list[str]]] = {
         "(*) teacher-gated routing: fixed anchor where the teacher solves the prompt, else reward",
         ["--anchor.prompts", "routed", "--anchor.schedule", "fixed"],
     ),
+    "verified_start": (
+        "full recipe from a cold start on the teacher's verified texts alone",
+        ["--demo.only_verified", "true"],
+    ),
     "learned": ("0.5 x trained reward model + 0.5 x check", LEARNED),
     "refreshed": (
         "the same, the model refreshed every 50 steps",
