@@ -57,6 +57,18 @@ MORE_ARMS: dict[str, tuple[str, list[str]]] = {
     "two_epochs": ("two PPO epochs per rollout", ["--ppo.num_epochs", "2"]),
     "reward_only_1e-4": ("reward only, learning rate 1e-4", [*REWARD_ONLY, "--ppo.learning_rate", "1e-4"]),
     "reward_only_3e-5": ("reward only, learning rate 3e-5", [*REWARD_ONLY, "--ppo.learning_rate", "3e-5"]),
+    "teacher_right": (
+        "(*) evidence anchor only on prompts the teacher solves",
+        ["--anchor.prompts", "teacher_right"],
+    ),
+    "routed": (
+        "(*) teacher-gated routing: fixed anchor where the teacher solves the prompt, else reward",
+        ["--anchor.prompts", "routed", "--anchor.schedule", "fixed"],
+    ),
+    "verified_start": (
+        "full recipe from a cold start on the teacher's verified texts alone",
+        ["--demo.only_verified", "true"],
+    ),
     "learned": ("0.5 x trained reward model + 0.5 x check", LEARNED),
     "refreshed": (
         "the same, the model refreshed every 50 steps",

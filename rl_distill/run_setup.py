@@ -19,11 +19,11 @@ from transformers import AutoTokenizer
 from reward_models import RewardSpec
 
 from . import distributed
-from .config import RunConfig, teachers_of
+from .config import ConfigError, RunConfig, teachers_of
 from .demo.models import make_splits, student_folder, teacher_folder
 from .distill.sft import TrainingText
 from .distributed import TeacherLink
-from .evals.evaluation import verdicts
+from .evals.evaluation import grade, verdicts
 from .generation.sampling import Sampling, StopStrings, added_text, ending_ids
 from .models.heads import check_head
 from .models.loading import load, load_model, load_tokenizer, student_dtype
@@ -85,6 +85,8 @@ def prepare(
     context = (_own if config.demo is None else _demo_context)(config, stages, link)
     if with_anchor and follows_evidence(config):
         measure_evidence(config, context, stages)
+    if with_anchor and config.anchor.prompts != "all":
+        judge_teacher(config, context, stages)
     return _with_teacher_texts(config, context, stages)
 
 
@@ -121,10 +123,28 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
         outputs = teacher_outputs(config, teacher, tokenizer, splits.cold_start, 1)
         texts = [output.texts[0] for output in outputs]
     with stages("cold_start", "the student learns from those outputs"):
-        lessons = [TrainingText(output.prompt, output.texts[0], output.finished[0]) for output in outputs]
+        lessons = cold_start_lessons(splits.cold_start, outputs, config.demo.only_verified)
         student_path = student_folder(config, config.demo, teacher_path, lessons, cache_dir, work_dir)
     student = load(student_path)[0].to(distributed.device())
     return RunContext(splits, teacher, student, tokenizer, {}, count_tokens(tokenizer, texts), link)
+
+
+def cold_start_lessons(
+    problems: Sequence[Problem], outputs: Sequence[TeacherOutput], only_verified: bool
+) -> list[TrainingText]:
+    """The teacher's first text for each problem, or those among them that pass the check; ConfigError where none do."""
+    lessons = [TrainingText(output.prompt, output.texts[0], output.finished[0]) for output in outputs]
+    if not only_verified:
+        return lessons
+    first = [output.completions()[0] for output in outputs]
+    grades = distributed.from_main(grade(problems, first) if distributed.is_main() else None)
+    kept = [lesson for lesson, verdict in zip(lessons, grades, strict=True) if verdict == 1.0]
+    if not kept:
+        raise ConfigError(
+            f"demo.only_verified: none of the teacher's {len(lessons)} texts passes the check: raise "
+            "demo.teacher_sft.num_steps or demo.num_teacher_outputs, or set demo.only_verified to false"
+        )
+    return kept
 
 
 def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunContext:
@@ -154,6 +174,22 @@ def measure_evidence(config: RunConfig, context: RunContext, stages: Stages) -> 
     without = sorted({problem.task for problem in context.splits.train} - set(context.teacher_success))
     if without and distributed.is_main():
         warnings.warn(without_evidence(without, config.anchor.coef, bool(context.teacher_success)), stacklevel=2)
+
+
+def judge_teacher(config: RunConfig, context: RunContext, stages: Stages) -> None:
+    """Sets `teacher_right` of the training problems: whether one answer of the teacher, sampled as rollouts are, passes
+    the run's own verifying rewards; None without a verdict. Every prompt costs a teacher's text, kept in the cache.
+    """
+    problems, specs = context.splits.train, [RewardSpec.from_config(entry) for entry in config.rewards]
+    with stages("teacher_answers", f"the teacher answers {len(problems)} training prompts, to know where it is right"):
+        sampling = as_rollouts(config)
+        outputs = teacher_outputs(config, context.teacher, context.tokenizer, problems, 1, sampling)
+        completions = [output.completions()[0] for output in outputs]
+        found = distributed.from_main(verdicts(problems, completions, specs) if distributed.is_main() else None)
+    context.teacher_tokens_generated += count_tokens(context.tokenizer, [output.texts[0] for output in outputs])
+    right = [None if verdict is None else verdict == 1.0 for verdict in found]
+    train = [replace(problem, teacher_right=known) for problem, known in zip(problems, right, strict=True)]
+    context.splits = replace(context.splits, train=train)
 
 
 def without_evidence(tasks: Sequence[str], coefficient: float, others: bool) -> str:

@@ -33,6 +33,7 @@ class Problem:
     `key` identifies the problem whatever its wording; splits are disjoint in keys. `solution` is a reference answer
     in the form a completion should take (empty when unknown). `columns` reach reward functions by name. `messages` is
     the conversation that `prompt` renders, where it is chat. `source` names the entry of data.mixture it came from.
+    `teacher_right`: whether the teacher's own answer passed the check; None where that is not known.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Problem:
     columns: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] | None = None
     source: str = ""
+    teacher_right: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,10 @@ def output(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("ablation")
 
 
-SLOW_ARMS = [pytest.param(arm, marks=pytest.mark.slow) for arm in ("group_mean_8", "two_epochs", "reward_only_1e-4")]
+SLOW_ARMS = [
+    pytest.param(arm, marks=pytest.mark.slow)
+    for arm in ("group_mean_8", "two_epochs", "reward_only_1e-4", "reward_only_3e-5", "teacher_right", "routed")
+]
 
 
 @pytest.mark.parametrize("arm", ["full", "expert_iteration", *SLOW_ARMS])
@@ -55,6 +58,15 @@ def test_an_arm_runs_in_a_process_of_its_own_from_the_shared_cache(arm, output):
     assert len(teachers) == 1  # made by the first arm, found by the others
 
 
+@pytest.mark.slow
+def test_an_arm_that_cannot_run_leaves_its_reason_and_no_results(output, capsys):
+    """The tiny teacher writes nothing that passes the check, so that nothing is left of a verified cold start."""
+    ablation.run_arm("verified_start", 0, output, SETTINGS)
+    assert "verified_start seed 0: FAILED" in capsys.readouterr().out
+    assert "none of the teacher's 16 texts passes the check" in (output / "verified_start-0" / "log.txt").read_text()
+    assert not (output / "verified_start-0" / "results.json").exists()
+
+
 def test_arms_differ_from_the_full_recipe_only_in_what_their_name_says():
     def config_of(arm: str) -> dict:
         return parse(ablation.MORE_ARMS[arm][1]).to_dict()
@@ -62,6 +74,9 @@ def test_arms_differ_from_the_full_recipe_only_in_what_their_name_says():
     base = parse([]).to_dict()
     assert config_of("group_mean_8") == base | {"ppo": base["ppo"] | {"advantage": "group_mean", "group_size": 8}}
     assert config_of("two_epochs") == base | {"ppo": base["ppo"] | {"num_epochs": 2}}
+    assert config_of("verified_start") == base | {"demo": base["demo"] | {"only_verified": True}}
+    assert config_of("teacher_right") == base | {"anchor": base["anchor"] | {"prompts": "teacher_right"}}
+    assert config_of("routed") == base | {"anchor": base["anchor"] | {"prompts": "routed", "schedule": "fixed"}}
     for arm, rate in (("reward_only_1e-4", 1e-4), ("reward_only_3e-5", 3e-5)):
         changed = {"anchor": base["anchor"] | {"placement": "none"}, "ppo": base["ppo"] | {"learning_rate": rate}}
         assert config_of(arm) == base | changed

@@ -9,12 +9,15 @@ import pytest
 from rl_distill import pipeline
 from rl_distill.config import ConfigError, DataConfig, load_config
 from rl_distill.data.loading import load_problems, load_splits
+from rl_distill.demo.problems import make_problems
+from rl_distill.distill.sft import TrainingText
 from rl_distill.generation.sampling import Generated, Sampling
 from rl_distill.models.tokenizers import check_same_tokenizer, prompt_ids
 from rl_distill.ppo.coefficients import SuccessCount
 from rl_distill.progress import Stages
-from rl_distill.run_setup import measure_evidence, prepare, teacher_evidence, teacher_texts
+from rl_distill.run_setup import cold_start_lessons, measure_evidence, prepare, teacher_evidence, teacher_texts
 from rl_distill.teachers.colocated import make_teacher
+from rl_distill.teachers.outputs import TeacherOutput
 from rl_distill.types import Finish, Problem
 from tests.tiny_run import make_config, make_context
 
@@ -265,6 +268,17 @@ def test_the_demo_world_is_made_once(tmp_path, monkeypatch):
     spared = prepare(config, Stages(quiet=True), with_anchor=False)
     assert spared.teacher_success == {}
     assert spared.teacher_tokens_generated < first.teacher_tokens_generated
+
+
+def test_a_verified_cold_start_learns_the_texts_that_pass_the_check_alone():
+    problems = make_problems("train", 6, 0)  # both tasks
+    texts = [problem.solution if number % 2 else "no idea" for number, problem in enumerate(problems)]
+    outputs = [TeacherOutput(p.key, p.prompt, (text,), (True,)) for p, text in zip(problems, texts, strict=True)]
+    everything = [TrainingText(p.prompt, text) for p, text in zip(problems, texts, strict=True)]
+    assert cold_start_lessons(problems, outputs, only_verified=False) == everything
+    assert cold_start_lessons(problems, outputs, only_verified=True) == everything[1::2]
+    with pytest.raises(ConfigError, match="none of the teacher's 3 texts passes the check"):
+        cold_start_lessons(problems[::2], outputs[::2], only_verified=True)
 
 
 def test_make_teacher_freezes_the_model(tmp_path):

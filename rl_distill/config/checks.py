@@ -50,6 +50,7 @@ def _check_ppo(config: RunConfig) -> None:
 def _check_anchor(config: RunConfig) -> None:
     """Each placement takes the estimators whose gradient there is the KL's (rl_distill/maths/kl.py says why)."""
     placement, estimator = config.anchor.placement, config.anchor.estimator
+    _check_anchored_prompts(config)
     cure = "set anchor.estimator: k1, or anchor.placement: loss"
     if placement == "reward" and estimator in ("exact", "top_k"):
         raise ConfigError(
@@ -62,6 +63,23 @@ def _check_anchor(config: RunConfig) -> None:
         raise ConfigError(
             "anchor.estimator: k1 has a gradient of zero on average as a loss: set anchor.estimator: exact, or k2 "
             "where the teacher is behind a server, or anchor.placement: reward"
+        )
+
+
+def _check_anchored_prompts(config: RunConfig) -> None:
+    """Where the teacher's own answers decide which prompts the anchor acts on."""
+    anchor = config.anchor
+    if anchor.prompts != "all" and anchor.placement == "none":
+        raise ConfigError(f"anchor.prompts: {anchor.prompts} says where the anchor acts: set anchor.placement to loss")
+    if anchor.prompts != "all" and config.teacher.selection == "curriculum" and config.teachers:
+        raise ConfigError(
+            f"anchor.prompts: {anchor.prompts} goes by one teacher's answers, and teacher.selection: curriculum "
+            "changes the teacher: set anchor.prompts to all"
+        )
+    if anchor.prompts == "routed" and anchor.placement == "reward":
+        raise ConfigError(
+            "anchor.prompts: routed takes the reward away where the anchor acts, and anchor.placement: reward makes "
+            "the anchor a part of it: set anchor.placement to loss"
         )
 
 

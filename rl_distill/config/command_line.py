@@ -140,10 +140,16 @@ def _is_number(text: str) -> bool:
 
 
 def _check_evidence(config: RunConfig) -> None:
-    """An anchor that follows the evidence needs a reward that verifies answers."""
+    """An anchor that follows the evidence, or the teacher's answers, needs a reward that verifies answers."""
     labels = [RewardSpec.from_config(entry).label for entry in config.rewards]
-    follows = config.anchor.placement != "none" and config.anchor.schedule == "evidence"
-    if follows and not set(labels) & set(VERIFYING_REWARDS):
+    if set(labels) & set(VERIFYING_REWARDS):
+        return
+    if config.anchor.prompts != "all":
+        raise ConfigError(
+            f"anchor.prompts: {config.anchor.prompts} needs one of the rewards {', '.join(VERIFYING_REWARDS)} (weight "
+            "0 will do); or set anchor.prompts to all"
+        )
+    if config.anchor.placement != "none" and config.anchor.schedule == "evidence":
         raise ConfigError(
             f"anchor.schedule: evidence needs one of the rewards {', '.join(VERIFYING_REWARDS)} (weight 0 will do); "
             "or set anchor.schedule to fixed"

@@ -69,6 +69,8 @@ class DemoConfig:
     """Problems with solutions that the teacher learns from."""
     num_teacher_outputs: int = ranged(1_000, "[1, inf)")
     """Texts the teacher writes for the student's cold start."""
+    only_verified: bool = False
+    """Keep only the texts that pass the check for the cold start."""
     num_train_prompts: int = ranged(12_000, "[1, inf)")
     """Prompts of the rollouts; none of them is among those the teacher writes for."""
     num_validation: int = ranged(400, "[1, inf)")

@@ -21,6 +21,9 @@ class AnchorConfig:
     """Of the KL: over the whole vocabulary; from the sampled token; or over the teacher's `top_k` likeliest ids."""
     top_k: int = ranged(32, "[1, inf)")
     """With estimator top_k: the teacher's likeliest ids per token; all others count as one outcome."""
+    prompts: Literal["all", "teacher_right", "routed"] = "all"
+    """Where it acts. `teacher_right`: not on prompts whose answer by the teacher, sampled once before training, fails
+    the check. `routed`: the same, and on prompts that the teacher does solve the reward does not count."""
     schedule: Literal["fixed", "anneal", "adaptive", "evidence"] = "evidence"
     """`fixed`: coef. `anneal`: coef to coef_end between anneal_start and anneal_end. `adaptive`: aims at target_kl.
     `evidence`: per task, strong until the student's verified success has reached the teacher's."""

@@ -183,12 +183,14 @@ class RolloutCollector:
         return self.blend.start(**reward_inputs(sampled.problems, sampled.completions))
 
     def _counted(self, problems: Sequence[Problem], scores: BlendedScores) -> BlendedScores:
-        """The scores, without a total where the problem's source is for the anchor alone."""
+        """The scores, without a total where the problem's source, or the problem itself, is for the anchor alone."""
         quiet = {entry.label for entry in self.config.data.mixture or () if entry.anchor_only}
-        if not quiet:
+        routed = self.config.anchor.prompts == "routed"
+        if not quiet and not routed:
             return scores
-        totals = zip(problems, scores.total, strict=True)
-        return replace(scores, total=[None if problem.source in quiet else total for problem, total in totals])
+        silent = [problem.source in quiet or bool(routed and problem.teacher_right) for problem in problems]
+        totals = zip(silent, scores.total, strict=True)
+        return replace(scores, total=[None if is_silent else total for is_silent, total in totals])
 
     def _joins_heads(self, scoring: Scoring) -> bool:
         """Whether the teacher's numbers come out of the pass for the policy's old ones, which applies both heads for

@@ -100,15 +100,13 @@ def build_rollout(
     """The rollout of the sampled completions: rewards with the anchor's part, GAE or group means, normalised."""
     device = states.logprobs_N.device
     trained_B = trained_rows(config, sampled, scores).to(device)
-    tasks = [problem.task for problem in sampled.problems]
-    strengths = coefficient.coefficients(tasks, sampled.step / config.ppo.num_steps)
-    anchor_B = torch.tensor(strengths, device=device)
+    anchor_B, extra_metrics = _anchor(config, coefficient, sampled)
+    anchor_B = anchor_B.to(device)
     advantages_N, returns_N = _advantages(config, sampled, states, scores, anchor_B, trained_B)
     advantages_N = _normalized(config, advantages_N, per_token(trained_B, sampled.lengths))
-    extra_metrics: dict[str, float] = {}
     if states.sampler_logprobs_N is not None:
-        weights_N, extra_metrics = _sampler_weights(config, states.logprobs_N, states.sampler_logprobs_N)
-        advantages_N = advantages_N * weights_N
+        weights_N, sampler_metrics = _sampler_weights(config, states.logprobs_N, states.sampler_logprobs_N)
+        advantages_N, extra_metrics = advantages_N * weights_N, extra_metrics | sampler_metrics
     return Rollout(
         **vars(sampled),
         states=states,
@@ -119,6 +117,17 @@ def build_rollout(
         returns_N=returns_N,
         extra_metrics=extra_metrics,
     )
+
+
+def _anchor(config: RunConfig, coefficient: Coefficient, sampled: Sampled) -> tuple[Tensor, dict[str, float]]:
+    """(anchor_B, what is logged): the coefficient of each completion's task, 0 on prompts the teacher got wrong."""
+    tasks = [problem.task for problem in sampled.problems]
+    strengths_B = torch.tensor(coefficient.coefficients(tasks, sampled.step / config.ppo.num_steps))
+    if config.anchor.prompts == "all":
+        return strengths_B, {}
+    anchored_B = torch.tensor([problem.teacher_right is not False for problem in sampled.problems])
+    share = moments(anchored_B.float(), torch.ones_like(anchored_B), distributed.sum_over_processes)[0]
+    return strengths_B * anchored_B, {"anchor/prompts": float(share)}
 
 
 def trained_rows(config: RunConfig, sampled: Sampled, scores: BlendedScores) -> Tensor:
