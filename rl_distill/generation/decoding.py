@@ -6,19 +6,63 @@ graph launches all of them at once; it needs fixed addresses, hence a cache of f
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, StaticCache
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, DynamicCache, PreTrainedConfig, PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
 MIN_GRAPH_STEPS = 32
 """Capturing a graph takes about as long as a few plain steps: fewer decoding steps than this stay plain."""
+GROUPED = "rl_distill_grouped"
 COMPACT_BELOW = 0.25
 """Rows that have ended go on being computed in a graph until fewer than this share of its rows is alive."""
+
+
+def grouped_attention(
+    module: Any,
+    query_BH1D: Tensor,
+    key_BKLD: Tensor,
+    value_BKLD: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """(attention of one token per row as (B, 1, H, D), None), in transformers' form of an attention function.
+
+    The H / K query heads that share a key head stand as H / K queries of that head: the same products as with keys and
+    values repeated H / K times, without the copies.
+    """
+    num_rows, num_heads, _, num_features = query_BH1D.shape
+    grouped_BKGD = query_BH1D.reshape(num_rows, key_BKLD.shape[1], -1, num_features)
+    read_BKGD = scaled_dot_product_attention(
+        grouped_BKGD, key_BKLD, value_BKLD, attn_mask=attention_mask, scale=scaling
+    )
+    return read_BKGD.reshape(num_rows, 1, num_heads, -1), None
+
+
+AttentionInterface.register(GROUPED, grouped_attention)
+
+
+@contextlib.contextmanager
+def attention_by_groups(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, SDPA of single tokens goes by groups; attention layers look their function up at each call."""
+    configs = {
+        id(m.config): m.config for m in model.modules() if isinstance(getattr(m, "config", None), PreTrainedConfig)
+    }
+    changed = [config for config in configs.values() if config._attn_implementation == "sdpa"]
+    for config in changed:
+        config._attn_implementation_internal = GROUPED
+    try:
+        yield
+    finally:
+        for config in changed:
+            config._attn_implementation_internal = "sdpa"
 
 
 class Decoder(Protocol):
@@ -136,14 +180,15 @@ class GraphedDecoder:
         """One token further; every tensor that it reads or changes keeps its address."""
         self.positions_S1 += 1
         self.mask_S11L.index_copy_(3, self.column_1, self.visible_S111)
-        output = self.model(
-            input_ids=self.tokens_S1,
-            attention_mask=self.mask_S11L,
-            position_ids=self.positions_S1,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with attention_by_groups(self.model):
+            output = self.model(
+                input_ids=self.tokens_S1,
+                attention_mask=self.mask_S11L,
+                position_ids=self.positions_S1,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         self.column_1 += 1
         self.logits_SV = output.logits[:, -1]
 

@@ -65,6 +65,29 @@ def test_logits_are_those_of_the_plain_decoder_as_rows_leave(family, attention, 
     assert len(fixed.tokens_S1) == 2  # the slots were compacted once: one of two is no less than a quarter
 
 
+def test_attention_by_groups_is_attention_with_repeated_keys():
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, heads, n, 8, generator=draw) for heads, n in ((6, 1), (2, 5), (2, 5)))
+    mask = torch.zeros(3, 1, 1, 5)
+    mask[1, 0, 0, :2] = torch.finfo(torch.float32).min
+    found, _ = decoding.grouped_attention(None, query, key, value, mask, scaling=0.3)
+    for row in range(3):
+        for head in range(6):
+            of_group = head // 3
+            scores = [0.3 * float(query[row, head, 0] @ key[row, of_group, place]) for place in range(5)]
+            scores = scores[2:] if row == 1 else scores
+            weights = torch.tensor(scores, dtype=torch.float64).softmax(0)
+            expected = sum(w * v for w, v in zip(weights, value[row, of_group, -len(scores) :].double(), strict=True))
+            torch.testing.assert_close(found[row, 0, head].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_is_as_before_afterwards():
+    model = make("qwen2")
+    with decoding.attention_by_groups(model):
+        assert {layer.self_attn.config._attn_implementation for layer in model.model.layers} == {decoding.GROUPED}
+    assert model.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_completions_are_those_of_the_plain_decoder(monkeypatch, temperature):
     monkeypatch.setattr(decoding, "MIN_GRAPH_STEPS", 2)
