@@ -103,8 +103,8 @@ DENIAL = re.compile(
     re.I,
 )
 UNDECIDED = re.compile(
-    r"\b(?:whether|wonder if|if the (?:final )?answer|unsure|(?:don['’]t|do not|cannot|can['’]t|not) (?:know|say|tell|sure"
-    r"|certain|think|believe)|doubt|no idea)\b[^.!?\n]{0,60}$",
+    r"\b(?:whether|wonder if|if the (?:final )?answer|unsure|(?:don['’]t|do not|cannot|can['’]t|not)"
+    r" (?:know|say|tell|sure|certain|think|believe)|doubt|no idea)\b[^.!?\n]{0,60}$",
     re.I,
 )
 CHANGED_BEFORE = re.compile(
@@ -123,7 +123,8 @@ CHANGED_BEFORE = re.compile(
 )
 NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
-    r"\s*(?:squared\b|cubed\b|factorial\b|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
+    r"\s*(?:squared\b|cubed\b|factorial\b|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b"
+    r"|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
     r"|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b"
     r"|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b"
     r"|to the (?:\d|power|n|\w+ power)|below\b|short of\b|\\pm|±|\?|!(?!\s|$)"
