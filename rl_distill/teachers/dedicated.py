@@ -26,8 +26,8 @@ NUM_STATS = 2
 class DedicatedTeacher(ScoredAtOnce):
     """Asks the teacher's processes over the link; they load the model from `folder`, which all must reach.
 
-    The processes may hold several models: `settings` are those of this one (a TeacherConfig as a dict). Its texts end at
-    `eos_token_ids`, the student's, as well as at its own.
+    The processes may hold several models: `settings` are those of this one (a TeacherConfig as a dict). Its texts
+    end at `eos_token_ids`, the student's, as well as at its own.
     """
 
     def __init__(
