@@ -19,6 +19,7 @@ from .reasoning import opened_reasoning
 __all__ = ["Extraction", "extract_answer", "gold_answer", "is_match", "math_answer", "unparsed_golds"]
 
 WHOLE_TEXT_CHARACTERS = 80
+CHOICE = re.compile("[A-J]")
 WORD = re.compile(r"[^\W\d_]{3}|[^\x00-\x7f]")
 
 
@@ -109,8 +110,8 @@ def _decide(text: str, gold: str, how: Extraction, reasoning_opened: bool = Fals
 
 
 def _may_be_the_answer(text: str, gold: str) -> bool:
-    """True if the whole text may be the answer: "June 5"."""
-    return len(text) <= WHOLE_TEXT_CHARACTERS and WORD.search(gold) is not None
+    """True if the whole text may be the answer: "June 5", or "A. Paris" for A."""
+    return len(text) <= WHOLE_TEXT_CHARACTERS and (WORD.search(gold) or CHOICE.fullmatch(gold)) is not None
 
 
 def _verify(problems: list[list[tuple[str, str]]], item_seconds: float) -> list[bool | None]:

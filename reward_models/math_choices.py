@@ -27,7 +27,12 @@ SEVERAL = re.compile(r"\(?[A-J]\)?(?:\s*(?:,|;|&|\band\b|、|和)?\s*\(?[A-J]\)?
 
 
 def same_choice(left: str, right: str, compare: Callable[[str, str], Verdict]) -> Verdict | bool | None:
-    """Whether two answers choose alike, None where neither form decides. `compare` is for the text of a choice."""
+    """Whether two answers choose alike, None where neither form decides. `compare` is for the text of a choice.
+
+    Against a gold letter (right) of the usual four a small letter is taken for a choice, not for a variable.
+    """
+    if re.fullmatch("[A-D]", right) and re.fullmatch(rf"\(?{right.lower()}[.)]*", left):  # "Answer: d"
+        return True
     (left_letter, left_text), (right_letter, right_text) = _parts(left), _parts(right)
     if left_letter and right_letter:
         if left_letter != right_letter or not (left_text and right_text):

@@ -14,15 +14,12 @@ from .math_languages import with_decimal_points
 from .math_numbers import quantity, same_quantity
 from .math_sentences import TAIL_CHARACTERS, read_sentence, spoken_answer, unmarked_answer
 from .math_text import normalize
+from .reasoning import after_reasoning
 
 MODES = ("strict", "flexible", "last_line")
 MAX_ANSWER_CHARACTERS = 2_000
 MAX_BOXES = 32
 
-REASONING = re.compile(
-    r"<(?P<end>/?)(?:think|thinking|reasoning|thought|thoughts|scratchpad|reflection)>"
-    r"|\[(?P<end2>/?)THINK\]|◁(?P<end3>/?)think▷"
-)
 BRACES = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox|framebox)(?![a-zA-Z])\s*\{?)|\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"-?\d[\d,.]*\d|-?\d|[A-Za-z]")
 SIDE_BY_SIDE = re.compile(
@@ -96,18 +93,6 @@ def extract_answer(
     if answer is None or len(answer) > MAX_ANSWER_CHARACTERS:
         return None
     return answer.strip() or None
-
-
-def after_reasoning(text: str, reasoning_opened: bool = False) -> str | None:
-    """What follows the last closing tag of the reasoning; None if the reasoning was opened and not closed."""
-    last = None
-    if "<" in text or "[" in text or "◁" in text:
-        for last in REASONING.finditer(text):  # noqa: B007  only the last is wanted
-            pass
-    if last is None:
-        return None if reasoning_opened else text
-    closing = last["end"] or last["end2"] or last["end3"]
-    return text[last.end() :] if closing else None
 
 
 def marked_answer(text: str, how: Extraction) -> str | None:

@@ -7,11 +7,12 @@ It will not guess: a text that marks no answer is taken as it stands, and `unpar
 import functools
 from collections.abc import Sequence
 
-from .math_extract import Extraction, after_reasoning, marked_answer
+from .math_extract import Extraction, marked_answer
 from .math_numbers import quantity
 from .math_sentences import looks_like_prose, without_delimiters
 from .math_structures import as_collection, as_interval, as_matrix, as_union
 from .math_text import normalize
+from .reasoning import after_reasoning
 
 SHORT = 40  # a gold text of at most so many characters and no line break may be words: "Evelyn", "no solution"
 MAX_ANSWER_CHARACTERS = 2_000

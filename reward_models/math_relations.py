@@ -28,12 +28,18 @@ CALL = (
     rf"(?:[a-zA-Z]|\\(?:phi|psi|varphi|sigma|tau|mu|zeta|Gamma)|Var|Cov|Pr|area|Area|perimeter|gcd|lcm"
     rf"|deg){SUBSCRIPT}{{0,2}}\s?[(\[][^()\[\]]{{1,30}}[)\]]"
 )
-VARIABLE_TIMES = re.compile(r"[a-eijklmnostu-z]\s?\((?![a-z0-9]\))")  # x(x+1) is a product, x(t) a function
+VARIABLE_TIMES = re.compile(r"[a-eijklmnostu-z]\s?\((?![a-z0-9]\)|[A-Z]\)|[A-Z]\s?\\c[au]p)")
+# x(x+1) is a product, x(t) a function and n(A) a number of elements
+# The cosine of an angle has a name; that of an unknown x is one side of an equation.
+ANGLE = (
+    r"(?:\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\\left)?\(?\s*(?:\\(?:theta|alpha|beta|gamma|phi|varphi)(?![a-zA-Z])"
+    r"|(?:\\angle\s*)?[A-Z]{1,3})\s*(?:\\right)?\)?)"
+)
 GEOMETRY = (
     r"(?:m?\\(?:angle|triangle|measuredangle)\s?[A-Z]{1,4}|\|?[A-Z]{2,4}\|?|\[[A-Z]{3,6}\]|\\frac\{d[a-z]\}\{d[a-z]\})"
 )
 TUPLE = rf"\(\s*{SYMBOL}(?:\s*,\s*{SYMBOL})+\s*\)"
-NAME = re.compile(rf"(?:{SYMBOL}|{CALL}|{GEOMETRY}|{TUPLE})")
+NAME = re.compile(rf"(?:{SYMBOL}|{CALL}|{ANGLE}|{GEOMETRY}|{TUPLE})")
 WORD_NAME = re.compile(r"(?:[^\W\d_][^\W\d_'-]*[ ,:]*){1,8}")
 WORD = re.compile(r"[^\W\d_]{2,}")
 NO_NAME = frozenset([

@@ -90,10 +90,21 @@ REMARK = re.compile(
     r"\b(?:in|for|from|after|per|within|during|at|with|out of|of|to|into|than|every)\s+(?:(?:the|each|all"
     r"|his|her|their|its|only)\s+)?\s?[-$]?\s?$"
 )
+# A clause of circumstances behind the result: "she makes 46 dollars, selling 64 eggs".
+CIRCUMSTANCE = re.compile(
+    r",\s+(?:selling|buying|using|working|charging|having|assuming|including|excluding|counting|considering|given|if"
+    r"|when|where|since|because|while|although|even though)\b[^.,;=\n]{0,32}$"
+    r"|\b(?:after|before|by|from|for|when|while|without|since)\s+(?:\w+\s+)?\w+ing\s+(?:\w+\s+){0,2}[$]?$"
+)
 SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
 DENIAL = re.compile(
     rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer)\b|n['’]t\b"
     rf"|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])",
+    re.I,
+)
+UNDECIDED = re.compile(
+    r"\b(?:whether|wonder if|if the (?:final )?answer|unsure|(?:don['’]t|do not|cannot|can['’]t|not)"
+    r" (?:know|say|tell|sure|certain|think|believe)|doubt|no idea)\b[^.!?\n]{0,60}$",
     re.I,
 )
 CHANGED_BEFORE = re.compile(
@@ -112,7 +123,8 @@ CHANGED_BEFORE = re.compile(
 )
 NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
-    r"\s*(?:squared\b|cubed\b|factorial\b|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
+    r"\s*(?:squared\b|cubed\b|factorial\b|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b"
+    r"|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
     r"|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b"
     r"|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b"
     r"|to the (?:\d|power|n|\w+ power)|below\b|short of\b|\\pm|±|\?|!(?!\s|$)"
@@ -132,6 +144,7 @@ LEAD = re.compile(
     r"|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
     re.I,
 )
+HEADING = re.compile(r"^#{1,6}[ \t]+(?=\S)")
 TRAIL = re.compile(r"\s*[,.;!]?\s*(?:done|qed|q\.e\.d|final|that's it|hooray|yay|ok|okay|hope this helps)\W*$", re.I)
 PROSE = re.compile(
     r"[^\W\d_]{2,}[,:]?\s+(?:[^\W\d_]{2,}|[^\s\w]|\d)|[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]{2,}\s*[$\\(]*-?\d"
@@ -172,9 +185,13 @@ def _english_mark(tail: str) -> int:
     if not SPOKEN_WORDS.search(tail):
         return -1
     marks = list(SPOKEN.finditer(tail))[-LAST_MARKS:]
-    while marks and marks[-1]["is"] and re.match(DENIED, marks[-1]["is"], re.I):
+    while marks and (_is_denied(marks[-1]) or UNDECIDED.search(tail[: marks[-1].start()][-120:])):
         marks.pop()
     return marks[-1].end() if marks else -1
+
+
+def _is_denied(mark: re.Match) -> bool:
+    return bool(mark["is"]) and re.match(DENIED, mark["is"], re.I) is not None
 
 
 def _foreign_mark(tail: str) -> int:
@@ -189,7 +206,7 @@ def unmarked_answer(text: str, whole: bool = True) -> str | None:
 
     whole: the text was not shortened at its beginning.
     """
-    stripped = TRAIL.sub("", LEAD.sub("", text.strip()))
+    stripped = TRAIL.sub("", LEAD.sub("", HEADING.sub("", text.strip())))
     arrow = NOT_AN_ARROW.split(stripped[-300:])
     if len(arrow) > 1 and arrow[-1].strip() and "\n" not in arrow[-1]:
         stripped = arrow[-1].strip(" *_")
@@ -287,6 +304,8 @@ def _last_value(tail: str, whole: bool) -> str | None:
     value, after = _with_scale(tail, last)
     if _is_part_of_a_compound(before, after) or CHANGED_AFTER.match(after):
         return None
+    if UNDECIDED.search(before):
+        return None
     if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(COPULA.split(before)[-1]):
         return None
     return _equation_or_value(
@@ -295,8 +314,12 @@ def _last_value(tail: str, whole: bool) -> str | None:
 
 
 def _result(tail: str, values: list[re.Match]) -> re.Match:
-    """The last value; the one behind the last `=` of its sentence where only "in 40 minutes" or the like follows."""
+    """The last value; the one behind the last `=` of its sentence where only "in 40 minutes" or the like follows, and
+    the one before a clause of circumstances.
+    """
     last = values[-1]
+    if len(values) > 1 and CIRCUMSTANCE.search(tail[values[-2].end() : last.start()]):
+        return values[-2]
     for value in reversed(values[-4:]):
         if RESULT_OF.search(tail[max(0, value.start() - 4) : value.start()] + value[0][:1]):
             return value

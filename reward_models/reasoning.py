@@ -1,4 +1,4 @@
-"""Where a model's reasoning ends: `<think>` tags in a completion, and prompts whose template already opened one.
+"""Where a model's reasoning ends: `<think>` and the like in a completion, and prompts that already opened one.
 
 It may assume text of any length; every scan is linear. A tag in quotes is a mention, not a tag.
 It will not judge what was said.
@@ -9,8 +9,12 @@ from typing import Any
 
 from .base import Messages, text_of
 
+NAMES = "think|thinking|reasoning|thought|thoughts|scratchpad|reflection"
 # A tag beside a fence is one; beside a quote or a single backtick it is not.
-TAG = re.compile(r"(?<!['\"])(?<![^`]`)<(/?)think>(?!['\"]|`(?!``))")
+TAG = re.compile(
+    rf"[<\[◁](?<!['\"].)(?<![^`]`.)"  # the character first: the search then skips to it
+    rf"(?:(?<=<)(?P<end>/?)(?:{NAMES})>|(?<=\[)(?P<end2>/?)THINK\]|(?<=◁)(?P<end3>/?)think▷)(?!['\"]|`(?!``))"
+)
 OPENED = re.compile(r"(?<!['\"`])(?:<(?:think|thinking|reasoning|thought)>|\[THINK\]|◁think▷)(?P<begun>[^<>]{0,200})\Z")
 LONGEST_TAIL = 260
 
@@ -26,7 +30,7 @@ def opens_reasoning(prompt: str | Messages, rendered: str | None = None) -> bool
     if not prompt or prompt[-1].get("role") != "assistant":
         return False
     tags = list(TAG.finditer(text_of(prompt)))
-    return bool(tags) and tags[-1][1] == ""
+    return bool(tags) and not _closes(tags[-1])
 
 
 def opened_reasoning(prompts: list | None, rendered: list[str | None] | None, num_completions: int) -> list[bool]:
@@ -37,19 +41,23 @@ def opened_reasoning(prompts: list | None, rendered: list[str | None] | None, nu
 
 
 def after_reasoning(text: str, opened: bool = False) -> str | None:
-    """What is said after the reasoning; None where the reasoning never ends and nothing was said before it.
+    """What is said after the reasoning; where that never ends, what was said before it, or None if that is nothing.
 
     Reasoning that is closed without having been opened here was opened by the prompt.
     """
     start, before = 0, ""
     for tag in TAG.finditer(text):
-        if tag[1]:
+        if _closes(tag):
             start, opened, before = tag.end(), False, ""
         elif not opened:
             opened, before = True, text[start : tag.start()]
     if not opened:
         return text[start:]
     return before if before.strip() else None
+
+
+def _closes(tag: re.Match[str]) -> bool:
+    return bool(tag["end"] or tag["end2"] or tag["end3"])
 
 
 def _ends_open(text: str) -> bool:

@@ -12,10 +12,9 @@ from typing import Any
 
 from .base import text_of
 from .finished import credited
-from .math_extract import after_reasoning
 from .math_languages import ascii_digits
 from .math_numbers import quantity
-from .reasoning import opened_reasoning
+from .reasoning import after_reasoning, opened_reasoning
 from .tokenizers import BLEU_TOKENIZERS, ROUGE_TOKENIZERS, bleu_tokenizer, check_choice
 
 TeacherOutput = str | list[str] | None

@@ -20,6 +20,7 @@ from reward_models import RewardSpec
 
 from . import distributed
 from .config import ConfigError, RunConfig, teachers_of
+from .data.teacher_prompts import as_teacher_sees, prompt_table
 from .demo.models import make_splits, student_folder, teacher_folder
 from .distill.sft import TrainingText
 from .distributed import TeacherLink
@@ -34,13 +35,17 @@ from .progress import Stages
 from .startup import preflight
 from .startup.chosen import keep_settings, tell_chosen
 from .teachers import Teacher
+from .teachers.http_api.text_api import TextAPI, messages_of
 from .teachers.multi_teacher import RoutedTeacher
 from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
 from .teachers.placement import open_teacher, open_teachers
+from .teachers.prompted import PromptedTeacher
 from .types import Completion, Finish, Problem, Splits
 
 TEXTS_PER_SHARD = 1024
 """Prompts per request to the teacher, which seeds the rows of a request by number: rows of two requests share draws."""
+API_PROMPTS_PER_SHARD = 64
+"""Prompts between two writes of what an API has answered: little is paid for twice after a crash."""
 NUM_PROBED = 8
 """Problems of a task that are looked at to see whether its answers can be verified."""
 
@@ -159,12 +164,20 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
         student = load_student(config)
         check_head(student, "student", bias_allowed=True)
         end_at_either(student, [tokenizer, *(load_tokenizer(model, who="teacher") for model in teachers)])
-        teacher = open_teachers(config, tokenizer, link)
+        teacher = under_own_prompts(config, open_teachers(config, tokenizer, link), splits, tokenizer)
         if isinstance(teacher, RoutedTeacher):
             teacher.shares([problem.task for problem in [*splits.train, *splits.validation, *splits.test]])
     if config.student.quantization is None:  # a quantized model is on its device and may not be moved
         student = student.to(distributed.device())
     return RunContext(splits, teacher, student, tokenizer, {}, 0, link)
+
+
+def under_own_prompts(config: RunConfig, teacher: Teacher, splits: Splits, tokenizer: Any) -> Teacher:
+    """The teacher under the prompts that teacher.prompt_template gives it; as it is where there is none."""
+    if config.teacher.prompt_template is None:
+        return teacher
+    problems = [*splits.cold_start, *splits.train, *splits.validation, *splits.test]
+    return PromptedTeacher(teacher, prompt_table(config.teacher.prompt_template, config.data, problems, tokenizer))
 
 
 def measure_evidence(config: RunConfig, context: RunContext, stages: Stages) -> None:
@@ -289,9 +302,11 @@ def teacher_outputs(
 ) -> list[TeacherOutput]:
     """`num_texts` texts per problem, from the cache where it has them; they end at stop strings, as rollouts do.
 
-    `sampling` None: greedy for one text, as rollouts for several. Texts are stored as they come, so that an interrupted
-    run continues where it stopped.
+    `sampling` None: greedy for one text, as rollouts for several; an API of teacher.text_api writes these. Texts are
+    stored as they come, so that an interrupted run continues where it stopped.
     """
+    if sampling is None and config.teacher.text_api is not None:
+        return api_outputs(config, TextAPI(config.teacher.text_api), tokenizer, problems, num_texts)
     stop = StopStrings.of(tokenizer, config.generation.stop)
     if sampling is None:
         sampling = as_rollouts(config)
@@ -311,6 +326,37 @@ def teacher_outputs(
             TeacherOutput(keys[row], problems[row].prompt, tuple(c.text for c in piece), tuple(map(finished, piece)))
             for row, piece in zip(rows, pieces, strict=True)
         )
+    found = cache.get(keys)
+    return [found[key] for key in keys]
+
+
+def api_outputs(
+    config: RunConfig, api: TextAPI, tokenizer: Any, problems: Sequence[Problem], num_texts: int
+) -> list[TeacherOutput]:
+    """`teacher_outputs` by an API, which the main process alone asks."""
+    template, stop = config.teacher.prompt_template, list(config.generation.stop)
+    seen = problems if template is None else as_teacher_sees(template, config.data, problems, tokenizer)
+    sampling = as_rollouts(config)
+    sampling = replace(sampling, temperature=0.0, top_p=1.0) if num_texts == 1 else sampling
+    how: dict[str, Any] = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+    how["top_p"] = sampling.top_p
+    settings = how | {"num_texts": num_texts, "stop": stop}
+    keys = [output_key(api.fingerprint, messages_of(problem), settings) for problem in seen]
+    cache = TeacherOutputCache(cache_dir_of(config) / "teacher_texts")
+    found = cache.get(keys) if distributed.is_main() else {}
+    missing = [row for row, key in enumerate(keys) if key not in found] if distributed.is_main() else []
+    for start in tqdm(range(0, len(missing), API_PROMPTS_PER_SHARD), desc="teacher texts", unit="shard", disable=None):
+        rows = missing[start : start + API_PROMPTS_PER_SHARD]
+        written = api.write([seen[row] for row in rows for _ in range(num_texts)], **how, stop=stop)
+        pieces = [written[i * num_texts : (i + 1) * num_texts] for i in range(len(rows))]
+        cache.put(
+            TeacherOutput(keys[row], seen[row].prompt, tuple(w.text for w in piece), tuple(w.finished for w in piece))
+            for row, piece in zip(rows, pieces, strict=True)
+        )
+    if missing:
+        counted = f"{api.prompt_tokens:,} prompt and {api.completion_tokens:,} completion tokens"
+        print(f"teacher.text_api: {len(missing) * num_texts} texts, {counted} by its own count", flush=True)
+    distributed.barrier()  # the others read what the main process has stored
     found = cache.get(keys)
     return [found[key] for key in keys]
 

@@ -34,7 +34,7 @@ def run_test(compiled: CompiledTest, entry_point: str, session: Session, stop_at
     recorder = Recorder(session, stop_at_failure, lambda error: _blame_test(error, session, compiled))
     candidate = Candidate(session, entry_point)
     namespace: dict[str, Any] = {"__name__": "test", RECORDER: recorder}
-    session.namespace = namespace
+    session.namespace, session.test_packages = namespace, compiled.imported
     namespace["__builtins__"] = guards.builtins_for(session, compiled.own_text)
     guards.begin(session, compiled.own_code)
     error: BaseException | None = None

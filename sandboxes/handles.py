@@ -7,6 +7,7 @@ class itself is under test. Runs in the judge; no code of the program does.
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol, cast
 
@@ -24,17 +25,20 @@ class Refused(TypeError):
 
 
 class Unsupported(Refused):
-    """The same of an object whose class is not the program's own: its type does not travel."""
+    """The test itself wants an object of a library, and got one: a right answer of that type does not travel."""
 
 
 class Session(Protocol):
     """The conversation with the program."""
 
     class_under_test: bool
+    test_packages: frozenset[str]  # what the test imports
 
     def operate(self, name: str, /, *args: Any, **kwargs: Any) -> Any: ...
 
     def class_named(self, name: str) -> type | None: ...
+
+    def is_data(self, value: Any) -> bool: ...
 
 
 class Handle:
@@ -47,7 +51,7 @@ class Handle:
         if name.startswith("__") and name.endswith("__") and name not in _FORWARDED_NAMES:
             raise AttributeError(name)
         if name in _PREDICATES and not self._session.class_under_test:
-            raise self._refusal()
+            raise self._refusal(self._is_of_test_packages(name))
         return self._session.operate("getattr", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -79,17 +83,33 @@ class Handle:
     def __bool__(self) -> bool:
         return self._session.operate("bool", self) is True
 
-    def _refusal(self) -> Refused:
+    def _refusal(self, wanted: bool = False) -> Refused:
+        """`wanted`: the test asks for such an object. What the program answers with must not decide that: it could then
+        choose between a wrong answer and an unscored one.
+        """
         foreign = self._module not in ("solution", "builtins", "__main__")
         name = f"{self._module}.{self._class_name}" if foreign else self._class_name
-        return (Unsupported if foreign else Refused)(f"the program answered with a {name}, which is not data")
+        kind = Unsupported if foreign and wanted else Refused
+        return kind(f"the program answered with a {name}, which is not data")
+
+    def _refused_beside(self, expected: Any) -> Refused:
+        """The refusal of an operation with a value of the test: wanted where that is of the same library, and no data
+        (the program says what library its object is of, which may be a lie).
+        """
+        of_the_same = _library(type(expected).__module__) == _library(self._module)
+        return self._refusal(of_the_same and not self._session.is_data(expected))
+
+    def _is_of_test_packages(self, method: str) -> bool:
+        """True if the test imports the library of the object and the library's class of that name has such a method."""
+        kind = getattr(sys.modules.get(self._module), self._class_name, None)
+        return _library(self._module) in self._session.test_packages and hasattr(kind, method)
 
     def _compare(self, name: str, other: Any) -> Any:
         if isinstance(other, Handle):
             return self._session.operate(name, self, other)
         if self._session.class_named(type(other).__name__) is type(other):
             return NotImplemented  # an object of the test: its own method decides
-        raise self._refusal()
+        raise self._refused_beside(other)
 
 
 class FunctionHandle(Handle):
@@ -178,6 +198,10 @@ async def _coroutine(session: Session, source: Handle) -> Any:
     return session.operate("run", source)
 
 
+def _library(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def _asked(name: str) -> Callable[..., Any]:
     def ask(self: Handle, *args: Any) -> Any:
         return self._session.operate(name, self, *args)
@@ -191,7 +215,7 @@ def _compared(name: str) -> Callable[..., Any]:
 
 def _combined_with(self: Handle, name: str, other: Any, swapped: bool) -> Any:
     if not (self._session.class_under_test or isinstance(other, Handle)):
-        raise self._refusal()
+        raise self._refused_beside(other)
     return self._session.operate(name, other, self) if swapped else self._session.operate(name, self, other)
 
 

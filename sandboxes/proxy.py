@@ -56,6 +56,7 @@ class Session:
         watches_arguments: bool = False,
     ):
         self.class_under_test, self.watches_arguments = class_under_test, watches_arguments
+        self.test_packages: frozenset[str] = frozenset()
         self.namespace: dict[str, Any] = {}  # of the test: its classes and those of the prelude are trusted
         self.is_asking = False  # the judge's own work, which no guard of the test concerns
         self.num_answers = self.num_told = self.num_gone = 0  # told: answers other than None and exceptions
@@ -96,6 +97,14 @@ class Session:
         found = self.namespace.get(name)
         is_class = issubclass(type(found), type)  # not isinstance, which asks a handle what it stands for
         return found if is_class and found.__module__ == "test" else None
+
+    def is_data(self, value: Any) -> bool:
+        """Whether a program could answer with `value`."""
+        try:
+            codec.encode(value, self._depth)
+        except (ValueError, RecursionError):
+            return False
+        return True
 
     def _ask(self, frame: bytes, arguments: tuple[Any, ...] | None = None) -> Any:
         self._send(frame)

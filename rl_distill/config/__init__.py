@@ -13,6 +13,7 @@ from .schema import (
     StudentConfig,
     TeacherConfig,
     TeacherServerConfig,
+    TextAPIConfig,
     TinyModelConfig,
 )
 from .training import (
@@ -51,6 +52,7 @@ __all__ = [
     "StudentConfig",
     "TeacherConfig",
     "TeacherServerConfig",
+    "TextAPIConfig",
     "TinyModelConfig",
     "VLLMConfig",
     "WarmUpConfig",

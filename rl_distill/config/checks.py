@@ -23,6 +23,7 @@ def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
         _check_teachers(config, teachers)
     for teacher in teachers:
         _check_teacher(config, teacher)
+    _check_writing(config)
     _check_rest(config)
     _check_mixture(config)
     if config.demo is None:
@@ -165,6 +166,27 @@ def _check_teacher(config: RunConfig, teacher: TeacherConfig) -> None:
         raise ConfigError("teacher.sharded needs several processes: set teacher.num_processes to 2 or more")
     if teacher.sharded and teacher.placement == "colocated" and config.reward_refresh is not None:
         raise ConfigError("teacher.sharded beside the student needs all processes at once: leave reward_refresh out")
+
+
+def _check_writing(config: RunConfig) -> None:
+    """The teacher's own prompts, and the API that writes its texts."""
+    teacher, distill = config.teacher, config.distill
+    asked = {"prompt_template": teacher.prompt_template, "text_api": teacher.text_api}
+    for name in (name for name, value in asked.items() if value is not None):
+        if config.demo is not None:
+            raise ConfigError(f"teacher.{name} needs models and data of your own: demo: null")
+        if config.teachers:
+            raise ConfigError(f"teacher.{name} is for one teacher: leave `teachers` out")
+    if teacher.text_api is not None and not (teacher.text_api.url and teacher.text_api.model):
+        raise ConfigError("teacher.text_api needs url and model: {url: https://api.openai.com/v1, model: gpt-5-mini}")
+    if teacher.prompt_template is None or distill is None:
+        return
+    inner = distill.inner
+    if inner.hidden_map is not None or inner.attention_map is not None or inner.embedding_coef:
+        raise ConfigError(
+            "teacher.prompt_template gives the teacher another prompt than the student, and distill.inner compares "
+            "their states token by token: leave one of them out"
+        )
 
 
 def _check_precision(teacher: TeacherConfig) -> None:

@@ -139,6 +139,24 @@ class TeacherServerConfig:
 
 
 @dataclass(frozen=True)
+class TextAPIConfig:
+    """A chat-completions API (OpenAI's, or one like it) that writes the teacher's texts; it scores nothing."""
+
+    url: str | None = None
+    """Up to the version, such as https://api.openai.com/v1."""
+    model: str | None = None
+    """The model's name there."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable with the key, where the API wants one."""
+    num_connections: int = ranged(8, "[1, inf)")
+    """Requests under way at a time."""
+    timeout_s: float = ranged(300.0, "(0, inf)")
+    """Seconds for one answer."""
+    wait_s: float = ranged(3600.0, "[0, inf)")
+    """Seconds that a run waits for an API that is away or over its rate limit, before it ends with an error."""
+
+
+@dataclass(frozen=True)
 class TeacherConfig:
     """The model that the student learns from. It never trains."""
 
@@ -167,6 +185,12 @@ class TeacherConfig:
     """With placement remote: where the teacher is."""
     num_outputs_per_prompt: int = ranged(0, "[0, inf)")
     """Teacher texts per training prompt for BLEU/ROUGE (greedy when 1); 0 = the teacher only scores."""
+    prompt_template: str | None = None
+    """What the teacher sees in place of the student's prompt, such as "{prompt}\\nHint: {hint}": a format string over
+    `prompt`, the data's columns and `solution`; in a chat it stands for the last user turn. The teacher then writes and
+    scores under its own prompt."""
+    text_api: TextAPIConfig | None = None
+    """Who writes the teacher's texts (similarity rewards, warm-up, distillation) in place of the model that scores."""
     selection: Literal["by_task", "ensemble", "curriculum"] = "by_task"
     """Of `teachers`. `by_task`: each task has its teacher. `ensemble`: the mean of their distributions. `curriculum`:
     the first, and on to the next whenever the student has caught up with it on the validation problems."""

@@ -66,7 +66,7 @@ class Prompt(NamedTuple):
 
 def prompt_of(config: DataConfig, row: Mapping[str, Any], tokenizer: Any) -> Prompt:
     """The prompt of a row. Raises RowError."""
-    prompt = _filled(config.prompt_template, row) if config.prompt_template is not None else row_value(config, row)
+    prompt = filled(config.prompt_template, row) if config.prompt_template is not None else row_value(config, row)
     if isinstance(prompt, str):
         if not prompt.strip():
             raise RowError("the prompt is empty")
@@ -74,7 +74,7 @@ def prompt_of(config: DataConfig, row: Mapping[str, Any], tokenizer: Any) -> Pro
             return Prompt(prompt)
         prompt = [{"role": "user", "content": prompt}]
     messages, answer = without_answer(checked_messages(prompt))
-    return Prompt(_in_template(config, messages, row, tokenizer), messages, answer)
+    return Prompt(in_template(config, messages, row, tokenizer), messages, answer)
 
 
 def row_value(config: DataConfig, row: Mapping[str, Any]) -> Any:
@@ -87,7 +87,7 @@ def row_value(config: DataConfig, row: Mapping[str, Any]) -> Any:
     return value
 
 
-def _filled(template: str, row: Mapping[str, Any]) -> str:
+def filled(template: str, row: Mapping[str, Any]) -> str:
     """The template over the columns, none of which it names may be missing."""
     for _, field, _, _ in string.Formatter().parse(template):
         if field and row.get(field.partition(".")[0].partition("[")[0]) is None:
@@ -120,7 +120,7 @@ def without_answer(messages: Messages) -> tuple[Messages, str]:
     return messages, answer
 
 
-def _in_template(config: DataConfig, messages: Messages, row: Mapping[str, Any], tokenizer: Any) -> str:
+def in_template(config: DataConfig, messages: Messages, row: Mapping[str, Any], tokenizer: Any) -> str:
     """The messages in the chat template, with the row's tools and both the run's and the row's template settings."""
     tools = row.get("tools") or None
     tools = json.loads(tools) if isinstance(tools, str) else tools

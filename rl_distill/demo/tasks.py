@@ -35,8 +35,8 @@ def demo_code(options: TaskOptions) -> Task:
     return demo(options, 0.0, "demo_code")
 
 
-def grade(problems: Sequence[Problem], texts: Sequence[str]) -> list[Graded]:
+def grade(problems: Sequence[Problem], texts: Sequence[str], finished: Sequence[bool] | None = None) -> list[Graded]:
     return [
         Graded({"accuracy": score}, extract_answer(text) if "answer" in problem.columns else text)
-        for problem, text, score in zip(problems, texts, check_answers(problems, texts), strict=True)
+        for problem, text, score in zip(problems, texts, check_answers(problems, texts, finished), strict=True)
     ]

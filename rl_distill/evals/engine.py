@@ -128,8 +128,11 @@ def _solve_batch(
         cut(added_text(student.tokenizer, item.token_ids, output.token_ids), task.stops)
         for item, output in zip(batch, generated, strict=True)
     ]
-    graded = task.grade(
-        [item.problem for item in batch], [said(item, text) for item, (text, _) in zip(batch, texts, strict=True)]
+    ends = [Finish.STOP if stopped else output.finish for (_, stopped), output in zip(texts, generated, strict=True)]
+    graded = task.graded(
+        [item.problem for item in batch],
+        [said(item, text) for item, (text, _) in zip(batch, texts, strict=True)],
+        [end is Finish.STOP for end in ends],
     )
     choices = [{"choices": choice_logprobs(student, item, task.choices)} if task.choices else {} for item in batch]
     return [
@@ -142,12 +145,14 @@ def _solve_batch(
             "completion": text,
             "extracted": verdict.extracted,
             "scores": dict(verdict.scores),
-            "finish": (Finish.STOP if stopped else output.finish).value,
+            "finish": end.value,
             "tokens": len(output.token_ids),
             "seconds": round(seconds / len(batch), 6),
             **extra,
         }
-        for item, (text, stopped), verdict, output, extra in zip(batch, texts, graded, generated, choices, strict=True)
+        for item, (text, _), verdict, output, end, extra in zip(
+            batch, texts, graded, generated, ends, choices, strict=True
+        )
     ]
 
 

@@ -26,6 +26,7 @@ from ..distill.sft import MuonAdamW
 from ..progress import StageProgress
 from ..run_setup import RunContext
 from ..teachers.colocated import ColocatedTeacher
+from ..teachers.prompted import PromptedTeacher
 from .data import Example
 from .settings import RewardModelRunConfig
 
@@ -37,9 +38,10 @@ COLUMNS = {"ids": "input_ids", "segments": "segment_ids", "matches": "match_ids"
 def make_reward_model(config: RewardModelRunConfig, context: RunContext) -> tuple[LearnedRewardModel, Any]:
     """(untrained model, its tokenizer): heads on a copy of the teacher's trunk, or on the trunk of the config."""
     settings = config.reward_model
-    assert isinstance(context.teacher, ColocatedTeacher), "made without a link"
+    teacher = context.teacher.inner if isinstance(context.teacher, PromptedTeacher) else context.teacher
+    assert isinstance(teacher, ColocatedTeacher), "made without a link"
     if settings.trunk is None:
-        trunk, tokenizer = context.teacher.model.get_decoder(), context.tokenizer
+        trunk, tokenizer = teacher.model.get_decoder(), context.tokenizer
     else:
         trunk = AutoModel.from_pretrained(settings.trunk, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(settings.trunk)
@@ -55,7 +57,7 @@ def make_reward_model(config: RewardModelRunConfig, context: RunContext) -> tupl
         correctness_weight=settings.correctness_weight,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return model.float().to(context.teacher.device), tokenizer
+    return model.float().to(teacher.device), tokenizer
 
 
 def check_batch(config: RewardModelRunConfig) -> None:

@@ -16,7 +16,9 @@ from reward_models import RewardSpec
 from .. import distributed
 from ..config import RunConfig, TeacherConfig, teachers_of
 from ..data.loading import load_splits
+from ..data.teacher_prompts import as_teacher_sees, prompt_table
 from ..models.loading import load_config_of, load_tokenizer
+from ..teachers.http_api.text_api import TextAPI
 from ..types import Problem, Splits
 from . import files, models, rewards
 from .findings import Finding, found_by, stop_where_bad, warn
@@ -147,9 +149,28 @@ def data_findings(config: RunConfig, tokenizer: Any, splits: Splits) -> list[Fin
     paths = {"student": str(config.student.model)}
     paths |= {f"teacher {t.model}": str(t.model) for t in teachers_of(config) if t.placement != "remote"}
     shapes = {who: load_config_of(path, who=who) for who, path in paths.items()}
-    each = (models.position_findings(who, shape, named, tokenizer, num_new) for who, shape in shapes.items())
+    seen = teacher_prompts(config, tokenizer, named)
+    each = (
+        models.position_findings(who, shape, named if who == "student" else seen, tokenizer, num_new)
+        for who, shape in shapes.items()
+    )
     too_short = next((findings for findings in each if findings), [])  # one cure for all of them
     return too_short + check_rewards(config, tokenizer, splits.train)
+
+
+def teacher_prompts(
+    config: RunConfig, tokenizer: Any, splits: Mapping[str, Sequence[Problem]]
+) -> dict[str, Sequence[Problem]]:
+    """The problems as the teacher sees them. Raises ConfigError where its template cannot be filled, or not uniquely,
+    and TeacherServerError where an API is to write its texts and does not answer.
+    """
+    if config.teacher.text_api is not None and distributed.is_main():
+        TextAPI(config.teacher.text_api)
+    template = config.teacher.prompt_template
+    if template is None:
+        return dict(splits)
+    prompt_table(template, config.data, [problem for split in splits.values() for problem in split], tokenizer)
+    return {name: as_teacher_sees(template, config.data, split, tokenizer) for name, split in splits.items()}
 
 
 def check_rewards(config: RunConfig, tokenizer: Any, problems: Sequence[Problem]) -> list[Finding]:

@@ -13,6 +13,7 @@ from typing import Any
 from reward_models import VERIFYING_REWARDS, BlendedScores, RewardBlend, RewardError, RewardSpec
 from reward_models.calling import BoundReward
 from reward_models.code_problems import check_of
+from reward_models.math_answers import unparsed_golds
 
 from ..data.reward_inputs import reward_inputs
 from ..tasks.programs import first_solution
@@ -39,9 +40,12 @@ Encode = Callable[[str], list[int]]
 def reward_findings(
     specs: Sequence[RewardSpec], problems: Sequence[Problem], encode: Encode, *, has_teacher_texts: bool
 ) -> list[Finding]:
-    """Columns that are missing; where none is, what the functions say to gold answers."""
+    """Columns that are missing; where none is, what the functions say to gold answers, and gold answers of no use."""
     findings = column_findings(specs, problems, has_teacher_texts=has_teacher_texts)
-    return findings or gold_findings(specs, problems, encode, has_teacher_texts=has_teacher_texts)
+    if findings:
+        return findings
+    unreadable = unreadable_findings(specs, problems)
+    return unreadable + gold_findings(specs, problems, encode, has_teacher_texts=has_teacher_texts)
 
 
 def column_findings(
@@ -84,6 +88,26 @@ def gold_of(problem: Problem) -> str | None:
         return problem.solution
     answer = problem.columns.get("answer")
     return None if answer is None or is_code else str(answer)
+
+
+def unreadable_findings(specs: Sequence[RewardSpec], problems: Sequence[Problem]) -> list[Finding]:
+    """A finding where the gold answer of math problems cannot be read: no completion would ever be right."""
+    wanted = {spec.fn for spec in specs} & {"math_answer", "task_check"}
+    if not wanted:
+        return []
+    maths = [
+        problem
+        for problem in problems
+        if problem.columns.get("answer") is not None and ("math_answer" in wanted or check_of(problem.columns) is None)
+    ]
+    unreadable = unparsed_golds([problem.columns["answer"] for problem in maths])
+    if not unreadable:
+        return []
+    first = maths[unreadable[0]]
+    words = f"{len(unreadable)} of {len(maths)} gold answers cannot be read as an answer"
+    words += f"; the first, of {first.key!r}: {str(first.columns['answer'])!r:.80}"
+    do = "no completion can match them: mend or drop these rows, or mark the answer in them by \\boxed{} or ####"
+    return [Finding("bad" if len(unreadable) == len(maths) else "warn", "rewards", words, do)]
 
 
 def gold_findings(

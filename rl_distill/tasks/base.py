@@ -60,11 +60,12 @@ class Task:
     A prompt under the protocol `chat` is the user's turn; every other prompt is continued as it stands.
     `stops` end a completion (they are not part of it). With `choices` each record also has their log-probabilities as
     an answer. `corpus` adds metrics that are no mean of per-problem scores: from the problems and their records.
+    A grader with an argument `finished` is told of each text whether it ended by itself (False: cut by length).
     """
 
     name: str
     problems: Callable[[], list[Problem]]
-    grade: Callable[[Sequence[Problem], Sequence[str]], list[Graded]]
+    grade: Callable[..., list[Graded]]  # of problems and one text for each
     prompt: Callable[[Problem], str] = field(default=lambda problem: problem.prompt)
     gold: Callable[[Problem], str] = field(default=lambda problem: problem.solution)
     metrics: tuple[str, ...] = ("accuracy",)
@@ -74,6 +75,13 @@ class Task:
     extraction: str = ""
     choices: tuple[str, ...] = ()
     corpus: Callable[[Sequence[Problem], Sequence[Mapping[str, Any]]], dict[str, float]] | None = None
+
+    def graded(
+        self, problems: Sequence[Problem], texts: Sequence[str], finished: Sequence[bool] | None = None
+    ) -> list[Graded]:
+        """What `grade` says, which is told who finished if it asks."""
+        takes, takes_all = accepted_arguments(self.grade)
+        return self.grade(problems, texts, **({"finished": finished} if takes_all or "finished" in takes else {}))
 
 
 # short name -> module and the function in it that builds the task from TaskOptions
@@ -154,7 +162,7 @@ def validate(task: Task, problems: Sequence[Problem]) -> int:
     return len(known)
 
 
-def after_reasoning(text: str) -> str:
+def final_text(text: str) -> str:
     """What is said after the reasoning, empty where that never ends."""
     return reasoning.after_reasoning(text) or ""
 
@@ -165,9 +173,15 @@ def checker() -> Callable[..., list[Score]]:
     return resolve("task_check")
 
 
-def check_answers(problems: Sequence[Problem], texts: Sequence[str], **settings: Any) -> list[Score]:
-    """The verdicts of training's `task_check` on one text per problem, None where there is none for any reason."""
+def check_answers(
+    problems: Sequence[Problem], texts: Sequence[str], finished: Sequence[bool] | None = None, **settings: Any
+) -> list[Score]:
+    """The verdicts of training's `task_check` on one text per problem, None where there is none for any reason.
+
+    As in training, a math answer that was cut by length (finished: False) is not credited.
+    """
     names = sorted({name for problem in problems for name in problem.columns})
     columns = {name: [problem.columns.get(name) for problem in problems] for name in names}
+    columns["finished"] = [True] * len(texts) if finished is None else list(finished)
     prompts = [problem.prompt for problem in problems]
     return numbers_or_none(checker()(prompts=prompts, completions=list(texts), **columns, **settings))

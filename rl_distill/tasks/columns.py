@@ -11,7 +11,7 @@ from typing import Any
 
 from ..types import Problem
 from . import text_metrics
-from .base import Graded, Task, TaskError, TaskOptions, after_reasoning
+from .base import Graded, Task, TaskError, TaskOptions, final_text
 from .data import Row, rows_of
 
 
@@ -26,7 +26,7 @@ def free_text(options: TaskOptions) -> Task:
         extraction="the text after </think>",
         corpus=lambda problems, records: {
             "bleu4": text_metrics.corpus_bleu(
-                [after_reasoning(record["completion"]) for record in records], [references(p) for p in problems]
+                [final_text(record["completion"]) for record in records], [references(p) for p in problems]
             )
         },
     )
@@ -38,7 +38,7 @@ def classification(options: TaskOptions) -> Task:
     labels = sorted({str(row.get("label")) for row in rows})
 
     def grade(problems: Sequence[Problem], texts: Sequence[str]) -> list[Graded]:
-        found = [text_metrics.first_label(after_reasoning(text), labels) for text in texts]
+        found = [text_metrics.first_label(final_text(text), labels) for text in texts]
         return [
             Graded({"accuracy": float(label == problem.solution)}, label)
             for label, problem in zip(found, problems, strict=True)
@@ -72,7 +72,7 @@ def references(problem: Problem) -> list[str]:
 def _grade_text(problems: Sequence[Problem], texts: Sequence[str]) -> list[Graded]:
     graded = []
     for problem, text in zip(problems, texts, strict=True):
-        text, golds = after_reasoning(text).strip(), references(problem)
+        text, golds = final_text(text).strip(), references(problem)
         scores = {
             "rouge_l": text_metrics.rouge_l(text, golds),
             "exact_match": text_metrics.exact_match(text, golds),

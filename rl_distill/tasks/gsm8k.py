@@ -13,7 +13,7 @@ from reward_models.base import numbers_or_none
 from reward_models.math_answers import extract_answer, math_answer
 
 from ..types import Problem
-from .base import Graded, Task, TaskError, TaskOptions, after_reasoning, check_answers
+from .base import Graded, Task, TaskError, TaskOptions, check_answers, final_text
 from .data import Row, has_split, rows_of
 
 HUB = ("openai/gsm8k", "main")
@@ -82,12 +82,15 @@ def gold_text(answer: str, protocol: str) -> str:
     return reasoning.strip() + ("\n" if protocol == "5-shot" else " ") + ending
 
 
-def grader(protocol: str) -> Callable[[Sequence[Problem], Sequence[str]], list[Graded]]:
-    def grade(problems: Sequence[Problem], texts: Sequence[str]) -> list[Graded]:
+def grader(protocol: str) -> Callable[..., list[Graded]]:
+    def grade(
+        problems: Sequence[Problem], texts: Sequence[str], finished: Sequence[bool] | None = None
+    ) -> list[Graded]:
         golds = [problem.columns["answer"] for problem in problems]
-        flexible = check_answers(problems, texts)
-        marked = [MARKS[protocol].search(after_reasoning(text)) is not None for text in texts]
-        strict = numbers_or_none(math_answer(completions=list(texts), answer=golds, mode="strict"))
+        flexible = check_answers(problems, texts, finished)
+        marked = [MARKS[protocol].search(final_text(text)) is not None for text in texts]
+        ended: list[bool | None] = [True] * len(texts) if finished is None else list(finished)
+        strict = numbers_or_none(math_answer(completions=list(texts), answer=golds, finished=ended, mode="strict"))
         return [
             Graded({"flexible": f, "strict": s if mark else 0.0}, extract_answer(text))
             for f, s, mark, text in zip(flexible, strict, marked, texts, strict=True)

@@ -45,6 +45,6 @@ def problems(options: TaskOptions, protocol: str) -> list[Problem]:
     return found
 
 
-def grade(problems: Sequence[Problem], texts: Sequence[str]) -> list[Graded]:
-    scores = check_answers(problems, texts)
+def grade(problems: Sequence[Problem], texts: Sequence[str], finished: Sequence[bool] | None = None) -> list[Graded]:
+    scores = check_answers(problems, texts, finished)
     return [Graded({"accuracy": score}, extract_answer(text)) for score, text in zip(scores, texts, strict=True)]

@@ -14,7 +14,7 @@ from typing import Any
 from reward_models.base import text_of
 
 from ..types import Problem
-from .base import Graded, Task, TaskOptions, after_reasoning
+from .base import Graded, Task, TaskOptions, final_text
 from .data import Row, rows_of
 from .text_metrics import bag_f1
 
@@ -75,7 +75,7 @@ def normalize(text: str) -> str:
 
 def answer_line(text: str) -> str:
     """The first line with something on it, after any reasoning."""
-    return next((line.strip() for line in after_reasoning(text).splitlines() if line.strip()), "")
+    return next((line.strip() for line in final_text(text).splitlines() if line.strip()), "")
 
 
 def exact_match(prediction: str, aliases: Sequence[str]) -> float:

@@ -26,13 +26,17 @@ NUM_STATS = 2
 class DedicatedTeacher(ScoredAtOnce):
     """Asks the teacher's processes over the link; they load the model from `folder`, which all must reach.
 
-    The processes may hold several models: `settings` are those of this one (a TeacherConfig as a dict).
+    The processes may hold several models: `settings` are those of this one (a TeacherConfig as a dict). Its texts
+    end at `eos_token_ids`, the student's, as well as at its own.
     """
 
-    def __init__(self, link: TeacherLink, folder: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, link: TeacherLink, folder: str, settings: dict[str, Any], eos_token_ids: Sequence[int] = ()
+    ) -> None:
         self.link, self.ranks, self.folder = link, list(link.launch.teacher_ranks), folder
         self.tokens_scored = 0
-        number = link.ask("load", model=folder, settings=settings) if distributed.is_main() else None
+        wanted = {"model": folder, "settings": settings, "eos_token_ids": list(eos_token_ids)}
+        number = link.ask("load", **wanted) if distributed.is_main() else None
         facts = link.replies(distributed.from_main(number), self.ranks)[0]
         self.fingerprint: str = facts["fingerprint"]
         self.vocab_size, self.hidden_size = facts["head_shape"]

@@ -44,7 +44,7 @@ def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, lin
     if settings.placement == "dedicated" and link is not None:
         names = ("autocast", "micro_batch_size", "quantization", "sharded")
         changes = {"dtype": dtype} | {name: getattr(settings, name) for name in names}
-        return DedicatedTeacher(link, folder, changes)
+        return DedicatedTeacher(link, folder, changes, [tokenizer.eos_token_id])
     return load_teacher(config, folder, dtype, tokenizer)
 
 

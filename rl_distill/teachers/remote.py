@@ -19,7 +19,7 @@ from ..config import TeacherServerConfig
 from ..generation.sampling import Generated, Sampling
 from ..types import Finish
 from . import CollectedRows, ScoredAtOnce, TeacherScores
-from .http_client import TeacherHTTPClient
+from .http_api.client import TeacherHTTPClient
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class TeacherWorker:
         if settings.sharded:
             distributed.join_side(self.config.distributed.timeout_s)
         teacher = load_teacher(replace(self.config, teacher=settings), request["model"], settings.dtype, tokenizer)
+        teacher.eos_token_ids = sorted({*teacher.eos_token_ids, *request["eos_token_ids"]})
         self.teachers[request["model"]] = teacher
         weight = teacher.lm_head_weight_VE
         dtype = str(weight.dtype).removeprefix("torch.")

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from reward_models import RewardBlend, RewardSpec
+from rl_distill.data.reward_inputs import reward_inputs
 from rl_distill.tasks.base import Graded, Task, TaskError, TaskOptions, load_task, validate
 from rl_distill.tasks.data import read_rows
 from rl_distill.tasks.triviaqa import exact_match, f1, normalize, triviaqa_match
-from rl_distill.types import Problem
+from rl_distill.types import Completion, Finish, Problem
 
 OFFICIAL = Path(__file__).parents[3] / "shared" / "data"
 needs_official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official data is not beside the repository")
@@ -103,6 +105,19 @@ def test_few_shot_without_a_train_split_says_what_to_give(tmp_path):
     path = write_jsonl(tmp_path / "test.jsonl", QUESTIONS)
     with pytest.raises(TaskError, match=r"give a folder with train\.jsonl"):
         load_task("gsm8k", TaskOptions(str(path.parent), "5-shot")).problems()
+
+
+def test_a_math_answer_cut_by_length_is_graded_as_in_training(gsm8k_folder):
+    task = load_task("gsm8k", TaskOptions(gsm8k_folder, "5-shot"))
+    problems, texts = task.problems()[:1] * 2, ["3+2=5\n#### 5"] * 2
+    by_hand = {"flexible": [1.0, 0.0], "strict": [1.0, 0.0]}
+    graded = task.graded(problems, texts, [True, False])
+    assert {name: [each.scores[name] for each in graded] for name in by_hand} == by_hand
+    with RewardBlend([RewardSpec("task_check", 1.0)]) as blend:
+        ends = [Completion(text, [1], end) for text, end in zip(texts, (Finish.STOP, Finish.LENGTH), strict=True)]
+        assert blend.score(**reward_inputs(problems, ends)).total == by_hand["flexible"]
+    mine = Task("mine", list, lambda problems, texts: [Graded({"accuracy": 1.0})] * len(texts))
+    assert len(mine.graded(problems, texts, [True, False])) == 2  # a grader of the user's own need not ask
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,24 @@ def test_an_object_of_a_library_that_cannot_be_compared_is_unsupported_and_named
     assert also_wrong.outcome is Outcome.WRONG_ANSWER
 
 
+@pytest.mark.parametrize(
+    "test",
+    ["assert f('a') == 'a'\nassert f('b') == 'B'\n", "import re\nassert f('a') == 'a'\nassert f('b').startswith('B')\n",
+     "import re\nassert f('a') == 'a'\nassert f('b') + 'B' == 'BB'\n", "assert f('a') == 'a'\nassert 'B' == f('b')\n",
+     "import copy, re\nassert f('a') == 'a'\nassert copy.deepcopy(f('b')) == 'B'\n"],
+)  # fmt: skip
+def test_no_program_is_unscored_by_answering_a_library_object_where_data_is_wanted(sandbox, test):
+    source = "import re\ndef f(s):\n    return s if s == 'a' else re.compile(s)\n"
+    verdict = sandbox.run(Job(source, "f", test))
+    assert verdict.outcome is Outcome.WRONG_ANSWER, verdict
+
+
+def test_no_program_is_unscored_by_the_module_that_its_class_claims(sandbox):
+    source = "class Day:\n    pass\nDay.__module__ = 'datetime'\ndef f(n):\n    return Day()\n"
+    verdict = sandbox.run(Job(source, "f", "import datetime\nassert f(1) == datetime.date(2024, 1, 1)\n"))
+    assert verdict.outcome is Outcome.WRONG_ANSWER, verdict
+
+
 @pytest.mark.parametrize("tier", ["A", "B"])
 def test_files_can_be_copied_in_every_tier(tier):
     source = (

@@ -180,6 +180,27 @@ def test_wrong_gold_answers_are_a_warning_or_stop_the_run(folder, capsys):
     assert "warning: rewards: math_answer takes" in capsys.readouterr().err
 
 
+def test_gold_answers_that_cannot_be_read_are_counted_and_told(folder, capsys):
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    maths = [line for line in lines if line["task"] == "math"]
+
+    def write(num_prose):
+        for number, line in enumerate(maths):
+            if number >= len(maths) - num_prose:
+                line["answer"] = "She has a few apples more than he had before\nand that is all we know"
+        (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in maths))
+
+    rewards = [{"fn": "task_check"}]
+    write(2)
+    preflight.check_own(config(folder, rewards=rewards))
+    num_train = len(preflight.check_own(config(folder, rewards=rewards)).splits.train)
+    told = capsys.readouterr().err
+    assert f"of {num_train} gold answers cannot be read as an answer; the first, of " in told
+    write(len(maths))
+    with pytest.raises(StartError, match=f"{num_train} of {num_train} gold answers cannot be read"):
+        preflight.check_own(config(folder, rewards=rewards))
+
+
 def test_a_missing_head_is_refused(folder):
     model = AutoModelForCausalLM.from_pretrained(folder / "student")
     model.config.tie_word_embeddings = False

@@ -11,9 +11,9 @@ from rl_distill import pipeline
 from rl_distill.config import ConfigError, TeacherServerConfig, load_config
 from rl_distill.files import read_jsonl
 from rl_distill.generation.sampling import Sampling
-from rl_distill.teachers import http_client as http_side
 from rl_distill.teachers.colocated import ColocatedTeacher
-from rl_distill.teachers.http_client import TeacherServerError
+from rl_distill.teachers.http_api import client as http_side
+from rl_distill.teachers.http_api.client import TeacherServerError
 from rl_distill.teachers.remote import RemoteTeacher, read_row
 from tests.completions_server import CompletionsServer
 from tests.tiny_run import make_config, make_context

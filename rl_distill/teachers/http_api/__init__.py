@@ -1,0 +1,1 @@
+"""Over HTTP: the client that outlasts outages, and an API that writes texts."""
