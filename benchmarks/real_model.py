@@ -71,6 +71,7 @@ def parse() -> argparse.Namespace:
     add("--num_steps", type=int, default=30, help="rollouts of a PPO arm")
     add("--batch_size", type=int, default=64, help="completions of a rollout")
     add("--learning_rate", type=float, help="of the PPO arms; without it what rl-distill chooses for the model")
+    add("--bf16", action="store_true", help="autocast of the training forward, where the CPU or GPU is fast at it")
     add("--num_test", type=int, default=200, help="held-out problems of each rung that is trained on")
     add("--num_other", type=int, default=200, help="of each other rung, for forgetting")
     add("--num_texts", type=int, default=12, help="texts of each kind for perplexity, 512 tokens at most")
@@ -80,16 +81,18 @@ def parse() -> argparse.Namespace:
 
 
 def write_data(args: argparse.Namespace) -> None:
-    """train.jsonl of the chosen rungs, mixed, and a few held-out rows for the run's own evaluation."""
+    """train.jsonl of the chosen rungs, mixed, and a few rows for the run's own validation and test."""
     folder = args.output / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    train, shown = [], []
+    split: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
+    few = max(1, NUM_SHOWN_IN_RUN // len(args.rungs))
     for rung in args.rungs:
         rows, held_out = problems(rung)
-        train += rows
-        shown += held_out[: NUM_SHOWN_IN_RUN // len(args.rungs)]
-    random.Random(0).shuffle(train)
-    for name, rows in (("train", train), ("shown", shown)):
+        split["train"] += rows[few:]
+        split["validation"] += rows[:few]
+        split["test"] += held_out[:few]
+    random.Random(0).shuffle(split["train"])
+    for name, rows in split.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -104,8 +107,8 @@ def settings_of(args: argparse.Namespace, folder: Path, model: Path, seed: int) 
         "student.model": str(model),
         "teacher.model": str(model),
         "data.train": str(data / "train.jsonl"),
-        "data.validation": str(data / "shown.jsonl"),
-        "data.test": str(data / "shown.jsonl"),
+        "data.validation": str(data / "validation.jsonl"),
+        "data.test": str(data / "test.jsonl"),
         "rewards": [{"fn": f"{ROOT / 'benchmarks' / 'ladder.py'}:ladder_check", "weight": 1.0}],
         "generation.max_completion_length": max(RUNGS[rung].max_tokens for rung in args.rungs),
         "anchor.schedule": "fixed",
@@ -113,6 +116,7 @@ def settings_of(args: argparse.Namespace, folder: Path, model: Path, seed: int) 
         "ppo.num_steps": args.num_steps,
         "ppo.batch_size": args.batch_size,
         "ppo.warmup_steps": 3,
+        "ppo.bf16": args.bf16,
         "evaluation.every_steps": args.num_steps,
         "checkpoint.every_minutes": 10,
         "resume_from_checkpoint": "latest",
@@ -290,16 +294,15 @@ def report(args: argparse.Namespace) -> str:
     from real_model_tables import accuracy_table, critic_table, forgetting_table
 
     parts = {
-        arm: [json.loads(path.read_text()) for seed in args.seeds if (path := part_path(args, arm, seed)).is_file()]
-        for arm in ARMS
+        arm: [json.loads(path.read_text()) for path in part_paths(args, arm) if path.is_file()] for arm in ARMS
     }
     parts = {arm: found for arm, found in parts.items() if found}
     tables = [accuracy_table(parts, ARMS, args.rungs), forgetting_table(parts, ARMS, args.rungs), critic_table(parts)]
     return "\n\n".join(table for table in tables if table)
 
 
-def part_path(args: argparse.Namespace, arm: str, seed: int) -> Path:
-    return args.output / f"{arm}-{0 if arm == BEFORE else seed}" / "part.json"
+def part_paths(args: argparse.Namespace, arm: str) -> list[Path]:
+    return [args.output / f"{arm}-{seed}" / "part.json" for seed in (args.seeds if arm != BEFORE else [0])]
 
 
 if __name__ == "__main__":
