@@ -40,7 +40,7 @@ ARMS = {
     "group_means": f"group means of {GROUP_SIZE}, anchored",
     "own_samples_sft": "SFT on its own verified samples",
 }
-NUM_SHOWN_IN_RUN = 16
+NUM_SHOWN_IN_RUN = 8
 """Rows of the run's own validation and test: the benchmark evaluates by itself, on all rungs."""
 
 

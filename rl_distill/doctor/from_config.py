@@ -19,17 +19,13 @@ def case_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0, gpu_gib: 
             "this config makes its own models and data (demo), so there is nothing to examine; "
             "`rl-distill ppo --dry_run` prints what the run would do"
         )
-    if config.data.mixture:
-        raise ConfigError(
-            "doctor examines data.train, and this config has data.mixture; `rl-distill ppo --dry_run` counts prompts"
-        )
     return Case(
         str(config.student.model),
         str(teachers_of(config)[0].model),
         str(config.data.train),
         plan=plan_of(config, num_gpus, zero_stage),
         gpu_gib=gpu_gib,
-        data_config=config.data,
+        run=config,
     )
 
 
