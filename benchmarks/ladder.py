@@ -19,7 +19,9 @@ Made = tuple[Hashable, Row]
 NAMES = ("Tom", "Mia", "Ann", "Ben", "Zoe", "Sam", "Eva", "Max", "Leo", "Ida")
 ITEMS = ("books", "coins", "cards", "pens", "apples", "shells", "stamps", "eggs")
 TOWNS = ("Oslo", "Rome", "Lima", "Cairo", "Quito", "Paris", "Delhi", "Seoul")
-SYLLABLES = "ba be bi ca co da de el en fa fi ga go in ka la li ma me na ne on pa ra re sa se ta te to un va we".split()
+SYLLABLES = """
+ba be bi ca co da de el en fa fi ga go in ka la li ma me na ne on pa ra re sa se ta te to un va we
+"""
 ONLY_NUMBER = "Answer with the number only."
 ATTEMPTS = 100_000
 
@@ -86,7 +88,7 @@ def sorting(rng: random.Random) -> Made:
 
 
 def letters(rng: random.Random) -> Made:
-    word = "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 4)))
+    word = "".join(rng.choice(SYLLABLES.split()) for _ in range(rng.randint(2, 4)))
     letter = rng.choice(word if rng.random() < 0.8 else "xyz")
     prompt = f'How many times does the letter "{letter}" occur in the word "{word}"? {ONLY_NUMBER}'
     return word, {"prompt": prompt, "answer": str(word.count(letter))}

