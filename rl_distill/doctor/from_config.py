@@ -42,6 +42,7 @@ def plan_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0) -> memory
         bf16=config.ppo.bf16,
         teacher_dtype="bfloat16" if teacher.dtype == "auto" else teacher.dtype,
         teacher_quantization=teacher.quantization,
+        num_teachers=len(teachers_of(config)),
         student_quantization=student.quantization,
         lora_r=None if student.lora is None else student.lora.r,
         separate_critic=config.ppo.advantage == "gae" and config.ppo.critic == "separate",
