@@ -6,6 +6,7 @@ The options describe a run that has no config yet; with `--config` the run's own
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     args, config = parse(argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts threads: they must not spin
 
+    from .. import distributed
     from ..doctor import diagnosis
+    from ..progress import Stages, quiet_libraries
 
+    quiet_libraries()
+    distributed.set_threads(None if config is None else config.num_threads)
     try:
-        findings = diagnosis.diagnose(case_from(args, config))
+        findings = diagnosis.diagnose(case_from(args, config), Stages())
     except (ConfigError, OSError) as error:  # OSError: a model that is neither a folder nor reachable
         print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         return 2

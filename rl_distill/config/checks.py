@@ -46,6 +46,11 @@ def _check_ppo(config: RunConfig) -> None:
         raise ConfigError(
             f"ppo.batch_size ({ppo.batch_size}) must be a multiple of ppo.num_minibatches ({ppo.num_minibatches})"
         )
+    if ppo.advantage == "gae" and ppo.critic_warmup_steps >= ppo.num_steps:
+        raise ConfigError(
+            f"ppo.critic_warmup_steps ({ppo.critic_warmup_steps}) must be below ppo.num_steps ({ppo.num_steps}): in "
+            "those steps only the critic learns, so the student would never train; lower it or raise ppo.num_steps"
+        )
 
 
 def _check_anchor(config: RunConfig) -> None:

@@ -21,12 +21,15 @@ SECONDS_FOR_THE_HUB = 3.0
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """`parameters` within a few per cent; `positions` is the longest sequence, None where there is no limit."""
+    """`parameters` within a few per cent; `positions` is the longest sequence, None where there is no limit;
+    `hidden_size` is the width of the residual stream.
+    """
 
     parameters: int | None = None
     positions: int | None = None
     has_chat_template: bool = False
     is_adapter: bool = False
+    hidden_size: int | None = None
 
 
 def read_facts(model: str) -> ModelFacts:
@@ -37,7 +40,7 @@ def read_facts(model: str) -> ModelFacts:
     if shape is None:
         return ModelFacts(is_adapter=adapter is not None)
     templates = any(has_chat_template(place) for place in dict.fromkeys((model, base)))
-    return ModelFacts(count_parameters(shape), positions_of(shape), templates, adapter is not None)
+    return ModelFacts(count_parameters(shape), positions_of(shape), templates, adapter is not None, width_of(shape))
 
 
 def has_chat_template(model: str) -> bool:
@@ -63,6 +66,11 @@ def count_parameters(shape: Mapping[str, Any]) -> int | None:
     tied = shape.get("tie_word_embeddings", not is_gated or str(text.get("model_type")).startswith("gemma"))
     rows = vocab * (1 if tied else 2) + (text.get("n_positions") or 0)  # GPT-2 learns its positions
     return layers * (attention + (3 if is_gated else 2) * hidden * inner) + rows * hidden
+
+
+def width_of(shape: Mapping[str, Any]) -> int | None:
+    found = _first(shape.get("text_config") or shape, "hidden_size", "n_embd", "d_model")
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def positions_of(shape: Mapping[str, Any]) -> int | None:

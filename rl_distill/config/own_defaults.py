@@ -31,7 +31,11 @@ SMALL, LARGE = 1e6, 5e8
 PPO_RATES, SUPERVISED_RATES = (7e-4, 1e-6), (3e-3, 2e-5)
 """Of full training at SMALL and at LARGE."""
 LORA_FACTOR, VALUE_HEAD_FACTOR, VALUE_TRUNK_FACTOR = 10, 100, 10
+"""Of the policy's rate; VALUE_HEAD_FACTOR only where the model's width cannot be read."""
 HIGHEST_RATE, HIGHEST_VALUE_RATE = 1e-3, 3e-3
+DEMO_WIDTH = 96
+"""The width at which HIGHEST_VALUE_RATE was measured. A step of Adam moves a head's value by the rate times the sum of
+the features' sizes, so the rate falls as 1 / width (Yang et al. 2022, "Tensor Programs V", output weights)."""
 MAX_NEW_TOKENS, GROUP_SIZE = 512, 8
 MICRO_BATCHES = ((5e7, 32), (1e9, 8), (4e9, 4), (math.inf, 2))
 """(parameters below, rows of a forward)."""
@@ -127,12 +131,21 @@ def _rates(config: RunConfig, facts: ModelFacts, stated: set[str]) -> Iterator[C
     how = f"{'LoRA' if lora else 'full training'} of {size_text(facts)}"
     yield Choice("ppo.learning_rate", learning_rate(facts, PPO_RATES, lora), how)
     if any(f"ppo.{name}" in stated for name in ("advantage", *OF_A_CRITIC)) and config.ppo.advantage == "gae":
-        factor = VALUE_TRUNK_FACTOR if config.ppo.critic == "separate" else VALUE_HEAD_FACTOR
-        rate = min(HIGHEST_VALUE_RATE, factor * learning_rate(facts, PPO_RATES, lora=False))
-        yield Choice("ppo.value_learning_rate", rounded(rate), f"{factor} times the policy's in full training")
+        yield _value_rate(config, facts)
     for name in ("warm_up", "distill"):
         if getattr(config, name) is not None:
             yield Choice(f"{name}.learning_rate", learning_rate(facts, SUPERVISED_RATES, lora), f"supervised, {how}")
+
+
+def _value_rate(config: RunConfig, facts: ModelFacts) -> Choice:
+    """Of a head by the model's width, of a whole trunk by the policy's rate."""
+    name, policy = "ppo.value_learning_rate", learning_rate(facts, PPO_RATES, lora=False)
+    if config.ppo.critic != "separate" and facts.hidden_size is not None:
+        rate = HIGHEST_VALUE_RATE * min(1.0, DEMO_WIDTH / facts.hidden_size)
+        return Choice(name, rounded(rate), f"a value head on {facts.hidden_size} features")
+    factor = VALUE_TRUNK_FACTOR if config.ppo.critic == "separate" else VALUE_HEAD_FACTOR
+    rate = min(HIGHEST_VALUE_RATE, factor * policy)
+    return Choice(name, rounded(rate), f"{factor} times the policy's in full training")
 
 
 def learning_rate(facts: ModelFacts, rates: tuple[float, float], lora: bool) -> float:

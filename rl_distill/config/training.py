@@ -99,7 +99,8 @@ class PPOConfig:
     value_clip: float | None = ranged(0.2, "(0, inf)")
     """The largest move of a value per step that counts, in units of reward."""
     normalize_advantages: Literal["none", "center", "standardize"] = "standardize"
-    """Over the tokens of all processes: mean 0, and standard deviation 1 with `standardize`."""
+    """Over the tokens of all processes: mean 0, and standard deviation 1 with `standardize`, where it was 0.01 or more
+    (of smaller ones it becomes 100 times as much: rewards near 0.001 must not turn noise into full steps)."""
     learning_rate: float = ranged(7e-4, "(0, inf)")
     """Of the policy, at its peak. The default suits tiny models; 0.5B and above start near 1e-6."""
     value_learning_rate: float = ranged(3e-3, "(0, inf)")

@@ -1,6 +1,7 @@
 """Looks for what would spoil a long run, before it starts: tokenizers, weights, teacher, gold answers, lengths, memory.
 
-Every finding says in plain words what is wrong and what to do. Nothing is trained and nothing is written.
+Every finding says in plain words what is wrong and what to do. Of a run's own settings it asks what the run itself asks
+at its start (startup/preflight.py) and then what takes the weights. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from typing import Any
 
 import torch
 
-from ..config import ConfigError, DataConfig
+from ..config import ConfigError, DataConfig, RunConfig, teachers_of
 from ..evals.engine import Student, complete, shown
 from ..evals.statistics import quantile
 from ..generation.sampling import Sampling
 from ..models.loading import auto_class, load_config_of, load_tokenizer
 from ..models.tokenizers import num_token_ids, prompt_ids
+from ..progress import Stages
+from ..startup import preflight
 from ..startup.findings import Finding
 from ..startup.models import pair_findings, weight_file_findings
 from ..startup.rewards import gold_of
 from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answers, load_task
 from ..types import Problem
 from . import memory
+from .speed import machine_findings
 
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
 LOW_ENTROPY, HIGH_ENTROPY = 0.003, 2.5  # nats per token; what instruction models show on math and code is 0.1 to 1
@@ -41,12 +45,43 @@ class Case:
     plan: memory.Plan = field(default_factory=memory.Plan)
     gpu_gib: float | None = None
     num_problems: int = 8
-    data_config: DataConfig | None = None
-    """Of a run's own config: columns, template and task of `data`."""
+    run: RunConfig | None = None
+    """A run's own settings, which then say what its prompts and rewards are."""
 
 
-def diagnose(case: Case) -> list[Finding]:
-    """All findings, in the order in which they would stop a run. A check that cannot be made is a finding as well."""
+def diagnose(case: Case, stages: Stages | None = None) -> list[Finding]:
+    """All findings, in the order in which they would stop a run. A check that cannot be made is a finding as well.
+
+    `stages` announces what is being looked at.
+    """
+    stages = stages or Stages(quiet=True)
+    if case.run is None:
+        findings, task, problems, tokenizers = files_of(case)
+    else:
+        with stages("checks", "what the run itself checks at its start"):
+            findings, task, problems, tokenizers = files_of_run(case, case.run)
+    if task is None:
+        return _once(findings) + (memory_findings(case) if tokenizers else [])
+    with stages("data", f"gold answers and lengths of {len(problems):,} prompts"):
+        findings += gold_findings(task, problems)
+        findings += length_findings(task, problems, tokenizers["student"], case)
+    texts = [shown(task, problem, tokenizers["student"]) for problem in problems[: case.num_problems]]
+    for name, path in {"student": case.student, "teacher": case.teacher}.items():
+        if name == "teacher" and case.plan.placement == "remote":
+            continue  # behind a server; the path only names its tokenizer
+        with stages(name, f"every weight of {path}, and {len(texts)} answers"):
+            findings += loaded_findings(name, path, tokenizers[name], texts)
+    with stages("machine", "memory, and the speed of this machine"):
+        findings += memory_findings(case) + machine_findings(case.student, case.teacher, case.plan, case.run)
+    return _once(findings)
+
+
+Files = tuple[list[Finding], Task | None, list[Problem], dict[str, Any]]
+"""Findings, then the task, its problems and the tokenizers by role: None and empty where they cannot be read."""
+
+
+def files_of(case: Case) -> Files:
+    """Tokenizers and data that the options of the command line name."""
     paths = {"student": case.student, "teacher": case.teacher}
     tokenizers = {name: load_tokenizer(path, who=name) for name, path in paths.items()}
     findings = tokenizer_findings(tokenizers["student"], tokenizers["teacher"])
@@ -56,20 +91,34 @@ def diagnose(case: Case) -> list[Finding]:
     try:
         task, problems = problems_of(case, tokenizers["student"])
     except (TaskError, ConfigError) as error:
-        findings.append(Finding("bad", "data", str(error), "give --data a file, a hub id or the name of a task"))
-        return findings + memory_findings(case)
-    findings += gold_findings(task, problems)
-    findings += length_findings(task, problems, tokenizers["student"], case)
-    texts = [shown(task, problem, tokenizers["student"]) for problem in problems[: case.num_problems]]
-    for name, path in paths.items():
-        torn = weight_file_findings(name, path)
-        if torn:
-            findings += torn
-            continue
-        found, model = weight_findings(name, path)
-        findings += found + entropy_findings(name, Student.of(model, tokenizers[name]), texts)
-        del model
-    return findings + memory_findings(case)
+        bad = Finding("bad", "data", str(error), "give --data a file, a hub id or the name of a task")
+        return [*findings, bad], None, [], tokenizers
+    return findings, task, problems, tokenizers
+
+
+def files_of_run(case: Case, config: RunConfig) -> Files:
+    """The run's own checks, and its training prompts as the run reads them."""
+    findings, looked = preflight.examine(config)
+    if looked is None:
+        return findings, None, [], {}
+    teacher = load_tokenizer(case.teacher, who="teacher")
+    preflight.take_template(teacher, teachers_of(config))
+    findings += tokenizer_findings(looked.tokenizer, teacher)
+    problems = looked.splits.train
+    return findings, data_task(problems), problems, {"student": looked.tokenizer, "teacher": teacher}
+
+
+def loaded_findings(name: str, path: str, tokenizer: Any, texts: Sequence[str]) -> list[Finding]:
+    torn = weight_file_findings(name, path)
+    if torn:
+        return torn
+    findings, model = weight_findings(name, path)
+    return findings + entropy_findings(name, Student.of(model, tokenizer), texts)
+
+
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    """Without repetitions: the run's own checks and the doctor's may find the same."""
+    return list({(finding.what, finding.words): finding for finding in findings}.values())
 
 
 def tokenizer_findings(student: Any, teacher: Any) -> list[Finding]:
@@ -115,13 +164,18 @@ def vocabulary_findings(tokenizers: dict[str, Any], configs: dict[str, Any]) -> 
 
 def problems_of(case: Case, tokenizer: Any) -> tuple[Task, list[Problem]]:
     """The problems that would be trained on, and the task that grades them."""
-    if case.data_config is None and (case.data in SHORT_NAMES or (":" in case.data and ".py" in case.data)):
+    if case.data in SHORT_NAMES or (":" in case.data and ".py" in case.data):
         task = load_task(case.data, TaskOptions(case.data_path, has_chat_template=bool(tokenizer.chat_template)))
         return task, task.problems()
     from ..data.loading import load_problems
 
-    problems = load_problems(case.data_config or DataConfig(train=case.data), case.data, "train", tokenizer)
-    return Task("data", lambda: problems, grade=lambda p, t: [], protocol="base"), problems
+    problems = load_problems(DataConfig(train=case.data), case.data, "train", tokenizer)
+    return data_task(problems), problems
+
+
+def data_task(problems: list[Problem]) -> Task:
+    """Prompts as they are, of rows that are no benchmark's."""
+    return Task("data", lambda: problems, grade=lambda p, t: [], protocol="base")
 
 
 def gold_findings(task: Task, problems: Sequence[Problem]) -> list[Finding]:

@@ -19,17 +19,13 @@ def case_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0, gpu_gib: 
             "this config makes its own models and data (demo), so there is nothing to examine; "
             "`rl-distill ppo --dry_run` prints what the run would do"
         )
-    if config.data.mixture:
-        raise ConfigError(
-            "doctor examines data.train, and this config has data.mixture; `rl-distill ppo --dry_run` counts prompts"
-        )
     return Case(
         str(config.student.model),
         str(teachers_of(config)[0].model),
         str(config.data.train),
         plan=plan_of(config, num_gpus, zero_stage),
         gpu_gib=gpu_gib,
-        data_config=config.data,
+        run=config,
     )
 
 
@@ -46,6 +42,7 @@ def plan_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0) -> memory
         bf16=config.ppo.bf16,
         teacher_dtype="bfloat16" if teacher.dtype == "auto" else teacher.dtype,
         teacher_quantization=teacher.quantization,
+        num_teachers=len(teachers_of(config)),
         student_quantization=student.quantization,
         lora_r=None if student.lora is None else student.lora.r,
         separate_critic=config.ppo.advantage == "gae" and config.ppo.critic == "separate",

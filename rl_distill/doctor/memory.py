@@ -96,6 +96,8 @@ class Plan:
     """bf16 activations: autocast over float32 weights, or DeepSpeed's bf16 engine."""
     teacher_dtype: str = "bfloat16"
     teacher_quantization: Literal["4bit", "8bit"] | None = None
+    num_teachers: int = 1
+    """Teachers that live side by side, each as large as the first."""
     student_quantization: Literal["4bit", "8bit"] | None = None
     lora_r: int | None = None
     separate_critic: bool = False
@@ -185,9 +187,9 @@ def student_gpu(student: Shape, teacher: Shape, plan: Plan) -> dict[str, float]:
     parts = training_bytes(student, plan)
     teacher_size = DTYPE_BYTES[plan.teacher_dtype]
     if plan.placement == "colocated":
-        parts["teacher"] = teacher_bytes(teacher, plan, plan.num_gpus)
+        parts["teacher"] = plan.num_teachers * teacher_bytes(teacher, plan, plan.num_gpus)
     elif plan.placement == "dedicated":
-        parts["teacher's head"] = teacher.vocab * teacher.hidden * teacher_size
+        parts["teacher's head"] = plan.num_teachers * teacher.vocab * teacher.hidden * teacher_size
     if plan.zero_stage >= 3:
         parts["gathered"] = float(student.parameters * DTYPE_BYTES[plan.weight_dtype])  # whole while it samples
     if plan.sampling_copy:
@@ -211,7 +213,7 @@ def teacher_gpu(teacher: Shape, plan: Plan) -> dict[str, float]:
     size = DTYPE_BYTES[plan.teacher_dtype]
     tokens = plan.generation_batch_size * (plan.prompt_length + plan.completion_length)
     parts = {
-        "weights": teacher_bytes(teacher, plan, plan.teacher_gpus),
+        "weights": plan.num_teachers * teacher_bytes(teacher, plan, plan.teacher_gpus),
         "activations": float(tokens * (4 * teacher.hidden + 2 * teacher.intermediate) * size),
         "context": float(CONTEXT_BYTES),
     }

@@ -53,8 +53,8 @@ AttentionInterface.register(GROUPED, grouped_attention)
 def attention_by_groups(model: PreTrainedModel) -> Iterator[None]:
     """Inside, SDPA of single tokens goes by groups; attention layers look their function up at each call."""
     configs = [getattr(module, "config", None) for module in model.modules()]
-    own: dict[int, Any] = {id(config): config for config in configs if isinstance(config, PreTrainedConfig)}
-    changed = [config for config in own.values() if config._attn_implementation == "sdpa"]
+    by_id: dict[int, Any] = {id(config): config for config in configs if isinstance(config, PreTrainedConfig)}
+    changed = [config for config in by_id.values() if config._attn_implementation == "sdpa"]
     for config in changed:
         config._attn_implementation_internal = GROUPED
     try:

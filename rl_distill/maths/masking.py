@@ -54,13 +54,21 @@ def center(x_BT: Tensor, mask_BT: Tensor, reduce: Reduce | None = None) -> Tenso
     return torch.where(mask_BT.bool(), x_BT - mean, 0.0).to(x_BT.dtype)
 
 
-def standardize(x_BT: Tensor, mask_BT: Tensor, reduce: Reduce | None = None, eps: float = 1e-8) -> Tensor:
-    """`x_BT` shifted to global masked mean 0 and scaled to variance 1; 0 outside the mask.
+SMALLEST_SCALE = 0.01
+"""Below this standard deviation `standardize` amplifies no further: 1 % of a reward of one unit."""
 
-    `eps` is added to the variance, so a constant input comes out as zeros, not as amplified rounding.
+
+def standardize(
+    x_BT: Tensor, mask_BT: Tensor, reduce: Reduce | None = None, smallest_scale: float = SMALLEST_SCALE
+) -> Tensor:
+    """`x_BT` shifted to global masked mean 0 and divided by its standard deviation; 0 outside the mask.
+
+    The divisor is `smallest_scale` at least, so that differences that are noise beside a reward of one unit stay small:
+    with a standard deviation of 0.001 the result has one of 0.1, and a constant input comes out as zeros.
     """
     mean, variance, _ = moments(x_BT, mask_BT, reduce)
-    return torch.where(mask_BT.bool(), (x_BT.double() - mean) * (variance + eps).rsqrt(), 0.0).to(x_BT.dtype)
+    scale = variance.sqrt().clamp(min=smallest_scale)
+    return torch.where(mask_BT.bool(), (x_BT.double() - mean) / scale, 0.0).to(x_BT.dtype)
 
 
 def _all_sum(x: Tensor, reduce: Reduce | None) -> Tensor:

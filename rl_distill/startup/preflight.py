@@ -64,16 +64,38 @@ def evaluated_findings(who: str, path: str) -> list[Finding]:
 
 
 def check_own(config: RunConfig) -> Looked:
-    """The tokenizer and the problems of a run with models and prompts of the user's own. Raises StartError.
+    """The tokenizer and the problems of a run with models and prompts of the user's own. Raises StartError."""
+    tell_all(settings_findings(config))  # without models that can be read nothing else can be looked at
+    findings, looked = read_findings(config)
+    tell_all(findings)
+    assert looked is not None
+    return looked
+
+
+def examine(config: RunConfig) -> tuple[list[Finding], Looked | None]:
+    """What `check_own` would tell, as a list, and what was read on the way; for one process. Raises nothing."""
+    findings = settings_findings(config)
+    if any(finding.level == "bad" for finding in findings):
+        return findings, None
+    more, looked = read_findings(config)
+    return findings + more, looked
+
+
+def settings_findings(config: RunConfig) -> list[Finding]:
+    """Of the folders and of the files of each model."""
+    findings = file_findings(config) if distributed.is_main() else []
+    findings += found_by(lambda: model_findings("student", str(config.student.model)))
+    for teacher in teachers_of(config):
+        findings += found_by(lambda teacher=teacher: teacher_findings(teacher))  # type: ignore[misc]
+    return findings
+
+
+def read_findings(config: RunConfig) -> tuple[list[Finding], Looked | None]:
+    """Of tokenizers, data and rewards, with what was read; None where the data could not be.
 
     A student without a chat template takes the teacher's: base models are often trained under instruct teachers.
     """
-    findings = file_findings(config) if distributed.is_main() else []
     teachers = teachers_of(config)
-    findings += found_by(lambda: model_findings("student", str(config.student.model)))
-    for teacher in teachers:
-        findings += found_by(lambda teacher=teacher: teacher_findings(teacher))  # type: ignore[misc]
-    tell_all(findings)  # without models that can be read nothing else can be looked at
     tokenizer = load_tokenizer(str(config.student.model), who="student")
     findings = [finding for teacher in teachers for finding in _pair(tokenizer, teacher)]
     take_template(tokenizer, teachers)
@@ -84,8 +106,7 @@ def check_own(config: RunConfig) -> Looked:
     findings += found_by(lambda: _read_data(config, tokenizer, splits))
     for read in splits:
         findings += found_by(lambda read=read: data_findings(config, tokenizer, read))  # type: ignore[misc]
-    tell_all(findings)
-    return Looked(tokenizer, splits[0])
+    return findings, Looked(tokenizer, splits[0]) if splits else None
 
 
 def tell_all(findings: Sequence[Finding]) -> None:

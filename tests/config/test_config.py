@@ -47,6 +47,7 @@ def test_a_wrong_key_names_the_nearest_one():
         ({"rewards": "math"}, "rewards: expected a list"),
         ({"ppo.advantage": "group_mean"}, "set ppo.group_size to 2 or more"),
         ({"ppo.batch_size": 10, "ppo.group_size": 4}, "must be a multiple"),
+        ({"ppo.num_steps": 5, "ppo.critic_warmup_steps": 5}, r"warmup_steps \(5\) must be below ppo.num_steps \(5\)"),
         ({"generation.stop": ["\nQ:", ""]}, "generation.stop: an empty text"),
         ({"demo": None}, "student.model, teacher.model, data.train must be set"),
         ({"anchor.placement": "reward", "anchor.estimator": "k3"}, "k3 as a reward has the gradient of another"),
@@ -55,6 +56,12 @@ def test_a_wrong_key_names_the_nearest_one():
 def test_wrong_values_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, settings)
+
+
+def test_a_critics_warm_up_may_be_longer_than_a_run_without_a_critic():
+    settings = {"ppo.num_steps": 5, "ppo.critic_warmup_steps": 9, "ppo.advantage": "group_mean", "ppo.group_size": 2}
+    assert load_config(None, settings).ppo.critic_warmup_steps == 9
+    assert load_config(None, {"ppo.num_steps": 6, "ppo.critic_warmup_steps": 5}).ppo.num_steps == 6
 
 
 def test_command_line_values_are_read_as_yaml():

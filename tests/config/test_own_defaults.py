@@ -155,9 +155,15 @@ def test_whoever_speaks_of_a_critic_gets_one(student, name):
     assert (config.ppo.advantage, config.ppo.group_size) == ("gae", 1)
 
 
-@pytest.mark.parametrize(("critic", "expected"), [("teacher_informed", 4e-4), ("separate", 4e-5)])
+@pytest.mark.parametrize(("critic", "expected"), [("teacher_informed", 5e-4), ("separate", 4e-5)])
 def test_a_critics_rate_follows_the_size(student, critic, expected):
     assert own(student, ppo__critic=critic).ppo.value_learning_rate == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(48, 3e-3), (96, 3e-3), (896, 3e-4), (4096, 7e-5)])
+def test_a_value_heads_rate_falls_as_the_width_grows(student, width, expected):
+    (student / "config.json").write_text(json.dumps(SMOLLM2 | {"hidden_size": width}))
+    assert own(student, ppo__critic="shared").ppo.value_learning_rate == pytest.approx(expected)  # .003 x 96 / width
 
 
 @pytest.mark.parametrize(("batch", "size"), [(128, 8), (12, 6), (7, 7)])

@@ -62,6 +62,13 @@ def test_center_and_standardize_by_hand():
     assert standardize(x, mask).tolist() == [[-1, 1, 0]]
 
 
+def test_small_differences_are_not_amplified_beyond_the_smallest_scale():
+    x, mask = torch.tensor([[0.001, 0.003, 99.0]], dtype=torch.float64), torch.tensor([[1, 1, 0]])
+    torch.testing.assert_close(standardize(x, mask), torch.tensor([[-0.1, 0.1, 0.0]]).double())  # 0.001 / 0.01
+    torch.testing.assert_close(standardize(20 * x, mask), torch.tensor([[-1.0, 1.0, 0.0]]).double())  # 0.02 / 0.02
+    torch.testing.assert_close(standardize(x, mask, smallest_scale=0.0005), torch.tensor([[-1.0, 1.0, 0.0]]).double())
+
+
 @pytest.mark.parametrize("value", [0.1, 0.7, 1000.1])
 def test_a_constant_standardizes_to_zeros_not_to_amplified_rounding(value):
     x = torch.full((301, 7), value)
