@@ -60,12 +60,12 @@ class RewardModelConfig:
     labelled_only: bool = False
     """Learn from prompts with a gold answer or tests alone, where others have neither."""
     readings: bool = False
-    """Features of the candidate's log-probabilities and entropies under the scoring teacher, which PPO's anchor computes
-    in any case: far better without the teacher's text, and with it."""
+    """Read, beside the texts, the candidate's log-probabilities and entropies under the scoring teacher, which PPO's
+    anchor computes in any case."""
     readings_dropout: float = ranged(0.1, "[0, 1]")
     """Share of training rows without readings, so that the model can also score where there are none."""
     calibration_share: float = ranged(0.05, "[0, 0.5]")
-    """Of the training prompts, not learned from: they say how far off the model is, which `caution` needs. 0: unknown."""
+    """Of the training prompts, not learned from: they say how far off the model is, as `caution` needs. 0: unknown."""
     train_on_probes: bool = False
     """Learn from built-in cheats too, with the scores that the rewards give them."""
     force: bool = False
