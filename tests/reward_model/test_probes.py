@@ -82,7 +82,7 @@ def test_a_model_that_every_cheat_games_is_not_kept_unless_forced_and_then_marke
 
     config = make_config(tmp_path)
     found = gamed(wins_score=0.3, wins_correct=0.3)
-    with pytest.raises(PoorQualityError, match="or set reward_model.force: true"):
+    with pytest.raises(PoorQualityError, match=r"or set reward_model\.force: true"):
         admit(config, found)
     assert not (tmp_path / QUALITY_FILE).exists()
     admit(replace(config, reward_model=replace(config.reward_model, force=True)), found)

@@ -110,7 +110,7 @@ def test_the_reward_waits_for_the_teachers_pass_and_reads_it(reading_model):
 
 def test_a_batch_without_readings_is_held_to_the_numbers_without_them(reading_model):
     score = learned(str(reading_model))
-    with pytest.raises(PoorQualityError, match="without its readings is 0.600.*tells its entropy"):
+    with pytest.raises(PoorQualityError, match=r"without its readings is 0.600.*tells its entropy"):
         score(prompts=["p"], completions=["c"], teacher_output=["t"])
     assert len(learned(str(reading_model), force=True)(prompts=["p"], completions=["c"])) == 1
 
@@ -134,11 +134,8 @@ def test_the_examples_readings_are_the_teachers_own(tmp_path):
         with torch.no_grad():
             logits = context.teacher.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         logprobs = torch.log_softmax(logits[:, : len(tokenizer)] / temperature, dim=-1)
-        expected = [
-            [logprobs[i, token].item(), -(logprobs[i].exp() * logprobs[i]).sum().item()]
-            for i, token in enumerate(answer)
-        ]
-        assert torch.tensor(row.readings) == pytest.approx(torch.tensor(expected), abs=1e-4)
+        expected = torch.stack([logprobs[range(len(answer)), answer], -(logprobs.exp() * logprobs).sum(1)], dim=1)
+        torch.testing.assert_close(torch.tensor(row.readings), expected, atol=2e-3, rtol=0)  # scored in bf16 where fast
 
 
 @pytest.mark.parametrize("objective", ["regression", "preference"])
