@@ -52,19 +52,16 @@ def learned(
     comes back is the prediction less `caution` times its spread, and None where the spread is above `abstain_above`.
     Raises ValueError on a folder without a model, PoorQualityError under the model's stored limits unless `force`.
     """
-    folder = Path(model).expanduser()
-    if not (folder / QUALITY_FILE).is_file():
-        raise ValueError(f"learned: {model!r} is no reward model (no {QUALITY_FILE}); launch/reward_model.py makes one")
+    folder, quality = Path(model).expanduser(), quality_of(model)
     if output not in ("score", "correct"):
         raise ValueError(f"learned: output is score or correct, not {output!r}")
-    quality = json.loads((folder / QUALITY_FILE).read_text())
     if output == "correct" and not quality["predicts_correctness"]:
         raise ValueError(f"learned: {model!r} was trained on preferences alone; it has no output `correct`")
     _check_uncertainty(quality, caution, abstain_above, model)
     shows_teacher, reads = "with_teacher" in quality, quality.get("readings", False)
     if not force:
         check_quality(quality, output, with_teacher=shows_teacher, with_readings=reads, folder=model)
-        check_probes(quality, output, folder=model)
+        check_probes(quality, output, view_of(shows_teacher, reads, reads), folder=model)
     use = Use(output, caution, abstain_above, batch_size, device)
 
     def learned_reward(*, prompts: list, completions: list, **columns: Any) -> list[float | None]:
@@ -77,12 +74,21 @@ def learned(
         if not force:
             for seen in {(t is not None, r is not None) for t, r in zip(teacher_outputs, readings, strict=True)}:
                 check_quality(quality, output, with_teacher=seen[0], with_readings=seen[1], folder=model)
+                check_probes(quality, output, view_of(*seen, reads), folder=model)
         if not completions:
             return []
         texts = columns.get("rendered_prompt") or prompts  # the very text that it was trained on, where it is known
         return _scores(folder, list(zip(texts, completions, teacher_outputs, readings, strict=True)), use, columns)
 
     return learned_reward if not reads else _waiting_for_readings(learned_reward)
+
+
+def quality_of(model: str) -> dict[str, Any]:
+    """What the model's folder says of it; ValueError on a folder without a model."""
+    path = Path(model).expanduser() / QUALITY_FILE
+    if not path.is_file():
+        raise ValueError(f"learned: {model!r} is no reward model (no {QUALITY_FILE}); launch/reward_model.py makes one")
+    return json.loads(path.read_text())
 
 
 def _waiting_for_readings(reward: Callable[..., list[float | None]]) -> Callable[..., list[float | None]]:
@@ -155,19 +161,19 @@ def _remedy(with_teacher: bool, reads: bool, with_readings: bool) -> str:
     return f"Let the teacher write for every prompt (teacher.num_outputs_per_prompt: 1){by_reading}. {remedy}"
 
 
-def check_probes(quality: dict[str, Any], output: str, *, folder: str) -> None:
-    """Raises PoorQualityError where built-in cheats outrank honest right answers more often than the limit."""
+def check_probes(quality: dict[str, Any], output: str, view: str, *, folder: str) -> None:
+    """Raises PoorQualityError where, in this view, a built-in cheat outranks honest right answers more often than the
+    limit allows.
+    """
     limit = quality["limits"].get("probe_wins", 1.0)
-    for view, probes in quality.get("probes", {}).items():
-        for kind, found in probes.items():
-            rate = found[f"wins_{output}"]
-            if rate is not None and rate > limit:
-                raise PoorQualityError(
-                    f"learned: {folder} can be gamed: {kind.replace('_', ' ')} outranks honest right answers in "
-                    f"{rate:.0%} of {found['num_pairs']} pairs ({view.replace('_', ' ')}), the limit is {limit:.0%}. "
-                    "Train it with reward_model.train_on_probes: true or a blend that tells them apart, or set force: "
-                    "true under kwargs"
-                )
+    for kind, found in quality.get("probes", {}).get(view, {}).items():
+        rate = found[f"wins_{output}"]
+        if rate is not None and rate > limit:
+            raise PoorQualityError(
+                f"learned: {folder} can be gamed: {kind.replace('_', ' ')} outranks honest right answers in {rate:.0%} "
+                f"of {found['num_pairs']} pairs ({view.replace('_', ' ')}), the limit is {limit:.0%}. Train it with "
+                "reward_model.readings or train_on_probes, or set force: true under kwargs"
+            )
 
 
 def _scores(folder: Path, rows: list[tuple], use: Use, columns: dict[str, Any]) -> list[float | None]:

@@ -18,6 +18,7 @@ from reward_models.audit import spearman
 from reward_models.learned import QUALITY_FILE, PoorQualityError, check_probes
 from reward_models.learned_model import LearnedRewardModel
 
+from ..config import ConfigError
 from ..files import write_atomically
 from ..provenance import versions
 from .examples import Example
@@ -254,8 +255,9 @@ prompts, measured on {data["num_heldout"]} answers to {data["num_heldout_prompts
 
 Spearman is with the blended score, AUC tells right from wrong answers. `learned` refuses this model in PPO when, on
 the student's answers, Spearman is below {limits["spearman"]} or AUC below {limits["auc"]} (with the teacher's output),
-or AUC below {limits["auc_without_teacher"]} where a batch has no teacher output, or when a cheat outranks honest right
-answers in more than {limits["probe_wins"]:.0%} of the pairs; `force: true` overrules.
+or AUC below {limits["auc_without_teacher"]} where a batch has no teacher output, or when, shown what a batch
+has of the teacher, a cheat outranks honest right answers in more than {limits["probe_wins"]:.0%} of the
+pairs; `force: true` overrules.
 
 {calibration}
 
@@ -277,20 +279,19 @@ answers in more than {limits["probe_wins"]:.0%} of the pairs; `force: true` over
 
 
 def admit(config: RewardModelRunConfig, found: dict[str, Any]) -> None:
-    """Writes quality.json, without which `learned` takes the folder for no model. Raises PoorQualityError for a model
-    that cheats game in each of its outputs; reward_model.force keeps it, marked.
+    """Writes quality.json, without which `learned` takes the folder for no model. Raises ConfigError for a model that
+    cheats game in each of its outputs with all that it can be shown; reward_model.force keeps it, marked.
     """
     outputs = ("score", "correct") if found["predicts_correctness"] else ("score",)
     errors = []
     for output in outputs:
         try:
-            check_probes(found, output, folder=config.output_dir)
+            check_probes(found, output, views_of(config)[0].name, folder=config.output_dir)
         except PoorQualityError as error:
-            errors.append(error)
+            errors.append(str(error))
     if len(errors) == len(outputs):
         if not config.reward_model.force:
-            raise PoorQualityError(
-                str(errors[0]).replace("set force: true under kwargs", "set reward_model.force: true")
-            )
+            told = errors[0].removeprefix("learned: ")
+            raise ConfigError(told.replace("set force: true under kwargs", "keep it with reward_model.force: true"))
         found["forced"] = True
     write_atomically(Path(config.output_dir) / QUALITY_FILE, json.dumps(found, indent=2) + "\n")

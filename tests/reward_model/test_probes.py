@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from reward_models.learned import QUALITY_FILE, PoorQualityError, learned
+from rl_distill.config import ConfigError
 from rl_distill.reward_model.examples import Example
 from rl_distill.reward_model.probes import is_probe, probe_results, probes_of, wins
 from tests.reward_model.test_training import make_config, quality
@@ -77,12 +78,22 @@ def test_the_gate_refuses_by_output_and_says_which_cheat(tmp_path):
     learned(str(tmp_path), force=True)
 
 
+def test_a_batch_is_held_to_the_cheats_of_what_it_shows(tmp_path):
+    found = gamed()
+    found["probes"]["without_teacher"] = {"flattery": {"num_pairs": 9, "wins_score": 0.9, "wins_correct": 0.9}}
+    (tmp_path / QUALITY_FILE).write_text(json.dumps(found))
+    score = learned(str(tmp_path))
+    with pytest.raises(PoorQualityError, match=r"flattery .* 90% of 9 pairs \(without teacher\)"):
+        score(prompts=["p"], completions=["c"])
+    assert score(prompts=[], completions=[]) == []
+
+
 def test_a_model_that_every_cheat_games_is_not_kept_unless_forced_and_then_marked(tmp_path):
     from rl_distill.reward_model.quality import admit
 
     config = make_config(tmp_path)
     found = gamed(wins_score=0.3, wins_correct=0.3)
-    with pytest.raises(PoorQualityError, match=r"or set reward_model\.force: true"):
+    with pytest.raises(ConfigError, match=r"can be gamed: .*or keep it with reward_model\.force: true"):
         admit(config, found)
     assert not (tmp_path / QUALITY_FILE).exists()
     admit(replace(config, reward_model=replace(config.reward_model, force=True)), found)
