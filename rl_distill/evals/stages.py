@@ -22,7 +22,8 @@ from ..startup.preflight import check_evaluation
 from ..tasks.base import Task, TaskError, TaskOptions, load_task, validate
 from ..timing import peak_memory_mib
 from ..types import Problem
-from . import best_of, comparison, decontamination
+from . import comparison, decontamination
+from .best_of import choosing, judging
 from .command_line import Settings
 from .engine import Student, make_items, solve
 from .loading import check_lengths, load_model
@@ -45,7 +46,7 @@ def run(settings: Settings, command: str) -> dict[str, Any]:
     """
     check_evaluation(settings.models, settings.output_dir)
     tokenizers = {label: load_tokenizer(path) for label, path in settings.models.items()}
-    judge = best_of.make_judge(settings) if settings.best_of else None
+    judge = judging.make_judge(settings) if settings.best_of else None
     loaded = load_tasks(settings, all(tokenizer.chat_template for tokenizer in tokenizers.values()))
     results = describe(settings, describe_tasks(settings, loaded), command)
     records: dict[tuple[str, str], list[Record]] = {}
@@ -81,16 +82,16 @@ def choose(
     loaded: list[Loaded],
     records: dict[tuple[str, str], list[Record]],
     results: dict[str, Any],
-    judge: best_of.Judge,
+    judge: judging.Judge,
 ) -> None:
     """Fills in what choosing among samples gives, task by task. The greedy answers are those of the evaluation."""
-    sampling = best_of.sampled(settings)
+    sampling = judging.sampled(settings)
     for one in loaded:
-        samples = solve_task(sampling, best_of.LABEL, path, student, one)
+        samples = solve_task(sampling, judging.LABEL, path, student, one)
         values = judge(samples) if distributed.is_main() else []
         values = next(found for found in distributed.gather_list([values]) if found)
         greedy = records["model", one.task.name]
-        found = best_of.compare(one.task.metrics[0], greedy, samples, values, settings.seed)
+        found = choosing.compare(one.task.metrics[0], greedy, samples, values, settings.seed)
         about = {"num_samples": settings.best_of, "by": settings.by, "temperature": sampling.temperature}
         results["tasks"][one.task.name]["best_of"] = about | found
 
@@ -213,4 +214,4 @@ def table(results: dict[str, Any]) -> str:
             for metric, value in summary.get("corpus", {}).items():
                 lines.append(f"| {name} ({entry['protocol']}) | {metric} | {label} | {100 * value:.1f} | - | |")
     chosen = {name: entry["best_of"] for name, entry in results["tasks"].items() if "best_of" in entry}
-    return "\n".join(lines) + (f"\n\n{best_of.table(chosen)}" if chosen else "")
+    return "\n".join(lines) + (f"\n\n{choosing.table(chosen)}" if chosen else "")

@@ -7,7 +7,7 @@ import pytest
 
 from reward_models import learned as learned_module
 from reward_models.learned import QUALITY_FILE, learned
-from rl_distill.evals import best_of
+from rl_distill.evals.best_of import choosing, judging
 from rl_distill.evals.command_line import parse
 from rl_distill.evals.stages import run, table
 from tests.reward_model.test_training import quality
@@ -29,16 +29,16 @@ GREEDY = [record(0, 0, 0.0), record(1, 0, 0.0)]
 
 
 def test_the_model_chooses_the_highest_and_the_first_of_equals():
-    assert best_of.chosen(SAMPLES, [0.1, 0.9, 0.3, None, 0.2, 0.2]) == [SAMPLES[1], SAMPLES[4]]
-    assert best_of.chosen(SAMPLES, [None] * 6) == [SAMPLES[0], SAMPLES[3]]
+    assert choosing.chosen(SAMPLES, [0.1, 0.9, 0.3, None, 0.2, 0.2]) == [SAMPLES[1], SAMPLES[4]]
+    assert choosing.chosen(SAMPLES, [None] * 6) == [SAMPLES[0], SAMPLES[3]]
 
 
 def test_the_majority_is_of_extracted_answers_and_the_first_sample_where_there_is_none():
-    assert best_of.majority(SAMPLES) == [SAMPLES[0], SAMPLES[3]]
+    assert choosing.majority(SAMPLES) == [SAMPLES[0], SAMPLES[3]]
 
 
 def test_the_comparison_by_hand():
-    found = best_of.compare("accuracy", GREEDY, SAMPLES, [0.1, 0.9, 0.3, None, 0.2, 0.8], seed=0)
+    found = choosing.compare("accuracy", GREEDY, SAMPLES, [0.1, 0.9, 0.3, None, 0.2, 0.8], seed=0)
     values = {name: way["value"] for name, way in found["ways"].items()}
     assert values == {"best_of": 0.5, "greedy": 0.0, "majority": 0.5, "random": pytest.approx(1 / 3)}
     assert found["any_right"] == 1.0
@@ -98,27 +98,27 @@ def test_the_command_chooses_what_the_model_likes_most(folders):
     assert (found["num_samples"], found["temperature"]) == (3, 1.0)
     assert set(found["ways"]) == {"best_of", "greedy", "majority", "random"}
     assert "| demo_math | best of |" in table(results)
-    lines = (folders / "out" / best_of.LABEL / "demo_math.jsonl").read_text().splitlines()
+    lines = (folders / "out" / judging.LABEL / "demo_math.jsonl").read_text().splitlines()
     assert len(lines) == 12
     assert len((folders / "out" / "model" / "demo_math.jsonl").read_text().splitlines()) == 4
     records = [json.loads(line) for line in lines]
-    columns = best_of.readings_by(settings, settings.readings_from)(records)
+    columns = judging.readings_by(settings, settings.readings_from)(records)
     values = learned(str(folders / "rm"), output="correct")(
         prompts=[r["prompt"] for r in records], completions=[r["completion"] for r in records], **columns
     )
-    assert best_of.make_judge(settings)(records) == values
+    assert judging.make_judge(settings)(records) == values
     assert len(set(values)) > 6
 
 
 def test_a_model_that_may_not_be_used_so_is_refused(folders):
     from rl_distill.config import ConfigError
 
-    judge = best_of.make_judge(settings_of(folders, "--by", str(folders / "rm")))
+    judge = judging.make_judge(settings_of(folders, "--by", str(folders / "rm")))
     with pytest.raises(ConfigError, match="--readings_from TEACHER gives it readings"):
         judge([{"prompt": "p", "completion": "c"}])
     with pytest.raises(ConfigError, match="is no reward model"):
-        best_of.make_judge(settings_of(folders, "--by", str(folders / "student")))
+        judging.make_judge(settings_of(folders, "--by", str(folders / "student")))
     (folders / "rm" / QUALITY_FILE).write_text(json.dumps(quality()))
     plain = settings_of(folders, "--by", str(folders / "rm"), "--readings_from", str(folders / "teacher"))
     with pytest.raises(ConfigError, match="reads no teacher"):
-        best_of.make_judge(plain)
+        judging.make_judge(plain)
