@@ -1,4 +1,4 @@
-"""What judges sampled answers: a trained reward model, and the teacher that it reads where it was trained with readings.
+"""What judges sampled answers: a trained reward model, and the teacher it reads where it was trained with readings.
 
 It may assume records of graded answers. It will not sample, grade or choose.
 """
