@@ -5,6 +5,8 @@ run context   rl_distill/run_setup.py                teacher, untrained student,
 data          rl_distill/reward_model/data.py        their answers with blended scores and verdicts
 model         reward_models/learned_model.py         a trunk with scalar heads
 training      rl_distill/reward_model/training.py    regression, or preference pairs (TRL's RewardTrainer)
+uncertainty   rl_distill/reward_model/uncertainty.py what the model knows of its own errors
+cheats        rl_distill/reward_model/probes.py      answers that must rank below honest right ones
 report        rl_distill/reward_model/quality.py     held-out numbers, calibration, the limits
 use           reward_models/learned.py               {fn: learned, kwargs: {model: runs/reward_model}}
 """
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     from rl_distill import distributed, run_setup
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.provenance import command_line
-    from rl_distill.reward_model import quality
+    from rl_distill.reward_model import quality, uncertainty
     from rl_distill.reward_model.data import make_examples
     from rl_distill.reward_model.training import check_batch, make_reward_model, train
 
@@ -46,10 +48,12 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     check_batch(config)
     stages = Stages(quiet=not distributed.is_main())
     context = run_setup.prepare(config, stages, with_anchor=False)
-    train_examples, heldout, num_unscored = make_examples(config, context, stages)
+    every_example, heldout, num_unscored = make_examples(config, context, stages)
+    train_examples, aside = uncertainty.keep_aside(config, every_example)
     model, tokenizer = make_reward_model(config, context)
     with stages("train", f"{config.reward_model.num_steps} steps on {len(train_examples)} answers"):
         model = train(config, model, tokenizer, train_examples, progress=distributed.is_main())
+        uncertainty.fit(config, model, tokenizer, train_examples, aside)
     with stages("measure", f"the model judges {len(heldout)} held-out answers"):
         found, shown = quality.quality(config, model, tokenizer, heldout)
     if distributed.is_main():
@@ -67,7 +71,8 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
         }
         command = command_line(program, argv)
         quality.write_report(config, found, shown, data, command)
-        print("\n" + quality.table(found))
+        print("\n" + quality.table(found) + "\n\n" + quality.probe_table(found))
+        quality.admit(config, found)
         print(f"\nreport: {Path(config.output_dir) / 'report.md'}   model: {config.output_dir}")
 
 

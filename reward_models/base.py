@@ -126,6 +126,7 @@ class RewardSpec:
     fn: short name, `pkg.mod:fn` or `./file.py:fn`. weight: taken as it stands, never renormalised; 0 logs only.
     kwargs: handed to the function on every call. name: under which it is logged (default: the function's own).
     time_limit: seconds for one batch, None for no limit. on_error: "skip" turns a failure into Unscored and counts it.
+    fallback_for: the name of another entry; this one adds to the total only where that one does not apply (None).
     """
 
     fn: str
@@ -135,6 +136,7 @@ class RewardSpec:
     normalize: str = "none"
     time_limit: float | None = DEFAULT_TIME_LIMIT_SECONDS
     on_error: str = "raise"
+    fallback_for: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.fn, str) or not self.fn:

@@ -166,6 +166,9 @@ class RewardBlend:
             blended.parts[name] = numbers_or_none(result.scores)
             normalized = self._normalized(spec, blended.parts[name], everywhere[name])
             weight = spec.weight_at(self._progress)
+            if spec.fallback_for is not None:
+                applies = [score is None for score in results[spec.fallback_for].scores]
+                normalized = [score if a else None for score, a in zip(normalized, applies, strict=True)]
             if weight != 0.0:
                 blended.total = [_added(t, s, weight) for t, s in zip(blended.total, normalized, strict=True)]
                 blended.unscored = [

@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .learned_posterior import LastLayerPosterior
+from .learned_readings import WIDTH as READINGS_WIDTH
+from .learned_readings import Readings, ReadingsHead, pad_readings
+
 PROMPT, TEACHER, CANDIDATE = 0, 1, 2
 LONGEST_MATCH = 4
 """BLEU-4 counts n-grams up to this length."""
@@ -28,7 +32,11 @@ TOKENS_ON_CPU = 4096
 
 
 class LearnedRewardConfig(PreTrainedConfig):
-    """`trunk` is the trunk's own configuration as a dict. `scale` and `shift` turn the score's logit into the score."""
+    """`trunk` is the trunk's own configuration as a dict. `scale` and `shift` turn the score's logit into the score.
+
+    `readings`: the model has a head for the scoring teacher's readings (learned_readings.py). `noise`: by what is shown
+    of the teacher, the noise of both outputs beside their spread (learned_posterior.py); None where it was not fitted.
+    """
 
     model_type = "rl_distill_reward"
 
@@ -39,22 +47,28 @@ class LearnedRewardConfig(PreTrainedConfig):
         scale: float = 1.0,
         shift: float = 0.0,
         correctness_weight: float = 1.0,
+        readings: bool = False,
+        noise: dict[str, list[float]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.trunk = trunk or {}
         self.max_tokens = max_tokens
         self.scale, self.shift = scale, shift
         self.correctness_weight = correctness_weight
+        self.readings, self.noise = readings, noise
         super().__init__(**{"num_labels": 1} | kwargs)
 
 
 @dataclass
 class RewardOutput(ModelOutput):
-    """`logits` (B, 1) of the score, before scale and shift; `correct_logits` (B,) of "the answer is right"."""
+    """`logits` (B, 1) of the score, before scale and shift; `correct_logits` (B,) of "the answer is right"; `features`
+    (B, D), what the last layer saw.
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     correct_logits: Tensor | None = None
+    features: Tensor | None = None
 
 
 class LearnedRewardModel(PreTrainedModel):
@@ -79,8 +93,16 @@ class LearnedRewardModel(PreTrainedModel):
         self.matches = nn.Embedding(NUM_MATCHES, width)
         self.features = nn.Linear(width + NUM_MATCHES, width)
         self.pooled_norm = nn.LayerNorm(3 * width)
-        self.head = nn.Linear(3 * width, 2)
+        self.readings = ReadingsHead() if config.readings else None
+        self.head = nn.Linear(self.num_features, 2)
+        self.posterior = None if config.noise is None else LastLayerPosterior(self.num_features)
         self.post_init()
+
+    @property
+    def num_features(self) -> int:
+        """Numbers that the last layer sees of a row."""
+        width = self.features.out_features
+        return 3 * width + (READINGS_WIDTH if self.config.readings else 0)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Segments and matches start at zero, so that a copied trunk first reads what it always read."""
@@ -101,25 +123,44 @@ class LearnedRewardModel(PreTrainedModel):
         match_ids: Tensor,
         scores: Tensor | None = None,
         verdicts: Tensor | None = None,
+        readings: Tensor | None = None,
+        readings_mask: Tensor | None = None,
         **ignored: Any,
     ) -> RewardOutput:
         """RewardOutput; with `scores` (B,) in 0..1 the loss too: cross-entropy with the score as a soft label, and
         with `verdicts` (B,), 1 right, 0 wrong, NaN not checked.
         """
-        embeddings = self.trunk.get_input_embeddings()(input_ids) + self.segments(segment_ids) + self.matches(match_ids)
-        hidden_BLD = self.trunk(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
-        mask_BL = attention_mask.bool() & (segment_ids == CANDIDATE)
-        matches_BLM = nn.functional.one_hot(match_ids, NUM_MATCHES).to(hidden_BLD.dtype)
-        features_BLD = nn.functional.silu(self.features(torch.cat([hidden_BLD, matches_BLM], dim=-1)))
-        pooled = self.pooled_norm(pool(features_BLD, mask_BL).float())
+        pooled = self.pooled(input_ids, attention_mask, segment_ids, match_ids, readings, readings_mask)
         logits = self.head(pooled)
-        output = RewardOutput(logits=logits[:, :1], correct_logits=logits[:, 1])
+        output = RewardOutput(logits=logits[:, :1], correct_logits=logits[:, 1], features=pooled.detach())
         if scores is not None:
             output.loss = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], scores)
             if verdicts is not None and (known := ~verdicts.isnan()).any():
                 correct = nn.functional.binary_cross_entropy_with_logits(logits[known, 1], verdicts[known])
                 output.loss = output.loss + self.config.correctness_weight * correct
         return output
+
+    def pooled(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        segment_ids: Tensor,
+        match_ids: Tensor,
+        readings: Tensor | None = None,
+        readings_mask: Tensor | None = None,
+    ) -> Tensor:
+        """(B, num_features): what the last layer sees, in float32 at least."""
+        embeddings = self.trunk.get_input_embeddings()(input_ids) + self.segments(segment_ids) + self.matches(match_ids)
+        hidden_BLD = self.trunk(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
+        mask_BL = attention_mask.bool() & (segment_ids == CANDIDATE)
+        matches_BLM = nn.functional.one_hot(match_ids, NUM_MATCHES).to(hidden_BLD.dtype)
+        features_BLD = nn.functional.silu(self.features(torch.cat([hidden_BLD, matches_BLM], dim=-1)))
+        pooled = self.pooled_norm(pool(features_BLD, mask_BL).float())
+        if self.readings is None:
+            return pooled
+        if readings is None or readings_mask is None:
+            return torch.cat([pooled, pooled.new_zeros(len(pooled), READINGS_WIDTH)], dim=-1)
+        return torch.cat([pooled, self.readings(readings.to(pooled), readings_mask)], dim=-1)
 
 
 AutoConfig.register(LearnedRewardConfig.model_type, LearnedRewardConfig)
@@ -146,15 +187,26 @@ def from_trunk(trunk: PreTrainedModel, **settings: Any) -> LearnedRewardModel:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row: token ids, the segment and the match of each; `cut` if something had to be left out for length."""
+    """One row: token ids, the segment and the match of each; `cut` if something had to be left out for length.
+
+    `readings` are of the candidate's tokens as the teacher scored them, which need not be those of `input_ids`.
+    """
 
     input_ids: list[int]
     segment_ids: list[int]
     match_ids: list[int]
     cut: bool = False
+    readings: Readings | None = None
 
 
-def encode(tokenizer: Any, prompt: str, teacher_output: str | None, candidate: str, max_length: int) -> Encoded:
+def encode(
+    tokenizer: Any,
+    prompt: str,
+    teacher_output: str | None,
+    candidate: str,
+    max_length: int,
+    readings: Readings | None = None,
+) -> Encoded:
     """Teacher's output, EOS, prompt, candidate, EOS: prompt and candidate stand together as a causal trunk knows them.
 
     A row that is too long loses the teacher's output first, then the prompt's beginning, then the candidate's.
@@ -182,6 +234,7 @@ def encode(tokenizer: Any, prompt: str, teacher_output: str | None, candidate: s
         [segment for segment, ids, _ in parts for _ in ids],
         [match for _, _, matches in parts for match in matches],
         cut,
+        readings,
     )
 
 
@@ -201,7 +254,9 @@ def longest_matches(ids: Sequence[int], others: Sequence[int]) -> list[int]:
 
 
 def pad_rows(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
-    """The rows as one right-padded batch: input_ids, attention_mask, segment_ids and match_ids, each (B, L)."""
+    """The rows as one right-padded batch: input_ids, attention_mask, segment_ids and match_ids, each (B, L), and the
+    readings where a row has some.
+    """
     length = max(len(row.input_ids) for row in rows)
 
     def padded(lists: Sequence[Sequence[int]], filler: int) -> Tensor:
@@ -212,7 +267,7 @@ def pad_rows(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
         "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
         "segment_ids": padded([row.segment_ids for row in rows], PROMPT),
         "match_ids": padded([row.match_ids for row in rows], 0),
-    }
+    } | pad_readings([row.readings for row in rows])
 
 
 def _batches(rows: Sequence[Encoded], batch_size: int, most_tokens: int | None) -> Iterator[list[int]]:
@@ -228,24 +283,56 @@ def _batches(rows: Sequence[Encoded], batch_size: int, most_tokens: int | None) 
         yield picks
 
 
-@torch.inference_mode()
-def predict(
-    model: LearnedRewardModel, rows: Sequence[Encoded], pad_token_id: int, batch_size: int = 64
-) -> tuple[list[float], list[float]]:
-    """(scores, probabilities of being right), each in 0..1 and in the order of the rows.
+@dataclass(frozen=True)
+class Judgements:
+    """Row by row: predicted score and probability of being right, each in 0..1, and the leverage (0 if not fitted)."""
+
+    scores: list[float]
+    correct: list[float]
+    leverages: list[float]
+
+    def spreads(self, noise: float) -> list[float]:
+        """Posterior standard deviations of an output with this noise."""
+        return [noise * leverage**0.5 for leverage in self.leverages]
+
+
+def judge(model: LearnedRewardModel, rows: Sequence[Encoded], pad_token_id: int, batch_size: int = 64) -> Judgements:
+    """What the model says of the rows, in their order.
 
     Rows of similar length share a batch. Padding changes a score by rounding only, which 6 decimals hide.
     """
-    scores, correct = [0.0] * len(rows), [0.0] * len(rows)
-    most_tokens = TOKENS_ON_CPU if model.device.type == "cpu" else None
-    for picks in _batches(rows, batch_size, most_tokens):
-        batch = pad_rows([rows[pick] for pick in picks], pad_token_id)
-        output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+    found = Judgements([0.0] * len(rows), [0.0] * len(rows), [0.0] * len(rows))
+    for picks, output in _outputs(model, rows, pad_token_id, batch_size):
         score_B = torch.sigmoid(model.config.scale * output.logits[:, 0].double() + model.config.shift)
         correct_B = torch.sigmoid(output.correct_logits.double())
-        for pick, score, right in zip(picks, score_B.tolist(), correct_B.tolist(), strict=True):
-            scores[pick], correct[pick] = round(score, 6), round(right, 6)
-    return scores, correct
+        leverage_B = torch.zeros_like(score_B) if model.posterior is None else model.posterior(output.features)
+        for pick, *said in zip(picks, score_B.tolist(), correct_B.tolist(), leverage_B.tolist(), strict=True):
+            found.scores[pick], found.correct[pick], found.leverages[pick] = (round(value, 6) for value in said)
+    return found
+
+
+def predict(
+    model: LearnedRewardModel, rows: Sequence[Encoded], pad_token_id: int, batch_size: int = 64
+) -> tuple[list[float], list[float]]:
+    """(scores, probabilities of being right), as `judge` says them."""
+    found = judge(model, rows, pad_token_id, batch_size)
+    return found.scores, found.correct
+
+
+def last_features(model: LearnedRewardModel, rows: Sequence[Encoded], pad_token_id: int) -> Tensor:
+    """(N, D): what the last layer sees of the rows, in no particular order."""
+    return torch.cat([output.features for _, output in _outputs(model, rows, pad_token_id, 64)])
+
+
+@torch.inference_mode()
+def _outputs(
+    model: LearnedRewardModel, rows: Sequence[Encoded], pad_token_id: int, batch_size: int
+) -> list[tuple[list[int], Any]]:
+    most_tokens, found = TOKENS_ON_CPU if model.device.type == "cpu" else None, []
+    for picks in _batches(rows, batch_size, most_tokens):
+        batch = pad_rows([rows[pick] for pick in picks], pad_token_id)
+        found.append((picks, model(**{name: tensor.to(model.device) for name, tensor in batch.items()})))
+    return found
 
 
 def load(folder: str | Path, device: torch.device | str) -> tuple[LearnedRewardModel, Any]:

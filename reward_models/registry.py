@@ -117,6 +117,7 @@ def validate(specs: Iterable[Any]) -> None:
     Nothing is scored. Short names are only looked up; modules and files of the user are imported.
     """
     labels: set[str] = set()
+    specs = list(specs)
     for spec in specs:
         try:
             bind(spec.fn, dict(spec.kwargs))
@@ -125,6 +126,15 @@ def validate(specs: Iterable[Any]) -> None:
         if spec.label in labels:
             raise ValueError(f"rewards: two entries are called {spec.label!r}; give one of them another `name`")
         labels.add(spec.label)
+    for spec in specs:
+        if spec.fallback_for is None:
+            continue
+        others = sorted(labels - {spec.label})
+        if spec.fallback_for not in others:
+            raise ValueError(
+                f"rewards: {spec.label} is a fallback for {spec.fallback_for!r}, but the other entries are called "
+                f"{', '.join(others) or 'nothing: there is none'}{nearest(spec.fallback_for, others)}"
+            )
 
 
 def _short_name(name: str) -> Callable:

@@ -34,6 +34,7 @@ from .ppo.coefficients import SuccessCount, count_successes
 from .progress import Stages
 from .startup import preflight
 from .startup.chosen import keep_settings, tell_chosen
+from .startup.rewards import has_gold
 from .teachers import Teacher
 from .teachers.http_api.text_api import TextAPI, messages_of
 from .teachers.multi_teacher import RoutedTeacher
@@ -223,13 +224,21 @@ def teacher_evidence(config: RunConfig, context: RunContext) -> dict[str, Succes
     one prompt are no independent trials. Prompts are those the teacher writes for anyway, else training prompts.
     """
     specs = [RewardSpec.from_config(entry) for entry in config.rewards]
-    problems = context.splits.cold_start or context.splits.train
+    problems = evidence_problems(context.splits)
     main = distributed.is_main()  # a grader in trouble must not leave processes with different evidence
     sample: list[Problem] = distributed.from_main(evidence_sample(config, problems, specs) if main else None)
     number, sampling = config.teacher.num_evidence_samples, as_rollouts(config)
     outputs = teacher_outputs(config, context.teacher, context.tokenizer, sample, number, sampling)
     context.teacher_tokens_generated += sum(count_tokens(context.tokenizer, output.texts) for output in outputs)
     return distributed.from_main(success_counts(sample, outputs, specs) if main else None)
+
+
+def evidence_problems(splits: Splits) -> list[Problem]:
+    """Those the teacher writes for, else training problems; of either, those with gold where some have it."""
+    for problems in (splits.cold_start, splits.train):
+        if labelled := [problem for problem in problems if has_gold(problem)]:
+            return labelled
+    return splits.cold_start or splits.train
 
 
 def evidence_sample(config: RunConfig, problems: Sequence[Problem], specs: Sequence[RewardSpec]) -> list[Problem]:

@@ -73,6 +73,9 @@ class DemoConfig:
     """Keep only the texts that pass the check for the cold start."""
     num_train_prompts: int = ranged(12_000, "[1, inf)")
     """Prompts of the rollouts; none of them is among those the teacher writes for."""
+    num_labelled_prompts: int | None = ranged(None, "[0, inf)")
+    """Of these, so many keep their gold answers and tests; the others, and those the teacher writes for, have none.
+    None: all keep them."""
     num_validation: int = ranged(400, "[1, inf)")
     """Held-out problems solved during training."""
     num_test: int = ranged(1_000, "[1, inf)")

@@ -7,7 +7,7 @@ SFT on those alone. Cached folders are ordinary Hugging Face folders and appear 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from ..distill.sft import TrainingText, fine_tune
 from ..distributed import fast_bf16
 from ..progress import StageProgress
 from ..stage_cache import cache_key, cached
-from ..types import Splits
+from ..types import Problem, Splits
 from .problems import make_problems
 from .tiny import make_model, make_tokenizer
+
+GOLD_COLUMNS = ("answer", "test", "entry_point")
 
 
 def make_splits(config: DemoConfig, seed: int) -> Splits:
@@ -28,12 +30,23 @@ def make_splits(config: DemoConfig, seed: int) -> Splits:
     share = config.math_share
     cold_start = make_problems("train", config.num_teacher_outputs, seed, math_share=share)
     keys = {problem.key for problem in cold_start}
+    train = make_problems("train", config.num_train_prompts, seed, math_share=share, exclude=keys)
+    if config.num_labelled_prompts is not None:
+        labelled = config.num_labelled_prompts
+        train = train[:labelled] + [without_gold(problem) for problem in train[labelled:]]
+        cold_start = [without_gold(problem) for problem in cold_start]
     return Splits(
         cold_start=cold_start,
-        train=make_problems("train", config.num_train_prompts, seed, math_share=share, exclude=keys),
+        train=train,
         validation=make_problems("validation", config.num_validation, 0, math_share=share),
         test=make_problems("test", config.num_test, 0, math_share=share),
     )
+
+
+def without_gold(problem: Problem) -> Problem:
+    """The prompt alone: no check applies to its answers."""
+    columns = {name: value for name, value in problem.columns.items() if name not in GOLD_COLUMNS}
+    return replace(problem, solution="", columns=columns)
 
 
 def teacher_folder(config: RunConfig, demo: DemoConfig, cache_dir: Path, work_dir: Path) -> Path:

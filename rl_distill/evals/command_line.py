@@ -39,6 +39,11 @@ class Settings:
     ngram: int
     start_anew: bool
     num_threads: int | None
+    best_of: int = 0
+    """Samples of the first model per problem, of which the reward model `by` chooses one; 0: none."""
+    by: str | None = None
+    readings_from: str | None = None
+    """The teacher that reads the samples for a reward model with readings."""
 
     def data_path(self, task: str) -> str | None:
         """The local data of a task: its own, or a folder of its name under the common one, or the common one."""
@@ -93,6 +98,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     add(
         "--speed", type=int, default=0, metavar="N", help="also measure latency and tokens/s of each model on N prompts"
     )
+    add("--best_of", type=int, default=0, metavar="N", help="also sample N answers of --model, of which --by takes one")
+    add("--by", metavar="FOLDER", help="the trained reward model that chooses (rl-distill reward-model)")
+    add("--readings_from", metavar="TEACHER", help="the teacher that it reads, where it was trained with readings")
     add("--decontaminate", metavar="FILE", help="training prompts to look for test problems in")
     add("--ngram", type=int, default=13, help="words in a row that count as overlap (default %(default)s)")
     add("--start_anew", action="store_true", help="do not go on with records of an interrupted evaluation")
@@ -130,6 +138,9 @@ def parse(argv: Sequence[str] | None = None, program: str = "launch/eval.py") ->
         ngram=args.ngram,
         start_anew=args.start_anew,
         num_threads=args.num_threads,
+        best_of=args.best_of,
+        by=args.by,
+        readings_from=args.readings_from,
     )
 
 
@@ -141,6 +152,12 @@ def check(args: argparse.Namespace) -> None:
     for name, lowest in LOWEST.items():
         if getattr(args, name) is not None and getattr(args, name) < lowest:
             raise ConfigError(f"--{name} must be at least {lowest}")
+    if bool(args.best_of) != bool(args.by) or args.best_of == 1 or args.best_of < 0:
+        raise ConfigError("--best_of N, of at least 2, and --by FOLDER belong together")
+    if args.readings_from and not args.by:
+        raise ConfigError("--readings_from TEACHER belongs to --by FOLDER")
+    if args.best_of and args.num_samples > 1:
+        raise ConfigError("--best_of is compared with one greedy answer: leave out --num_samples")
     if min(args.k) < 1:
         raise ConfigError("--k must be at least 1")
     if args.temperature < 0 or not 0 < args.top_p <= 1:

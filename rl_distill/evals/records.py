@@ -84,9 +84,7 @@ def summarize(task: Task, records: Sequence[Record], ks: Sequence[int]) -> dict[
     """Per metric: value, n, standard error and 95 % interval; pass@k; counts of what was cut or not graded."""
     metrics: dict[str, Any] = {}
     for metric in task.metrics:
-        found = statistics.estimate(list(by_problem(records, metric).values()))
-        metrics[metric] = _plain(found)
-        metrics[metric]["not_graded"] = sum(record["scores"][metric] is None for record in records)
+        metrics[metric] = summarize_metric(metric, records)
     for k in ks:
         values = _pass_at_k(records, task.metrics[0], k)
         if values:
@@ -99,6 +97,12 @@ def summarize(task: Task, records: Sequence[Record], ks: Sequence[int]) -> dict[
         "cut_by_length": sum(record["finish"] == "length" for record in records),
         "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
     }
+
+
+def summarize_metric(metric: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Value, n, standard error and 95 % interval of one metric, and how many records could not be graded."""
+    found = _plain(statistics.estimate(list(by_problem(records, metric).values())))
+    return found | {"not_graded": sum(record["scores"][metric] is None for record in records)}
 
 
 def _plain(found: statistics.Estimate) -> dict[str, Any]:

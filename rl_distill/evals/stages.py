@@ -23,6 +23,7 @@ from ..tasks.base import Task, TaskError, TaskOptions, load_task, validate
 from ..timing import peak_memory_mib
 from ..types import Problem
 from . import comparison, decontamination
+from .best_of import choosing, judging
 from .command_line import Settings
 from .engine import Student, make_items, solve
 from .loading import check_lengths, load_model
@@ -45,6 +46,7 @@ def run(settings: Settings, command: str) -> dict[str, Any]:
     """
     check_evaluation(settings.models, settings.output_dir)
     tokenizers = {label: load_tokenizer(path) for label, path in settings.models.items()}
+    judge = judging.make_judge(settings) if settings.best_of else None
     loaded = load_tasks(settings, all(tokenizer.chat_template for tokenizer in tokenizers.values()))
     results = describe(settings, describe_tasks(settings, loaded), command)
     records: dict[tuple[str, str], list[Record]] = {}
@@ -56,6 +58,8 @@ def run(settings: Settings, command: str) -> dict[str, Any]:
             check_lengths(student.model, (item.token_ids for item in items), settings.length(one.task))
         for one in loaded:
             records[label, one.task.name] = solve_task(settings, label, path, student, one)
+        if label == "model" and judge is not None:
+            choose(settings, path, student, loaded, records, results, judge)
         results["models"][label] |= {"size": comparison.size_of(student.model)}
         if settings.speed:
             results["models"][label]["speed"] = speed(settings, student, loaded[0])
@@ -69,6 +73,27 @@ def run(settings: Settings, command: str) -> dict[str, Any]:
     if distributed.is_main():
         write_atomically(settings.output_dir / "results.json", json.dumps(results, indent=2) + "\n")
     return results
+
+
+def choose(
+    settings: Settings,
+    path: str,
+    student: Student,
+    loaded: list[Loaded],
+    records: dict[tuple[str, str], list[Record]],
+    results: dict[str, Any],
+    judge: judging.Judge,
+) -> None:
+    """Fills in what choosing among samples gives, task by task. The greedy answers are those of the evaluation."""
+    sampling = judging.sampled(settings)
+    for one in loaded:
+        samples = solve_task(sampling, judging.LABEL, path, student, one)
+        values = judge(samples) if distributed.is_main() else []
+        values = next(found for found in distributed.gather_list([values]) if found)
+        greedy = records["model", one.task.name]
+        found = choosing.compare(one.task.metrics[0], greedy, samples, values, settings.seed)
+        about = {"num_samples": settings.best_of, "by": settings.by, "temperature": sampling.temperature}
+        results["tasks"][one.task.name]["best_of"] = about | found
 
 
 def load_tasks(settings: Settings, has_chat_template: bool) -> list[Loaded]:
@@ -188,4 +213,5 @@ def table(results: dict[str, Any]) -> str:
                 )
             for metric, value in summary.get("corpus", {}).items():
                 lines.append(f"| {name} ({entry['protocol']}) | {metric} | {label} | {100 * value:.1f} | - | |")
-    return "\n".join(lines)
+    chosen = {name: entry["best_of"] for name, entry in results["tasks"].items() if "best_of" in entry}
+    return "\n".join(lines) + (f"\n\n{choosing.table(chosen)}" if chosen else "")

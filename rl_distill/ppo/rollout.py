@@ -105,8 +105,7 @@ class RolloutCollector:
         with self.phases("prepare"):
             states = self._token_states(model, sampled, teacher, generated, joined)
         with self.phases("reward"):
-            logprobs = [row.tolist() for row in states.teacher.logprobs_N.split(sampled.lengths)]
-            scores = self._counted(problems, pending.finish({"teacher_logprobs": logprobs}))
+            scores = self._counted(problems, pending.finish(self._teacher_columns(states.teacher, sampled.lengths)))
         with self.phases("prepare"):
             rollout = build_rollout(self.config, self.coefficient, sampled, states, scores)
             rollout.extra_metrics |= scoring.metrics | ({} if self.sampler is None else self.sampler.metrics())
@@ -181,6 +180,13 @@ class RolloutCollector:
     def _start_scores(self, sampled: Sampled) -> PendingScores:
         """The reward functions, which begin in the background."""
         return self.blend.start(**reward_inputs(sampled.problems, sampled.completions))
+
+    def _teacher_columns(self, teacher: TeacherScores, lengths: Sequence[int]) -> dict[str, list]:
+        """Columns for the rewards that read the teacher's pass; no entropy where a server tells that of its top k."""
+        columns = {"teacher_logprobs": teacher.logprobs_N}
+        if self.config.teacher.placement != "remote":
+            columns["teacher_entropy"] = teacher.entropy_N
+        return {name: [row.tolist() for row in flat.split(lengths)] for name, flat in columns.items()}
 
     def _counted(self, problems: Sequence[Problem], scores: BlendedScores) -> BlendedScores:
         """The scores, without a total where the problem's source, or the problem itself, is for the anchor alone."""

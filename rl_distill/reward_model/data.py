@@ -1,5 +1,7 @@
 """What a reward model learns from: per prompt the teacher's greedy output and outputs of the untrained student, scored.
 
+The teacher also reads every candidate where the model is to have its readings, and cheats (probes.py) join the rest.
+
 Texts are cached as they come and the scored rows as one file, keyed by everything they were made from; held-out prompts
 share no key with training prompts.
 """
@@ -11,7 +13,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +31,20 @@ from ..models.tokenizers import num_token_ids, prompt_ids
 from ..ppo.rollout import successes
 from ..progress import Stages
 from ..run_setup import RunContext, cache_dir_of, teacher_texts
+from ..startup.rewards import has_gold
+from ..teachers import Teacher
 from ..teachers.colocated import fingerprint
 from ..teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
 from ..types import Completion, Finish, Problem
+from .examples import Example
+from .probes import PREFIX, is_probe, probes_of
 from .settings import RewardModelRunConfig
 
 SHARD = 256
 
 
-@dataclass(frozen=True)
-class Example:
-    """One candidate answer. `score` is the blended reward, `verdict` 1 right, 0 wrong, None not checked.
-
-    `source` is "teacher" or "student"; a teacher's row has `candidate` == `teacher_output`.
-    """
-
-    key: str
-    task: str
-    prompt: str
-    teacher_output: str
-    candidate: str
-    source: str
-    score: float
-    verdict: float | None
+Candidate = tuple[Problem, str | None, str, str]
+"""Problem, the teacher's output, the answer, and its source."""
 
 
 def split_problems(problems: Sequence[Problem], config: RewardModelRunConfig) -> tuple[list[Problem], list[Problem]]:
@@ -60,6 +53,10 @@ def split_problems(problems: Sequence[Problem], config: RewardModelRunConfig) ->
     Raises ConfigError where there are not enough prompts.
     """
     settings = config.reward_model
+    if settings.labelled_only:
+        problems = [problem for problem in problems if has_gold(problem)]
+        if not problems:
+            raise ConfigError("reward_model.labelled_only: no training prompt has a gold answer or tests")
     keys = sorted({problem.key for problem in problems})
     random.Random(f"{config.split_seed}:reward_model").shuffle(keys)
     by_key: dict[str, list[Problem]] = {}
@@ -93,7 +90,8 @@ def make_examples(
             _write(path, examples)
         distributed.barrier()
     examples = [Example(**row) for row in pq.read_table(path).to_pylist()]
-    unscored = len(problems) * (1 + config.reward_model.num_student_outputs) - len(examples)
+    honest = sum(not is_probe(example) for example in examples)
+    unscored = len(problems) * (config.reward_model.teacher_texts + config.reward_model.num_student_outputs) - honest
     train_keys = {problem.key for problem in train}
     return (
         [example for example in examples if example.key in train_keys],
@@ -106,14 +104,21 @@ def _made_here(
     config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem], stages: Stages
 ) -> list[Example]:
     """This process's share of the examples; those of all processes, in rank order, are those of a single one."""
-    share, number = distributed.my_rows(len(problems)), config.reward_model.num_student_outputs
+    settings = config.reward_model
+    share, number = distributed.my_rows(len(problems)), settings.num_student_outputs
     mine = problems[share.start : share.stop]
-    with stages("teacher_texts", f"the teacher answers {len(problems)} prompts"):
-        teacher = [texts[0] for texts in teacher_texts(config, context.teacher, context.tokenizer, mine, 1)]
+    teacher: list[str | None] = [None] * len(mine)
+    if settings.teacher_texts:
+        with stages("teacher_texts", f"the teacher answers {len(problems)} prompts"):
+            teacher = [texts[0] for texts in teacher_texts(config, context.teacher, context.tokenizer, mine, 1)]
     with stages("student_texts", f"the untrained student answers {len(problems)} prompts, {number} time(s) each"):
         student = student_texts(config, context, mine)
-    with stages("scores", f"the rewards score {len(problems) * (1 + number)} answers"):
-        return scored_rows(config, context, mine, teacher, student)
+    with stages("scores", f"the rewards score {len(problems) * (settings.teacher_texts + number)} answers"):
+        examples = scored_rows(config, context, mine, teacher, student)
+    with stages("probes", "cheats are made of right answers, and scored"):
+        heldout = {problem.key for problem in split_problems(context.splits.train, config)[1]}
+        probed = [problem for problem in mine if settings.train_on_probes or problem.key in heldout]
+        return examples + probe_rows(config, context, probed, examples)
 
 
 def student_texts(
@@ -161,28 +166,57 @@ def _seed(seed: int, prompt: str, number: int) -> int:
 
 
 def scored_rows(
-    config: RunConfig,
+    config: RewardModelRunConfig,
     context: RunContext,
     problems: Sequence[Problem],
-    teacher: Sequence[str],
+    teacher: Sequence[str | None],
     student: Sequence[Sequence[str]],
 ) -> list[Example]:
     """Every candidate with its blended score and verdict; candidates without a score are left out."""
-    candidates = [
-        (problem, reference, text, source)
-        for problem, reference, texts in zip(problems, teacher, student, strict=True)
-        for source, text in (("teacher", reference), *(("student", text) for text in texts))
-    ]
+    return score_candidates(
+        config,
+        context,
+        [
+            (problem, reference, text, source)
+            for problem, reference, texts in zip(problems, teacher, student, strict=True)
+            for source, text in (("teacher", reference), *(("student", text) for text in texts))
+            if text is not None
+        ],
+    )
+
+
+def probe_rows(
+    config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem], examples: Sequence[Example]
+) -> list[Example]:
+    """The scored cheats of each problem that has a right answer, without those that the check takes for right."""
+    right: dict[str, Example] = {}
+    for row in examples:
+        if row.verdict == 1.0:
+            right.setdefault(row.prompt, row)
+    candidates: list[Candidate] = []
+    for problem in problems:
+        if problem.prompt not in right:
+            continue
+        example = right[problem.prompt]
+        rng = random.Random(f"{config.seed}:probes:{problem.prompt}")
+        made = probes_of(example.candidate, context.tokenizer, config.generation.max_completion_length, rng)
+        candidates += [(problem, example.teacher_output, text, PREFIX + kind) for kind, text in made.items()]
+    return [example for example in score_candidates(config, context, candidates) if example.verdict != 1.0]
+
+
+def score_candidates(
+    config: RewardModelRunConfig, context: RunContext, candidates: Sequence[Candidate]
+) -> list[Example]:
+    """Every candidate with its blended score, its verdict and, where the model is to have them, its readings."""
     examples = []
     with RewardBlend(_specs(config)) as blend:
         for start in range(0, len(candidates), SHARD):
             rows = candidates[start : start + SHARD]
-            scores = _score(context, blend, rows, config.generation.temperature)
+            scores, readings = _score(config, context, blend, rows)
+            columns = zip(rows, scores.total, successes(scores), readings, strict=True)
             examples += [
-                Example(problem.key, problem.task, problem.prompt, reference, text, source, score, verdict)
-                for (problem, reference, text, source), score, verdict in zip(
-                    rows, scores.total, successes(scores), strict=True
-                )
+                Example(problem.key, problem.task, problem.prompt, reference, text, source, score, verdict, read)
+                for (problem, reference, text, source), score, verdict, read in columns
                 if score is not None
             ]
     return examples
@@ -196,23 +230,47 @@ def _specs(config: RunConfig) -> list[RewardSpec]:
 
 
 def _score(
-    context: RunContext, blend: RewardBlend, rows: list[tuple[Problem, str, str, str]], temperature: float
-) -> BlendedScores:
-    problems = [problem for problem, *_ in rows]
+    config: RewardModelRunConfig, context: RunContext, blend: RewardBlend, rows: Sequence[Candidate]
+) -> tuple[BlendedScores, list[list[list[float]] | None]]:
+    """(scores, readings) of the candidates; one pass of the teacher serves both."""
+    problems, texts = [problem for problem, *_ in rows], [text for _, _, text, _ in rows]
     eos = [context.tokenizer.eos_token_id]
-    texts = [text for _, _, text, _ in rows]
     ids = [ids + eos for ids in context.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     completions = [Completion(text, row, Finish.STOP) for text, row in zip(texts, ids, strict=True)]
     inputs = reward_inputs(problems, completions)
     inputs["columns"]["teacher_output"] = [reference for _, reference, _, _ in rows]
+    readings: list[list[list[float]] | None] = [None] * len(rows)
     teacher_columns = None
-    if any(spec.fn == "teacher_likelihood" for spec in blend.specs):
-        prompts = inputs["columns"]["rendered_prompt"]
-        tasks, shown = [problem.task for problem in problems], prompt_ids(context.tokenizer, prompts)
-        scores = context.teacher.score(shown, ids, tasks=tasks, temperature=temperature)
-        flat = scores.logprobs_N.split([len(row) for row in ids])
-        teacher_columns = {"teacher_logprobs": [part.tolist() for part in flat]}
-    return blend.score(**inputs, teacher_columns=teacher_columns)
+    reads = config.reward_model.readings
+    if reads or any(spec.fn == "teacher_likelihood" for spec in blend.specs):
+        columns = teacher_readings(
+            context.teacher,
+            context.tokenizer,
+            inputs["columns"]["rendered_prompt"],
+            ids,
+            tasks=[problem.task for problem in problems],
+            temperature=config.generation.temperature,
+        )
+        teacher_columns = {"teacher_logprobs": columns[0]}
+        if reads:
+            readings = [[list(pair) for pair in zip(*both, strict=True)] for both in zip(*columns, strict=True)]
+    return blend.score(**inputs, teacher_columns=teacher_columns), readings
+
+
+def teacher_readings(
+    teacher: Teacher,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    completion_ids: Sequence[list[int]],
+    *,
+    tasks: Sequence[str],
+    temperature: float,
+) -> tuple[list[list[float]], list[list[float]]]:
+    """(log-probabilities, entropies) of each completion's tokens, by a pass of the teacher."""
+    scores = teacher.score(prompt_ids(tokenizer, prompts), completion_ids, tasks=tasks, temperature=temperature)
+    lengths = [len(row) for row in completion_ids]
+    logprobs, entropy = (flat.float().split(lengths) for flat in (scores.logprobs_N, scores.entropy_N))
+    return [row.tolist() for row in logprobs], [row.tolist() for row in entropy]
 
 
 def _data_key(config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem]) -> str:
@@ -225,6 +283,9 @@ def _data_key(config: RewardModelRunConfig, context: RunContext, problems: Seque
         [generation.max_completion_length, generation.temperature, generation.top_p],
         list(config.rewards),
         [[problem.prompt, problem.columns] for problem in problems],
+        [config.reward_model.teacher_texts, config.reward_model.readings, config.reward_model.train_on_probes],
+        config.reward_model.num_heldout_prompts,
+        config.split_seed,
     ]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -15,42 +15,43 @@ from pathlib import Path
 from typing import Any
 
 from reward_models.audit import spearman
-from reward_models.learned import QUALITY_FILE
-from reward_models.learned_model import LearnedRewardModel, encode, predict
+from reward_models.learned import QUALITY_FILE, PoorQualityError, check_probes
+from reward_models.learned_model import LearnedRewardModel
 
+from ..config import ConfigError
 from ..files import write_atomically
 from ..provenance import versions
-from .data import Example
+from .examples import Example
+from .probes import probe_results
 from .settings import RewardModelRunConfig
+from .uncertainty import judged, spreads_of_probes, uncertainty
+from .views import View, views_of
 
 NUM_BINS = 10
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Row by row: the example, the predicted score, the predicted probability of being right (each in 0..1)."""
+    """Row by row: the example, the predicted score, the predicted probability of being right (each in 0..1), and the
+    leverage, of which the spread is made.
+    """
 
     examples: list[Example]
     scores: list[float]
     correct: list[float]
+    leverages: list[float]
 
     def of(self, source: str, task: str | None = None) -> Predictions:
         """The rows of one source, and of one task if given."""
         keep = [i for i, e in enumerate(self.examples) if e.source == source and task in (None, e.task)]
-        return Predictions(
-            [self.examples[i] for i in keep], [self.scores[i] for i in keep], [self.correct[i] for i in keep]
-        )
+        numbers = (self.scores, self.correct, self.leverages)
+        return Predictions([self.examples[i] for i in keep], *([column[i] for i in keep] for column in numbers))
 
 
-def predictions(
-    model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example], *, with_teacher: bool
-) -> Predictions:
-    """What the model says of the examples, shown the teacher's output or not."""
-    rows = [
-        encode(tokenizer, e.prompt, e.teacher_output if with_teacher else None, e.candidate, model.config.max_tokens)
-        for e in examples
-    ]
-    return Predictions(list(examples), *predict(model, rows, tokenizer.pad_token_id))
+def predictions(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example], view: View) -> Predictions:
+    """What the model says of the examples, shown of the teacher what the view shows."""
+    found = judged(model, tokenizer, examples, view)
+    return Predictions(list(examples), found.scores, found.correct, found.leverages)
 
 
 def auc(values: Sequence[float], labels: Sequence[float | None]) -> float | None:
@@ -109,20 +110,45 @@ def quality(
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
     """(what quality.json holds, the student's predictions by view): headline numbers by view, and all by task."""
     predicts_correctness = config.reward_model.objective == "regression"
+    noise = model.config.noise or {}
     result: dict[str, Any] = {
         "predicts_correctness": predicts_correctness,
+        "readings": config.reward_model.readings,
+        "spread_fitted": bool(noise),
+        "forced": False,
         "limits": asdict(config.reward_model.quality),
+        "probes": {},
     }
     shown = {}
-    for view, with_teacher in (("with_teacher", True), ("without_teacher", False)):
-        found = predictions(model, tokenizer, heldout, with_teacher=with_teacher)
-        shown[view] = found.of("student")
+    for view in views_of(config):
+        found = predictions(model, tokenizer, heldout, view)
+        shown[view.name] = student = found.of("student")
         tasks = sorted({example.task for example in heldout})
-        result[view] = measure(shown[view], predicts_correctness) | {
+        result[view.name] = measure(student, predicts_correctness) | {
             "by_task": {task: measure(found.of("student", task), predicts_correctness) for task in tasks},
             "teacher_outputs": measure(found.of("teacher"), predicts_correctness),
         }
+        result["probes"][view.name] = probe_results(
+            found.examples, found.scores, found.correct, with_teacher=view.with_teacher
+        )
+        if view.name in noise:
+            result[view.name]["uncertainty"] = _uncertainty(found, student, noise[view.name], predicts_correctness)
     return result, shown
+
+
+def _uncertainty(
+    found: Predictions, student: Predictions, noise: Sequence[float], predicts_correctness: bool
+) -> dict[str, Any]:
+    """Of each output, on the student's answers; and the mean spread of the cheats."""
+    known = [i for i, example in enumerate(student.examples) if example.verdict is not None]
+    verdicts = [student.examples[i].verdict or 0.0 for i in known]
+    score = uncertainty(student.scores, [e.score for e in student.examples], student.leverages, noise[0])
+    result = {"score": score | {"spread_of_probes": spreads_of_probes(found.examples, found.leverages, noise[0])}}
+    if predicts_correctness:
+        leverages = [student.leverages[i] for i in known]
+        result["correct"] = uncertainty([student.correct[i] for i in known], verdicts, leverages, noise[1])
+        result["correct"] |= {"spread_of_probes": spreads_of_probes(found.examples, found.leverages, noise[1])}
+    return result
 
 
 def draw_calibration(shown: dict[str, Predictions], predicts_correctness: bool, path: Path) -> None:
@@ -138,7 +164,7 @@ def draw_calibration(shown: dict[str, Predictions], predicts_correctness: bool, 
     for axes in panels if predicts_correctness else [panels]:
         axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
     for view, found in shown.items():
-        label = view.replace("_", " ") + "'s output"
+        label = view.replace("_", " ")
         groups = [bins(found.scores, [e.score for e in found.examples])]
         if predicts_correctness:
             groups.append(bins(found.correct, [e.verdict for e in found.examples]))
@@ -158,15 +184,46 @@ def draw_calibration(shown: dict[str, Predictions], predicts_correctness: bool, 
 def table(found: dict[str, Any]) -> str:
     """The held-out numbers in Markdown, a row per view and part of the data."""
     lines = [
-        "| answers | teacher's output | rows | right | Spearman | AUC, `score` | AUC, `correct` | calibration error |",
+        "| answers | teacher | rows | right | Spearman | AUC, `score` | AUC, `correct` | calibration error |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for view, words in (("with_teacher", "shown"), ("without_teacher", "hidden")):
+    for view in (view for view in found["probes"] if view in found):
+        words = view.replace("_", " ")
         parts = {"student": found[view]} | {f"student, {t}": n for t, n in found[view]["by_task"].items()}
         for name, n in (parts | {"teacher": found[view]["teacher_outputs"]}).items():
             keys = ("spearman", "auc_score", "auc_correct", "calibration_error_score")
             numbers = " | ".join("-" if n[key] is None else f"{n[key]:.3f}" for key in keys)
             lines.append(f"| {name} | {words} | {n['num_examples']} | {n['num_right']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def probe_table(found: dict[str, Any]) -> str:
+    """The cheats in Markdown: how often each outranks an honest right answer to its prompt, and its mean score."""
+    lines = [
+        "| cheat | teacher | pairs | wins by `score` | by `correct` | by the blend itself | mean `score` |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for view, kinds in found["probes"].items():
+        for kind, n in kinds.items():
+            keys = ("wins_score", "wins_correct", "wins_blend", "mean_score")
+            numbers = " | ".join("-" if n[key] is None else f"{n[key]:.3f}" for key in keys)
+            lines.append(f"| {kind.replace('_', ' ')} | {view.replace('_', ' ')} | {n['num_pairs']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def uncertainty_table(found: dict[str, Any]) -> str:
+    """Coverage of the predictive intervals and the size of the spread, in Markdown."""
+    if not found["spread_fitted"]:
+        return "Not fitted (`reward_model.calibration_share: 0`, or no answer was kept aside)."
+    lines = [
+        "| output | teacher | within 50 % | within 80 % | within 95 % | spread: median | 99 % | of the cheats |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for view in (view for view in found["probes"] if "uncertainty" in found[view]):
+        for output, n in found[view]["uncertainty"].items():
+            numbers = [*n["coverage"].values(), n["spread"].get("0.5"), n["spread"].get("0.99"), n["spread_of_probes"]]
+            cells = " | ".join("-" if number is None else f"{number:.3f}" for number in numbers)
+            lines.append(f"| `{output}` | {view.replace('_', ' ')} | {cells} |")
     return "\n".join(lines)
 
 
@@ -177,7 +234,7 @@ def write_report(
     data: dict[str, Any],
     command: str,
 ) -> None:
-    """quality.json (what `learned` reads), results.json, report.md and calibration.png in the model's folder."""
+    """results.json, report.md and calibration.png in the model's folder."""
     folder = Path(config.output_dir)
     draw_calibration(shown, found["predicts_correctness"], folder / "calibration.png")
     results = {"quality": found, **data, "config": config.to_dict(), "versions": versions()}
@@ -198,9 +255,19 @@ prompts, measured on {data["num_heldout"]} answers to {data["num_heldout_prompts
 
 Spearman is with the blended score, AUC tells right from wrong answers. `learned` refuses this model in PPO when, on
 the student's answers, Spearman is below {limits["spearman"]} or AUC below {limits["auc"]} (with the teacher's output),
-or AUC below {limits["auc_without_teacher"]} where a batch has no teacher output; `force: true` overrules.
+or AUC below {limits["auc_without_teacher"]} where a batch has no teacher output, or when, shown what a batch
+has of the teacher, a cheat outranks honest right answers in more than {limits["probe_wins"]:.0%} of the
+pairs; `force: true` overrules.
 
 {calibration}
+
+## Cheats
+
+{probe_table(found)}
+
+## What it knows of its errors
+
+{uncertainty_table(found)}
 
 ## Where the time went
 
@@ -209,4 +276,22 @@ or AUC below {limits["auc_without_teacher"]} where a batch has no teacher output
 {seconds}
 """,
     )
-    write_atomically(folder / QUALITY_FILE, json.dumps(found, indent=2) + "\n")
+
+
+def admit(config: RewardModelRunConfig, found: dict[str, Any]) -> None:
+    """Writes quality.json, without which `learned` takes the folder for no model. Raises ConfigError for a model that
+    cheats game in each of its outputs with all that it can be shown; reward_model.force keeps it, marked.
+    """
+    outputs = ("score", "correct") if found["predicts_correctness"] else ("score",)
+    errors = []
+    for output in outputs:
+        try:
+            check_probes(found, output, views_of(config)[0].name, folder=config.output_dir)
+        except PoorQualityError as error:
+            errors.append(str(error))
+    if len(errors) == len(outputs):
+        if not config.reward_model.force:
+            told = errors[0].removeprefix("learned: ")
+            raise ConfigError(told.replace("set force: true under kwargs", "keep it with reward_model.force: true"))
+        found["forced"] = True
+    write_atomically(Path(config.output_dir) / QUALITY_FILE, json.dumps(found, indent=2) + "\n")

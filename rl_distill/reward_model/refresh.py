@@ -27,10 +27,13 @@ from ..ppo.rollout_building import Rollout
 from ..progress import Stages
 from ..run_setup import RunContext, teacher_texts
 from ..timing import Phases
-from .data import Example, make_examples, scored_rows
+from .data import make_examples, scored_rows
+from .examples import Example
 from .quality import predictions
 from .settings import RewardModelRunConfig, load_reward_config
 from .training import train
+from .uncertainty import refit
+from .views import views_of
 
 
 class RewardModelRefresh(TrainerCallback):
@@ -75,7 +78,7 @@ class RewardModelRefresh(TrainerCallback):
     def refresh(self, step: int) -> None:
         """Trains the model in place, so that the reward function has it at once."""
         fresh = self._fresh_rows()
-        found = predictions(self.model, self.tokenizer, fresh, with_teacher=True).of("student")
+        found = predictions(self.model, self.tokenizer, fresh, views_of(self.trained_with)[0]).of("student")
         rank = spearman(tuple(found.scores), tuple(example.score for example in found.examples))
         self.rollout().extra_metrics["reward_refresh/spearman"] = rank
         draw = random.Random(f"{self.config.seed}:refresh:{step}")
@@ -90,13 +93,15 @@ class RewardModelRefresh(TrainerCallback):
             self.trained_with, reward_model=settings, seed=draw.getrandbits(31), output_dir=self.config.output_dir
         )
         train(config, self.model, self.tokenizer, fresh + old, progress=False)
+        refit(config, self.model, self.tokenizer, self.first_rows + fresh)
 
     def _fresh_rows(self) -> list[Example]:
         """The last rollout's answers and the teacher's to the same prompts, of all processes, with their scores."""
         rollout, context = self.rollout(), self.context
-        teacher = [
-            t[0] for t in teacher_texts(self.trained_with, context.teacher, context.tokenizer, rollout.problems, 1)
-        ]
+        teacher: list[str | None] = [None] * len(rollout.problems)
+        if self.trained_with.reward_model.teacher_texts:
+            texts = teacher_texts(self.trained_with, context.teacher, context.tokenizer, rollout.problems, 1)
+            teacher = [several[0] for several in texts]
         student = [(completion.text,) for completion in rollout.completions]
         return distributed.gather_list(scored_rows(self.trained_with, context, rollout.problems, teacher, student))
 

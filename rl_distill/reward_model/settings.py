@@ -33,6 +33,8 @@ class QualityLimits:
     """Of right against wrong answers, the teacher's output at hand."""
     auc_without_teacher: float = ranged(0.8, "[0, 1]")
     """The same where a batch has no teacher output."""
+    probe_wins: float = ranged(0.2, "[0, 1]")
+    """How often, at most, a built-in cheat may outrank an honest right answer to the same prompt."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,21 @@ class RewardModelConfig:
     """Sampled per prompt from the untrained student, as rollouts are."""
     teacher_dropout: float = ranged(0.3, "[0, 1]")
     """Share of training rows without the teacher's output, so that the model can also score where there is none."""
+    teacher_texts: bool = True
+    """The teacher writes for each prompt. False: it only scores, and the model never sees a text of it."""
+    labelled_only: bool = False
+    """Learn from prompts with a gold answer or tests alone, where others have neither."""
+    readings: bool = False
+    """Read, beside the texts, the candidate's log-probabilities and entropies under the scoring teacher, which PPO's
+    anchor computes in any case."""
+    readings_dropout: float = ranged(0.1, "[0, 1]")
+    """Share of training rows without readings, so that the model can also score where there are none."""
+    calibration_share: float = ranged(0.05, "[0, 0.5]")
+    """Of the training prompts, not learned from: they say how far off the model is, as `caution` needs. 0: unknown."""
+    train_on_probes: bool = False
+    """Learn from built-in cheats too, with the scores that the rewards give them."""
+    force: bool = False
+    """Keep a model that the cheats game, marked in quality.json, in place of ending with an error."""
     correctness_weight: float = ranged(1.0, "[0, inf)")
     """Of the loss on right or wrong beside that on the score."""
     num_steps: int = ranged(800, "[1, inf)")

@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import AutoModel, AutoTokenizer, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from trl import RewardConfig, RewardTrainer
 
-from reward_models.learned_model import Encoded, LearnedRewardModel, encode, from_trunk, pad_rows, predict
+from reward_models.learned_model import Encoded, LearnedRewardModel, from_trunk, pad_rows, predict
 
 from .. import distributed
 from ..config import ConfigError
@@ -27,11 +27,12 @@ from ..progress import StageProgress
 from ..run_setup import RunContext
 from ..teachers.colocated import ColocatedTeacher
 from ..teachers.prompted import PromptedTeacher
-from .data import Example
+from .examples import Example
+from .probes import is_probe
 from .settings import RewardModelRunConfig
 
 NUM_CALIBRATION_ROWS = 2000
-COLUMNS = {"ids": "input_ids", "segments": "segment_ids", "matches": "match_ids"}
+COLUMNS = {"ids": "input_ids", "segments": "segment_ids", "matches": "match_ids", "readings": "readings"}
 """Each side of a pair in TRL's dataset: `chosen_ids` is the name by which RewardTrainer knows tokenised rows."""
 
 
@@ -55,6 +56,8 @@ def make_reward_model(config: RewardModelRunConfig, context: RunContext) -> tupl
         trunk,
         max_tokens=settings.max_length or limit,
         correctness_weight=settings.correctness_weight,
+        readings=settings.readings,
+        noise={} if settings.calibration_share else None,
         pad_token_id=tokenizer.pad_token_id,
     )
     return model.float().to(teacher.device), tokenizer
@@ -111,11 +114,10 @@ def _preference(config: RewardModelRunConfig, model: Any, tokenizer: Any, exampl
         )
     rows = []
     for pair in found:
-        teacher = pair.chosen.teacher_output if pair.with_teacher else None
         sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-        row: dict[str, list[int]] = {}
+        row: dict[str, Any] = {}
         for name, side in sides.items():
-            encoded = encode(tokenizer, side.prompt, teacher, side.candidate, model.config.max_tokens)
+            encoded = side.encoded(tokenizer, model.config.max_tokens, with_teacher=pair.with_teacher)
             row |= {f"{name}_{column}": getattr(encoded, part) for column, part in COLUMNS.items()}
         rows.append(row)
     return RewardTrainer(
@@ -155,24 +157,28 @@ def _arguments(config: RewardModelRunConfig) -> dict[str, Any]:
 
 
 class RegressionBatches:
-    """Collates examples; the teacher's output is left out of a random share of the rows, drawn anew every time."""
+    """Collates examples; the teacher's output and its readings are each left out of a random share of the rows, drawn
+    anew every time.
+    """
 
     def __init__(self, tokenizer: Any, max_length: int, config: RewardModelRunConfig) -> None:
-        self.tokenizer, self.max_length = tokenizer, max_length
-        self.dropout = config.reward_model.teacher_dropout
+        self.tokenizer, self.max_length, self.settings = tokenizer, max_length, config.reward_model
         self.rng = random.Random(f"{config.seed}:teacher_dropout")
+        self.readings_rng = random.Random(f"{config.seed}:readings_dropout")
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        rows = [
-            encode(
+    def encoded(self, examples: Sequence[Example]) -> list[Encoded]:
+        return [
+            example.encoded(
                 self.tokenizer,
-                example.prompt,
-                None if self.rng.random() < self.dropout else example.teacher_output,
-                example.candidate,
                 self.max_length,
+                with_teacher=self.rng.random() >= self.settings.teacher_dropout,
+                with_readings=self.readings_rng.random() >= self.settings.readings_dropout,
             )
             for example in examples
         ]
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        rows = self.encoded(examples)
         verdicts = [float("nan") if example.verdict is None else example.verdict for example in examples]
         return pad_rows(rows, self.tokenizer.pad_token_id) | {
             "scores": torch.tensor([min(1.0, max(0.0, example.score)) for example in examples]),
@@ -202,14 +208,16 @@ def pairs(examples: Sequence[Example], rng: random.Random, teacher_dropout: floa
         students = [row for row in rows if row.source == "student"]
         found += [Pair(t, s, False) for t in teachers for s in students if t.score > s.score and t.verdict != 0.0]
         right, wrong = ([row for row in students if row.verdict == verdict] for verdict in (1.0, 0.0))
+        wrong += [row for row in rows if is_probe(row)]
         found += [Pair(r, w, rng.random() >= teacher_dropout) for r in right for w in wrong]
     return found
 
 
-def preference_batch(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+def preference_batch(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
     """The layout of TRL's RewardTrainer: the chosen rows, then the rejected ones in the same order."""
     sides = [(side, row) for side in ("chosen", "rejected") for row in rows]
-    encoded = [Encoded(row[f"{side}_ids"], row[f"{side}_segments"], row[f"{side}_matches"]) for side, row in sides]
+    parts: list[list[Any]] = [[row.get(f"{side}_{column}") for column in COLUMNS] for side, row in sides]
+    encoded = [Encoded(ids, segments, matches, readings=readings) for ids, segments, matches, readings in parts]
     return pad_rows(encoded, pad_token_id)
 
 
@@ -219,7 +227,7 @@ def calibrate(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Exam
     Platt (1999) with the blended score as a soft label; the order of scores stays as it is.
     """
     chosen = random.Random(f"{seed}:calibrate").sample(list(examples), min(NUM_CALIBRATION_ROWS, len(examples)))
-    rows = [encode(tokenizer, e.prompt, e.teacher_output, e.candidate, model.config.max_tokens) for e in chosen]
+    rows = [example.encoded(tokenizer, model.config.max_tokens) for example in chosen]
     model.config.scale, model.config.shift = 1.0, 0.0
     scores, _ = predict(model, rows, tokenizer.pad_token_id)
     logits = torch.logit(torch.tensor(scores, dtype=torch.float64), eps=1e-6)

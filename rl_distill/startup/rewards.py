@@ -31,8 +31,10 @@ OFFERED = (
     "finished",
     "rendered_prompt",
     "teacher_logprobs",
+    "teacher_entropy",
 )
 """Arguments that every rollout has, whatever the data."""
+TEACHER_COLUMNS = ("teacher_logprobs", "teacher_entropy")
 NUM_SCORED = 8
 Encode = Callable[[str], list[int]]
 
@@ -110,6 +112,11 @@ def unreadable_findings(specs: Sequence[RewardSpec], problems: Sequence[Problem]
     return [Finding("bad" if len(unreadable) == len(maths) else "warn", "rewards", words, do)]
 
 
+def has_gold(problem: Problem) -> bool:
+    """Whether an answer to the problem can be checked: it has tests, or a gold answer."""
+    return check_of(problem.columns) is not None or problem.columns.get("answer") is not None
+
+
 def gold_findings(
     specs: Sequence[RewardSpec], problems: Sequence[Problem], encode: Encode, *, has_teacher_texts: bool
 ) -> list[Finding]:
@@ -158,4 +165,5 @@ def score_texts(
     if has_teacher_texts:
         inputs["columns"]["teacher_output"] = [[text] for text in texts]
     with RewardBlend([replace(spec, on_error="raise") for spec in specs]) as blend:
-        return blend.score(**inputs, teacher_columns={"teacher_logprobs": [[-1.0] * len(row) for row in ids]})
+        numbers = [[-1.0] * len(row) for row in ids], [[1.0] * len(row) for row in ids]
+        return blend.score(**inputs, teacher_columns=dict(zip(TEACHER_COLUMNS, numbers, strict=True)))

@@ -56,8 +56,9 @@ def test_a_refresh_lowers_the_models_loss_on_the_policys_answers(tmp_path, rewar
 
     def distance():
         from rl_distill.reward_model.quality import predictions
+        from rl_distill.reward_model.views import View
 
-        found = predictions(refresh.model, refresh.tokenizer, rows, with_teacher=True)
+        found = predictions(refresh.model, refresh.tokenizer, rows, View("with_teacher", True, False))
         return sum(abs(score - row.score) for score, row in zip(found.scores, rows, strict=True)) / len(rows)
 
     before = distance()

@@ -332,8 +332,9 @@ def test_data_has_true_scores_is_cached_and_a_model_comes_out_that_scores(tmp_pa
     tokenizer.save_pretrained(tmp_path)
     counts = {"num_train": 30, "num_train_prompts": 10, "num_heldout": 18, "num_heldout_prompts": 6, "num_unscored": 0}
     quality.write_report(config, found, shown, counts | {"wall_seconds": {}}, "the command")
+    (tmp_path / QUALITY_FILE).write_text(json.dumps(found))
     assert (tmp_path / "calibration.png").stat().st_size > 1000
-    assert "| student, math | hidden |" in (tmp_path / "report.md").read_text()
+    assert "| student, math | without teacher |" in (tmp_path / "report.md").read_text()
     stored = json.loads((tmp_path / "results.json").read_text())["quality"]["with_teacher"]
     rows = [row for row in heldout if row.source == "student"]
     scores = learned(str(tmp_path), force=True)(
