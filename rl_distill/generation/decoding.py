@@ -38,7 +38,7 @@ def grouped_attention(
     The H / K query heads that share a key head stand as H / K queries of that head: the same products as with keys and
     values repeated H / K times, without the copies.
     """
-    num_rows, num_heads, _, num_features = query_BH1D.shape
+    num_rows, num_heads, _one, num_features = query_BH1D.shape
     grouped_BKGD = query_BH1D.reshape(num_rows, key_BKLD.shape[1], -1, num_features)
     read_BKGD = scaled_dot_product_attention(
         grouped_BKGD, key_BKLD, value_BKLD, attn_mask=attention_mask, scale=scaling
