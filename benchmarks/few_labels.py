@@ -7,7 +7,8 @@ All arms share each seed's teacher, cold start, prompts, number of student seque
 `anchor_only` has the check on the labelled prompts. A finished arm is not run again, so arms and seeds can be run one
 by one, also at the same time once the first has made the caches; `--table_only` prints what is there. `check_all` is
 the ceiling: the same prompts, all with gold. The last arms' share is how far they come from anchor only to it.
-Run `learned` before `cautious` starts elsewhere: they share the seed's model. The costs of an arm with a reward model include the model's: its student answers and what the teacher read for it.
+Run `learned` before `cautious` starts elsewhere: they share the seed's model. The costs of an arm with a reward model
+include the model's: its student answers and what the teacher read for it.
 """
 
 from __future__ import annotations
