@@ -7,6 +7,8 @@ All arms share each seed's teacher, cold start, prompts, number of student seque
 `anchor_only` has the check on the labelled prompts. A finished arm is not run again, so arms and seeds can be run one
 by one, also at the same time once the first has made the caches; `--table_only` prints what is there. `check_all` is
 the ceiling: the same prompts, all with gold. The last arms' share is how far they come from anchor only to it.
+Run `learned` before `cautious` starts elsewhere: they share the seed's model. The costs of an arm with a reward model
+include the model's: its student answers and what the teacher read for it.
 """
 
 from __future__ import annotations
@@ -116,7 +118,16 @@ def found(output: Path, seeds: list[int], arms: list[str]) -> dict[str, dict[int
     """The results that are there, by arm and seed."""
     paths = {arm: {seed: output / f"{arm}-{seed}" / "results.json" for seed in seeds} for arm in arms}
     there = {arm: {s: json.loads(p.read_text()) for s, p in by.items() if p.is_file()} for arm, by in paths.items()}
+    for arm in LEARNED:
+        for seed, run in there.get(arm, {}).items():
+            model = json.loads((output / f"model-{seed}" / "results.json").read_text())
+            run["ledger"] = added(run["ledger"], model["ledger"])
     return {arm: runs for arm, runs in there.items() if runs}
+
+
+def added(ledger: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """What a run and its reward model cost together."""
+    return {name: value + other[name] for name, value in ledger.items()}
 
 
 def main() -> None:

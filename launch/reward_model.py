@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     from rl_distill.progress import Stages, quiet_libraries
     from rl_distill.provenance import command_line
     from rl_distill.reward_model import quality, uncertainty
-    from rl_distill.reward_model.data import make_examples
+    from rl_distill.reward_model.data import ledger_of, make_examples
     from rl_distill.reward_model.training import check_batch, make_reward_model, train
 
     quiet_libraries()
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> None:
             "num_heldout": len(heldout),
             "num_heldout_prompts": len({example.prompt for example in heldout}),
             "num_unscored": num_unscored,
+            "ledger": ledger_of([*every_example, *heldout], context.tokenizer),
             "wall_seconds": dict(stages.seconds),
             "cpu_seconds": dict(stages.cpu_seconds),
         }

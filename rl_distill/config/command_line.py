@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_models import VERIFYING_REWARDS, RewardSpec, validate
+from reward_models.learned import quality_of
 
 from . import Config, ConfigError, RunConfig, load_config
 from .reading import nearest, parse_override
@@ -51,7 +52,7 @@ def parse(argv: Sequence[str] | None = None, program: str = "launch/ppo.py") -> 
     )
     parser.add_argument("--dry_run", action="store_true", default=None, help="print the plan, train nothing")
     parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
-    return read_config(parser, argv, load_config, _check_evidence, _check_sampling)
+    return read_config(parser, argv, load_config, _check_evidence, _check_sampling, _check_readings)
 
 
 def parse_distill(argv: Sequence[str] | None = None, program: str = "launch/distill.py") -> RunConfig:
@@ -164,6 +165,18 @@ def _check_sampling(config: RunConfig) -> None:
             f"sampling.kind: {config.sampling.kind} needs one of the rewards {', '.join(VERIFYING_REWARDS)} (weight 0 "
             "will do); or set sampling.kind to fixed"
         )
+
+
+def _check_readings(config: RunConfig) -> None:
+    """A reward model that reads the teacher was trained at one temperature; readings at another are others."""
+    settings = config.generation
+    for spec in (RewardSpec.from_config(entry) for entry in config.rewards):
+        trained = quality_of(spec.kwargs["model"]).get("temperature") if spec.fn == "learned" else None
+        if trained is not None and {settings.temperature, settings.temperature_end or trained} != {trained}:
+            raise ConfigError(
+                f"generation.temperature: {spec.label} reads the teacher at temperature {trained:g}, which it was "
+                "trained with; sample at that, leave out temperature_end, or train the model at yours"
+            )
 
 
 def check_writable(folder: Path) -> None:

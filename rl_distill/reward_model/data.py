@@ -30,7 +30,7 @@ from ..generation.sampling import Sampling, added_text, generate
 from ..models.tokenizers import num_token_ids, prompt_ids
 from ..ppo.rollout import successes
 from ..progress import Stages
-from ..run_setup import RunContext, cache_dir_of, teacher_texts
+from ..run_setup import RunContext, cache_dir_of, count_tokens, teacher_texts
 from ..startup.rewards import has_gold
 from ..teachers import Teacher
 from ..teachers.colocated import fingerprint
@@ -84,6 +84,7 @@ def make_examples(
     path = cache_dir_of(config) / "reward_data" / f"{key}.parquet"
     if not path.is_file():
         examples = distributed.gather_list(_made_here(config, context, problems, stages))
+        examples.sort(key=is_probe)  # cheats last, as one process makes them
         if not examples:
             raise ConfigError("rewards: not one of the candidates could be scored; see what they need of the data")
         if distributed.is_main():
@@ -271,6 +272,18 @@ def teacher_readings(
     lengths = [len(row) for row in completion_ids]
     logprobs, entropy = (flat.float().split(lengths) for flat in (scores.logprobs_N, scores.entropy_N))
     return [row.tolist() for row in logprobs], [row.tolist() for row in entropy]
+
+
+def ledger_of(examples: Sequence[Example], tokenizer: Any) -> dict[str, int]:
+    """What these examples cost, by the keys of RunContext.ledger; the same whether they came from the cache or not."""
+    written = [example.candidate for example in examples if example.source == "teacher"]
+    read = [example for example in examples if example.readings]
+    prompts = prompt_ids(tokenizer, [example.prompt for example in read])
+    return {
+        "student_sequences": sum(example.source == "student" for example in examples),
+        "teacher_tokens_generated": count_tokens(tokenizer, written),
+        "teacher_tokens_scored": sum(map(len, prompts)) + sum(len(example.readings or ()) for example in read),
+    }
 
 
 def _data_key(config: RewardModelRunConfig, context: RunContext, problems: Sequence[Problem]) -> str:

@@ -114,6 +114,7 @@ def quality(
     result: dict[str, Any] = {
         "predicts_correctness": predicts_correctness,
         "readings": config.reward_model.readings,
+        "temperature": config.generation.temperature if config.reward_model.readings else None,
         "spread_fitted": bool(noise),
         "forced": False,
         "limits": asdict(config.reward_model.quality),

@@ -125,6 +125,34 @@ def test_every_arm_has_settings_that_a_run_takes(benchmark, tmp_path):
         assert run.rewards[0]["fn"] == "task_check"
 
 
+def test_the_costs_of_a_model_are_its_student_answers_and_what_the_teacher_read(benchmark, tokenizer, tmp_path):
+    from rl_distill.reward_model.data import ledger_of
+    from rl_distill.reward_model.examples import Example
+
+    rows = [
+        Example("k", "math", "ab", None, "c", "student", 0.0, 0.0, [[-1.0, 0.5]] * 3),
+        Example("k", "math", "ab", None, "d", "probe_flattery", 0.0, 0.0, [[-1.0, 0.5]] * 5),
+        Example("k", "math", "ab", "e", "e", "teacher", 1.0, 1.0),
+    ]
+    num_prompt, num_text = (len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("ab", "e"))
+    cost = ledger_of(rows, tokenizer)
+    scored = 3 + 5 + 2 * num_prompt
+    assert cost == {
+        "student_sequences": 1,
+        "teacher_tokens_generated": num_text + 1,
+        "teacher_tokens_scored": scored,
+    }
+    run = {"ledger": {"student_sequences": 10, "teacher_tokens_generated": 0, "teacher_tokens_scored": 100}}
+    for name, content in (("learned-0", run), ("labelled-0", run), ("model-0", {"ledger": cost})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(content))
+    found = benchmark.found(tmp_path, [0, 1], list(benchmark.ARMS))
+    assert list(found) == ["labelled", "learned"]
+    assert found["labelled"][0]["ledger"]["student_sequences"] == 10
+    assert found["learned"][0]["ledger"]["student_sequences"] == 11
+    assert found["learned"][0]["ledger"]["teacher_tokens_scored"] == 100 + scored
+
+
 def test_the_table_pairs_arms_by_seed(benchmark):
     ledger = {"student_sequences": 1000, "teacher_tokens_generated": 0, "teacher_tokens_scored": 2000}
 

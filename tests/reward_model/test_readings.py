@@ -161,6 +161,20 @@ def test_training_learns_from_readings_what_the_text_does_not_say(tmp_path, obje
     assert found["without_teacher_without_readings"]["auc_score"] == 0.5
 
 
+def test_a_run_at_another_temperature_is_refused_in_one_line(tmp_path, reading_model, capsys):
+    from rl_distill.config.command_line import parse
+
+    (reading_model / QUALITY_FILE).write_text(json.dumps(reading_quality(temperature=1.0)))
+    rewards = f"[{{fn: task_check}}, {{fn: learned, kwargs: {{model: {reading_model}}}}}]"
+    words = ["--rewards", rewards, "--output_dir", str(tmp_path / "run")]
+    assert parse(words).generation.temperature == 1.0
+    for more in (["--generation.temperature", "0.7"], ["--generation.temperature_end", "0.5"]):
+        with pytest.raises(SystemExit) as ended:
+            parse([*words, *more])
+        assert ended.value.code == 2
+        assert "learned reads the teacher at temperature 1, which it was trained with" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("num_minibatches", [1, 2])
 def test_ppo_hands_over_the_readings_of_its_own_teacher_pass(tmp_path, reading_model, num_minibatches):
     rewards = [{"fn": "task_check"}, {"fn": "learned", "kwargs": {"model": str(reading_model), "force": True}}]
