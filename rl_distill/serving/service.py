@@ -13,6 +13,7 @@ from typing import Any
 from reward_models.math_answers import is_match
 
 from ..config import ConfigError
+from ..models.positions import num_positions
 from .ab.routing import Router
 from .engine import Decoder, Engine, EngineError, QueueFull, StudentDecoder, Work
 from .feedback import FeedbackLog, Given, RecentAnswers
@@ -171,7 +172,7 @@ def _load(spec: VariantSpec, limits: Limits, metrics: Metrics) -> Variant:
 
 
 def _check_context(spec: VariantSpec, model: Any, limits: Limits) -> None:
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = num_positions(model.config)
     wanted = limits.max_prompt_tokens + limits.max_new_tokens
     if context is not None and wanted > context:
         raise ConfigError(

@@ -266,7 +266,8 @@ def test_the_command_writes_a_student_and_prints_its_card(folder, tmp_path, caps
     ],
 )
 def test_wrong_settings_are_one_line_and_status_two(folder, tmp_path, capsys, options, message):
-    assert run("--teacher", folder / "teacher", "--out", tmp_path / "student", *options) == 2
+    with pytest.raises(SystemExit, match="2"):
+        run("--teacher", folder / "teacher", "--out", tmp_path / "student", *options)
     said = capsys.readouterr().err.splitlines()
     assert message in said[-1]
     assert said[-1].startswith("error: ")
