@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from ..models.loading import text_config
 from ..models.tokenizers import num_token_ids
 from . import CollectedRows, TeacherScores
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 TOP_K_LOGITS = 2**22
 """Logits of one chunk when the likeliest ids are looked for."""
 
@@ -34,7 +37,7 @@ class ColocatedTeacher:
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         *,
         eos_token_ids: Sequence[int],
         pad_token_id: int,
@@ -193,7 +196,10 @@ class DeferredScoring(CollectedRows):
 
 
 def make_teacher(
-    config: RunConfig, model: Any, tokenizer: Any, kind: type[ColocatedTeacher] = ColocatedTeacher
+    config: RunConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: type[ColocatedTeacher] = ColocatedTeacher,
 ) -> ColocatedTeacher:
     """The teacher in this process; raises ConfigError on a head that is more than a product with a weight."""
     if kind is ColocatedTeacher:
@@ -212,7 +218,7 @@ def make_teacher(
 
 
 @torch.no_grad()
-def fingerprint(model: Any) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """A short hash of the weights: the config, and every parameter's name, shape, sums and some of its values."""
     digest = hashlib.sha256(str(sorted(model.config.to_diff_dict().items())).encode())
     for name, parameter in model.named_parameters():
