@@ -66,6 +66,9 @@ class ColocatedTeacher:
     def _precision(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
+    # Why sorted batches and pieces: rows of similar length share a batch, so that little padding is scored, and scores
+    # are put back by row number. Example: completions of 3, 1 and 2 tokens may be scored as rows (1, 2) and (0); what
+    # comes back is hidden_NE of 3 + 1 + 2 = 6 rows in the caller's order.
     @torch.no_grad()
     def score(
         self,
