@@ -63,7 +63,7 @@ class PaddedMicroBatches:
 
     # Why fillers: backward passes are collective, so every process must make as many, whatever rows it has. One with
     # fewer pieces repeats a real row whose token count is infinite: its loss and its gradient are exactly 0. Example:
-    # needed 3, own pieces 2: [piece, piece, filler]; with a budget of tokens and `number` 4: [{}, piece, piece, filler].
+    # needed 3, own pieces 2: [piece, piece, filler]; by tokens and with `number` 4: [{}, piece, piece, filler].
     def micro_batches(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Those of this process's `rows` of one minibatch, which may be none."""
         pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id, self.packed)
