@@ -1,4 +1,4 @@
-"""Turns a trusted test into one that reports on each of its assertions: every one is a test with a verdict of its own.
+"""Turns a trusted test into one that reports on each of its assertions: each one is a test with its own verdict.
 
 An assertion that fails does not keep the next from being made; a loop goes on with its next iteration. What cannot be
 told apart (a try statement, an `if` that raises) counts as one. Pure functions of a syntax tree.

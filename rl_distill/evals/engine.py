@@ -1,4 +1,4 @@
-"""Solves and grades the problems of one task with one model, in any number of processes, and goes on where it stopped.
+"""Solves and grades the problems of one task with one model, in any number of processes, resuming where it stopped.
 
 Batches are formed from all problems before anything is known about processes or earlier records, and a batch is always
 generated whole: so completions do not depend on how many processes there are or on interruptions.

@@ -73,7 +73,7 @@ def verdicts(
 
 
 class Writer(Protocol):
-    """What answers problems: a teacher, wherever it lives, or `GreedyModel`."""
+    """Anything that answers problems: a teacher in any placement, or `GreedyModel`."""
 
     def generate(
         self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int, *, tasks: Sequence[str] = ()

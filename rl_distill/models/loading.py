@@ -50,7 +50,7 @@ def load(
 
 
 def load_tokenizer(path: Path | str, *, who: str = "model") -> Any:
-    """The tokenizer of a folder or hub id; that of the base model where an adapter folder has none of its own."""
+    """The tokenizer of a folder or hub id; for an adapter folder without one, that of its base model."""
     own = Path(path) / "tokenizer_config.json"
     place = path if adapter_base(path, who) is None or own.is_file() else adapter_base(path, who)
     try:

@@ -95,7 +95,7 @@ class Service:
         return self.metrics.text()
 
     def watch_canaries(self, canaries: Sequence[Canary], seconds: float) -> None:
-        """Asks every variant all canaries now and every so many seconds, in a thread of its own."""
+        """Sends all canaries to every variant now and then every `seconds`, in a background thread."""
 
         def watch() -> None:
             while not self._closed.is_set():

@@ -1,4 +1,4 @@
-"""The one door to a teacher, wherever the config puts it: the student's processes, its own, or behind a server."""
+"""Opens a teacher in the placement the config asks for: colocated, dedicated or remote."""
 
 from __future__ import annotations
 

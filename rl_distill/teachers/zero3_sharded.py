@@ -1,4 +1,4 @@
-"""A teacher that no single GPU holds: its weights are shared out over the processes, which score and write in step.
+"""A teacher that no single GPU holds: its weights are sharded over the processes, which score and generate in lockstep.
 
 The head stays whole on each, as the exact KL needs it there. Loading takes the whole model in CPU memory, once per
 process.
@@ -77,7 +77,7 @@ class Zero3ShardedTeacher(ColocatedTeacher):
 
 
 def untie_head(model: PreTrainedModel) -> None:
-    """Gives the language-model head a weight of its own where it is the embedding's."""
+    """Gives the language-model head its own copy of the weight if it is tied to the embedding."""
     head: nn.Linear = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)

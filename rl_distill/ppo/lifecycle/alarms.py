@@ -41,7 +41,7 @@ ADVICE = {
 
 
 def active_alarms(earlier: Records, now: Record, settings: AlarmsConfig) -> dict[str, str]:
-    """By name, what is to be seen in the numbers of this step; `earlier` are those of the steps before."""
+    """The alarms raised by this step's metrics, by name, with what they saw; `earlier` holds the previous steps."""
     watches = {
         "kl_jump": _kl_jump,
         "length_collapse": _length_collapse,
