@@ -103,7 +103,7 @@ class RewardBlend:
         self._progress = min(1.0, max(0.0, float(fraction)))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on as if never stopped: running moments, progress, the audit's history."""
+        """What a resumed run needs to continue exactly: running moments, progress, the audit's history."""
         moments = {name: [m.count, m.mean, m.squares] for name, m in self._moments.items()}
         audit = self._audit.state_dict()
         return {"progress": self._progress, "num_batches": self._num_batches, "moments": moments, "audit": audit}

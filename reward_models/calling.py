@@ -90,7 +90,7 @@ class AsyncLoop:
 
 
 class PendingCall:
-    """A call under way. A sync function runs in a daemon thread of its own: one that never returns is left behind."""
+    """A call in progress. A sync function runs in its own daemon thread; if it never returns, it is abandoned."""
 
     def __init__(self, bound: BoundReward, batch: dict[str, Any], loop: AsyncLoop) -> None:
         self.bound, self.batch, self.loop = bound, batch, loop

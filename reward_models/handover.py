@@ -1,4 +1,4 @@
-"""What one reward function receives of a batch: copies of its own, and chat as messages or text as it declares.
+"""What one reward function receives of a batch: its own copies, with chat as messages or text as it declares.
 
 It may assume plain data in the columns, nested or not. It will not change the batch.
 """

@@ -59,7 +59,7 @@ SENTENCE_END = re.compile(
 )
 CLAUSE = re.compile(
     r"\s*(?:,\s*|\s)(?:because|since|as|so|which(?! [^.\n]{0,60}=)|given that|due to|hence|therefore|thus"
-    r"|but|where|meaning|making|giving|assuming|that is|i\.e\.|rather than|instead of|after"
+    r"|but|and not|where|meaning|making|giving|assuming|that is|i\.e\.|rather than|instead of|after"
     r"|when)\b(?!\s*$)|\s*(?:因为|因為|由于)"
 )
 EQUALS = re.compile(
@@ -94,7 +94,7 @@ REMARK = re.compile(
 CIRCUMSTANCE = re.compile(
     r",\s+(?:selling|buying|using|working|charging|having|assuming|including|excluding|counting|considering|given|if"
     r"|when|where|since|because|while|although|even though)\b[^.,;=\n]{0,32}$"
-    r"|\b(?:after|before|by|from|for|when|while|without|since)\s+(?:\w+\s+)?\w+ing\s+(?:\w+\s+){0,2}[$]?$"
+    r"|\b(?:after|before|by|from|for|when|while|without|since)\s+(?:\w+\s+)?\w+ing\s+(?:\w+\s+){0,4}[$]?$"
 )
 SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
 DENIAL = re.compile(

@@ -111,7 +111,7 @@ def before_key(config: RunConfig, context: RunContext) -> str:
 
 
 def resumes(config: RunConfig) -> Path | None:
-    """The checkpoint that this run goes on from; to be asked by every process."""
+    """The checkpoint this run resumes from; every process must call this."""
     return checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
 
 

@@ -83,7 +83,7 @@ class RunContext:
 def prepare(
     config: RunConfig, stages: Stages, link: TeacherLink | None = None, *, with_anchor: bool = True
 ) -> RunContext:
-    """The context of the config; `link` leads to the teacher where it has processes of its own.
+    """The context of the config; `link` connects to a dedicated teacher.
 
     `with_anchor` False spares the anchor's evidence, which only PPO needs. Raises ConfigError where models, tokenizers
     or data do not fit together.

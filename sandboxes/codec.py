@@ -158,6 +158,9 @@ class Decoder:
         except (TypeError, KeyError, IndexError, AttributeError, RecursionError, ArithmeticError) as error:
             raise ValueError(f"malformed value: {error}") from None
 
+    # Why no pickle: the bytes come from hostile code. One key per tag, a fixed list of tags, each with its own check of
+    # size and type; nothing is looked up by name and no constructor outside `values` runs. Example: {TAG_TUPLE:
+    # [1, 2]} is (1, 2); an unknown tag or two keys are a malformed answer.
     def _unwrap(self, tagged: dict[str, Any]) -> Any:
         if len(tagged) != 1:
             raise ValueError("a tag has exactly one key")

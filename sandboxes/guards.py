@@ -91,6 +91,9 @@ class Text:
         self.text, self.mode = text, mode
 
 
+# Why the built-ins and no AST rewriting: tests of benchmarks call eval, exec and compile on answers in every disguise
+# (aliases, map(eval, ...)). Text of the test's own runs here; any other text is the program's and runs in its process.
+# Example: `eval("1 + 1")` is the test's literal: here. `eval(candidate(3))`: the program's process; data comes back.
 def builtins_for(session: Session, own_text: frozenset[str]) -> dict[str, Any]:
     """The built-in names of a test whose own literals are `own_text`."""
 

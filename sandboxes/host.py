@@ -132,7 +132,7 @@ def slot_name(judge_pid: int) -> str:
 
 
 def make_scratch(uid: int | None) -> str:
-    """An empty directory for the programs of a slot that has no file system of its own."""
+    """An empty directory for the programs of a slot without a private file system."""
     sweep_stale()
     path = tempfile.mkdtemp(prefix=slot_name(os.getpid()))
     if uid is not None:

@@ -1,4 +1,4 @@
-"""Turns a trusted test into one that reports on each of its assertions: every one is a test with a verdict of its own.
+"""Turns a trusted test into one that reports on each of its assertions: each one is a test with its own verdict.
 
 An assertion that fails does not keep the next from being made; a loop goes on with its next iteration. What cannot be
 told apart (a try statement, an `if` that raises) counts as one. Pure functions of a syntax tree.
@@ -65,6 +65,9 @@ def _block(statements: list[ast.stmt], state: _State) -> tuple[list[ast.stmt], l
     return changed, numbers
 
 
+# Why case by case: each assertion that depends on the program is to count by itself, passed or not, and none that a
+# program could multiply or skip. So a statement is wrapped as one test, or its parts are looked at in turn, or it is
+# left alone. Example: `for x in [1, 2]: assert f(x)` -> a loop of two tests; `for x in f(3): assert x` -> one test.
 def _statement(node: ast.stmt, state: _State) -> tuple[ast.stmt, list[int]]:
     if isinstance(node, _DEFINITIONS) or not dataflow.names_in(node) & state.dependent:
         return node, []

@@ -147,8 +147,11 @@ class Judge:
         session = proxy.Session(program, depth, len(work.ahead), work.class_under_test, work.watches_arguments)
         return grading.run_test(work, request["entry_point"], session, stop)
 
+    # Why a worker per case: input/output problems of contests expect a fresh process for each case, and what one case
+    # leaves behind (files, threads, globals) must not help or harm the next. A program that is slow on several cases
+    # is given up, and cases that were not tried count as failed: ten cases, wrong at the third -> 2 of 10.
     def _judge_cases(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Each case is a run of its own, in a fresh worker. After too many that reached a time limit none are tried."""
+        """Each case runs separately, in a fresh worker. After too many time-outs the remaining cases are skipped."""
         verdicts: list[dict[str, Any]] = []
         results: list[bool] = []
         num_slow = 0

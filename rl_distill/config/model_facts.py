@@ -74,9 +74,24 @@ def width_of(shape: Mapping[str, Any]) -> int | None:
 
 
 def positions_of(shape: Mapping[str, Any]) -> int | None:
+    """The longest sequence, with the factor of a stretched RoPE; None where the configuration does not say."""
     text = shape.get("text_config") or shape
     found = _first(text, "max_position_embeddings", "n_positions", "max_seq_len")
-    return found if isinstance(found, int) and found > 0 else None
+    if not isinstance(found, int) or found <= 0:
+        return None
+    return max(found, *(_stretched(rope) for rope in _ropes(text)), 0)
+
+
+def _ropes(text: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The RoPE settings: one set, or one for each kind of layer."""
+    found = _first(text, "rope_parameters", "rope_scaling") or {}
+    inner = [value for value in found.values() if isinstance(value, Mapping)]
+    return inner or ([found] if found else [])
+
+
+def _stretched(rope: Mapping[str, Any]) -> int:
+    original, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
+    return int(original * factor) if original and factor else 0
 
 
 def _first(settings: Mapping[str, Any], *names: str) -> Any:

@@ -1,4 +1,4 @@
-"""Defaults that follow the model: what a run with models of its own takes where its settings say nothing.
+"""Defaults that depend on the model: what a run with your own models uses for settings you left out.
 
 The schema's defaults suit the demo's models of under a million parameters and ruin a pretrained one. May assume a
 RunConfig that parsed; imports no torch. What the user stated is never touched.

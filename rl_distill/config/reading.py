@@ -109,6 +109,9 @@ def convert_field(cls: type, key: str, value: Any, name: str) -> Any:
     return converted
 
 
+# Why not a library: what a user typed has to be told back by the setting's dotted name, words of the command line are
+# read by the type they are for ("1e-3" a number, "null" None), and unions are tried in the order that surprises least.
+# Example: hint `tuple[str, ...] | str | None`, value ["a", "b"] -> ("a", "b"); value "a" -> "a".
 def convert(hint: Any, value: Any, name: str) -> Any:
     if isinstance(value, Word):
         value = read_word(value, hint, name)

@@ -266,7 +266,7 @@ class RunConfig:
     chosen: dict[str, Any] = field(default_factory=dict)
     """Written by the run: settings that it chose for the student's size and tokenizer, each with the reason."""
     demo: DemoConfig | None = field(default_factory=DemoConfig)
-    """The problems and models made here; null where the run has models and data of its own."""
+    """The built-in problems and models; null if you bring your own models and data."""
     student: StudentConfig = field(default_factory=StudentConfig)
     """The model that is trained."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

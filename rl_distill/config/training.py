@@ -68,7 +68,7 @@ class PPOConfig:
     micro_batch_size: int = ranged(32, "[1, inf)")
     """Rows per forward and process; bounds memory, never changes the result."""
     micro_batch_tokens: int | None = ranged(None, "[1, inf)")
-    """Instead of rows: tokens per forward and process, padding included. A longer row has a forward of its own."""
+    """Tokens per forward and process, padding included, instead of rows. A longer row gets its own forward."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Whether short rows share one of a micro-batch: the same gradients with less padding. `auto`: on a CPU."""
     advantage: Literal["gae", "group_mean"] = "gae"
@@ -208,7 +208,7 @@ class AlarmsConfig:
     enabled: bool = True
     """Whether the run watches for alarms at all."""
     window: int = ranged(10, "[1, inf)")
-    """Steps before the present one that the KL is compared with; an alarm is told again after so many silent ones."""
+    """Number of earlier steps the KL is compared with; an alarm is repeated only after as many silent steps."""
     kl_factor: float = ranged(5.0, "(1, inf)")
     """kl_jump: the KL to the teacher is at least so many times its median over the window."""
     kl_floor: float = ranged(0.5, "[0, inf)")

@@ -19,13 +19,8 @@ Count = list[float]
 """[right, trials]."""
 
 
-class WeightedSampler(PromptSampler):
-    """Shares of the groups by what `weights` says of those with verified successes.
-
-        share = (floor * base + (1 - floor) * base * weight / sum(base * weight)) * (base mass of the weighed groups)
-
-    with `base` taken among the weighed groups. Weights that are all 0 count as equal.
-    """
+class AdaptiveSampler(PromptSampler):
+    """A sampler that follows verified success, as `settings` say."""
 
     def __init__(
         self,
@@ -37,6 +32,15 @@ class WeightedSampler(PromptSampler):
     ) -> None:
         super().__init__(problems, number, seed, shares)
         self.settings = settings
+
+
+class WeightedSampler(AdaptiveSampler):
+    """Shares of the groups by what `weights` says of those with verified successes.
+
+        share = (floor * base + (1 - floor) * base * weight / sum(base * weight)) * (base mass of the weighed groups)
+
+    with `base` taken among the weighed groups. Weights that are all 0 count as equal.
+    """
 
     def weights(self) -> dict[str, float]:
         """By group, those that can be weighed; not negative."""
@@ -142,7 +146,7 @@ def _sum(steps: Sequence[Mapping[str, Count]], name: str) -> Count:
     return [sum(right for right, _ in counts), sum(trials for _, trials in counts)]
 
 
-class PromptPools(PromptSampler):
+class PromptPools(AdaptiveSampler):
     """Within each group's share, prompts by what their earlier answers were.
 
     Unseen, sometimes solved, never solved, and always solved; the last rest after `retire_after` visits in a row with
@@ -152,16 +156,8 @@ class PromptPools(PromptSampler):
 
     POOLS = ("unseen", "sometimes", "never", "retired")
 
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        number: int,
-        seed: int,
-        settings: SamplingConfig,
-        shares: Mapping[str, float] | None = None,
-    ) -> None:
-        super().__init__(problems, number, seed, shares)
-        self.settings = settings
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.visits: dict[str, list[float]] = {}
         """By key of the problem: [right, trials, visits in a row that were always right, step of the last visit]."""
 

@@ -22,7 +22,7 @@ SHOWN_CHARACTERS = 80
 
 
 def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
-    """Problems by split, no key in two of them, each training prompt once. What is left out for that is told.
+    """Problems by split, no key in two of them, each training prompt once. What is dropped for that is reported.
 
     Without a validation source a share of the training prompts is held out; without a test source the validation
     problems serve as test (the report then shows them twice).

@@ -1,4 +1,4 @@
-"""Which training prompts a step draws: groups by their shares, each walked in shuffled passes of its own.
+"""Which training prompts a step draws: groups in proportion to their shares, each in its own shuffled passes.
 
 It may assume to be asked on every process with the same lists; it then answers the same on all of them. It will not
 change the problems, and knows nothing of models.

@@ -57,7 +57,11 @@ def heldout_metrics(
 
 
 def _sums(
-    policy: Any, teacher: Teacher | None, examples: Sequence[Example], pad_token_id: int, num_tokens_vocab: int | None
+    policy: PreTrainedModel,
+    teacher: Teacher | None,
+    examples: Sequence[Example],
+    pad_token_id: int,
+    num_tokens_vocab: int | None,
 ) -> Tensor:
     prompts, completions = [e.prompt_ids for e in examples], [e.completion_ids for e in examples]
     batch = token_batch(prompts, completions, pad_token_id).to(policy.device)

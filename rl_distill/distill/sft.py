@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -21,6 +21,9 @@ from trl import SFTConfig, SFTTrainer
 from .. import distributed
 from ..config import SFTStageConfig
 from ..models.tokenizers import prompt_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TrainingText(NamedTuple):
@@ -68,7 +71,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 @distributed.without_sharding()
 def fine_tune(
-    model: Any,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[TrainingText],
     stage: SFTStageConfig,

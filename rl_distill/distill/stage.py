@@ -5,13 +5,16 @@ It may assume a run's models, teacher and sequences. It will not load or evaluat
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config import ConfigError, DistillConfig, RunConfig, teachers_of
 from ..teachers import Teacher
 from ..teachers.colocated import ColocatedTeacher
 from .inner_states import layer_map
 from .student import DistillationStudent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def check_distillation(config: RunConfig, settings: DistillConfig) -> None:
@@ -68,7 +71,7 @@ def uses_inner_states(settings: DistillConfig) -> bool:
 
 
 def wrap_student(
-    settings: DistillConfig, policy: Any, teacher: Teacher | None, num_tokens_vocab: int
+    settings: DistillConfig, policy: PreTrainedModel, teacher: Teacher | None, num_tokens_vocab: int
 ) -> DistillationStudent:
     """The student with what its inner losses need. Raises ConfigError on a layer that does not exist."""
     inner = settings.inner

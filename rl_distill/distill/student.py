@@ -65,7 +65,7 @@ class DistillationStudent(PreTrainedModel):
 
     def __init__(
         self,
-        policy: Any,
+        policy: PreTrainedModel,
         *,
         hidden_map: dict[int, int] | None = None,
         attention_map: dict[int, int] | None = None,

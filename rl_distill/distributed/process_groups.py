@@ -1,4 +1,4 @@
-"""Two worlds and a link: before Accelerate starts, the last ranks of a launch become a world of their own.
+"""Two process groups and a link: before Accelerate starts, the last ranks of a launch become a separate world.
 
 Each side then has its own ranks, its own default process group and its own engines, so Trainer and DeepSpeed run
 unmodified on both. A store that every process of the launch reaches stays; the link and the watch go through it.

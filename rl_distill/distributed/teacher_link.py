@@ -18,7 +18,7 @@ from torch import Tensor
 from .process_groups import Launch
 
 FOREVER = timedelta(days=365)
-"""The watch ends a run whose other side is gone; waiting for work has no limit of its own."""
+"""The watchdog ends a run whose other side is gone, so waiting for work needs no time limit."""
 TENSORS_PER_REQUEST = 8
 
 

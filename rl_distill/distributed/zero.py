@@ -51,7 +51,7 @@ def gathered_weights(engine: Any, accelerator: Any) -> contextlib.AbstractContex
 
 @contextlib.contextmanager
 def writable_weights(model: Any) -> Iterator[None]:
-    """Inside, the main process may write to the weights; under ZeRO-3 what it wrote is shared out afterwards."""
+    """Inside, the main process may write to the weights; under ZeRO-3 its changes reach all shards on exit."""
     if zero_stage() < 3:
         yield
         return

@@ -89,7 +89,7 @@ class Plan:
     placement: Literal["colocated", "dedicated", "remote"] = "colocated"
     teacher_gpus: int = 1
     teacher_sharded: bool = False
-    """The teacher's weights are shared out over the GPUs that hold it, all but its head."""
+    """The teacher's weights, except its head, are sharded over the GPUs that hold it."""
     student_dtype: str = "float32"
     """Of frozen weights, under LoRA; those that train are float32, or in the hands of DeepSpeed's bf16 engine."""
     bf16: bool = True

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..generation.sampling import Sampling
 from . import statistics
 from .engine import Student, complete
 from .records import Record, by_problem, plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def compare_records(metric: str, first: Sequence[Record], second: Sequence[Record], seed: int = 0) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def gap_recovered(model: float, baseline: float, teacher: float) -> float | None
     return (model - baseline) / (teacher - baseline) if teacher > baseline else None
 
 
-def size_of(model: Any) -> dict[str, int]:
+def size_of(model: PreTrainedModel) -> dict[str, int]:
     """Parameters, tied ones counted once, and the bytes they take."""
     parameters = {id(p): p for p in model.parameters()}.values()
     return {

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import distributed
 from ..config import RunConfig
 from ..types import Problem
 from .evaluation import Evaluation, GreedyModel, Writer, evaluate_writer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def solve(model: Any, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
+
+def solve(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], config: RunConfig
+) -> Evaluation:
     """`solve_with` a causal LM in this process."""
     return solve_with(GreedyModel(model, tokenizer, config.generation.stop), tokenizer, problems, config)
 
 
-def solve_with(writer: Writer, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
+def solve_with(
+    writer: Writer, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], config: RunConfig
+) -> Evaluation:
     """The Evaluation of all `problems`, in order, the same on every process; in one process it is `evaluate_writer`."""
     processes = distributed.world_size()
     if processes == 1:

@@ -1,4 +1,4 @@
-"""Solves and grades the problems of one task with one model, in any number of processes, and goes on where it stopped.
+"""Solves and grades the problems of one task with one model, in any number of processes, resuming where it stopped.
 
 Batches are formed from all problems before anything is known about processes or earlier records, and a batch is always
 generated whole: so completions do not depend on how many processes there are or on interruptions.
@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from ..models.tokenizers import num_token_ids, prompt_ids
 from ..tasks.base import Task
 from ..types import Finish, Problem
 from .records import RecordFiles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,29 @@ class Item:
 class Student:
     """A model with its tokenizer and what ends its answers."""
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     eos_token_ids: list[int]
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any) -> Student:
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Student:
         """Ends of an answer: those of the model's generation config (chat models have several) and the tokenizer's."""
         own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         return cls(model, tokenizer, ending_ids(model, own))
 
 
-def shown(task: Task, problem: Problem, tokenizer: Any) -> str:
+def shown(task: Task, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text the model continues: the prompt, in the chat template under the protocol `chat`."""
     prompt = task.prompt(problem)
     if task.protocol != "chat":
         return prompt
     messages = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def make_items(task: Task, problems: Sequence[Problem], tokenizer: Any, num_samples: int) -> list[Item]:
+def make_items(
+    task: Task, problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, num_samples: int
+) -> list[Item]:
     """Every completion to make, in order."""
     texts = [shown(task, problem, tokenizer) for problem in problems]
     return [

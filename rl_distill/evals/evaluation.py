@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reward_models import VERIFYING_REWARDS, RewardBlend, RewardSpec
 
@@ -17,6 +17,9 @@ from ..generation.sampling import Generated, Sampling, StopStrings, added_text, 
 from ..models.tokenizers import num_token_ids, prompt_ids
 from ..ppo.rollout import successes
 from ..types import Completion, Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GRADED_AT_ONCE = 128
 """Completions per call of the grader: its time limit is for one call, and one that fails takes no other with it."""
@@ -70,7 +73,7 @@ def verdicts(
 
 
 class Writer(Protocol):
-    """What answers problems: a teacher, wherever it lives, or `GreedyModel`."""
+    """Anything that answers problems: a teacher in any placement, or `GreedyModel`."""
 
     def generate(
         self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, batch_size: int, *, tasks: Sequence[str] = ()
@@ -80,7 +83,7 @@ class Writer(Protocol):
 class GreedyModel:
     """A causal LM in this process as a Writer; its answers end at any of the texts `stop` as well."""
 
-    def __init__(self, model: Any, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
         self.model, self.tokenizer, self.stop = model, tokenizer, StopStrings.of(tokenizer, stop)
 
     def generate(
@@ -102,12 +105,16 @@ class GreedyModel:
         return generated
 
 
-def evaluate(model: Any, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
+def evaluate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], config: RunConfig
+) -> Evaluation:
     """`evaluate_writer` with `model`, a causal LM in this process."""
     return evaluate_writer(GreedyModel(model, tokenizer, config.generation.stop), tokenizer, problems, config)
 
 
-def evaluate_writer(writer: Writer, tokenizer: Any, problems: Sequence[Problem], config: RunConfig) -> Evaluation:
+def evaluate_writer(
+    writer: Writer, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], config: RunConfig
+) -> Evaluation:
     """Greedy answers of `writer` to every problem, graded. They end where rollouts end."""
     greedy = Sampling(config.generation.max_completion_length, temperature=0.0)
     completions = write(writer, tokenizer, problems, greedy, config)
@@ -117,7 +124,11 @@ def evaluate_writer(writer: Writer, tokenizer: Any, problems: Sequence[Problem],
 
 
 def write(
-    writer: Writer, tokenizer: Any, problems: Sequence[Problem], sampling: Sampling, config: RunConfig
+    writer: Writer,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    config: RunConfig,
 ) -> list[Completion]:
     """One completion of `writer` per problem, in order, cut at the config's stop strings as rollouts are."""
     ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])

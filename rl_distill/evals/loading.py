@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..config import ConfigError
 from ..models import loading
 from ..models.positions import num_positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_model(path: str, dtype: str, device: torch.device) -> Any:
@@ -21,7 +24,7 @@ def load_model(path: str, dtype: str, device: torch.device) -> Any:
     return loading.load_model(path, dtype).to(device).eval()
 
 
-def check_lengths(model: Any, prompt_ids: Iterable[list[int]], max_new_tokens: int) -> None:
+def check_lengths(model: PreTrainedModel, prompt_ids: Iterable[list[int]], max_new_tokens: int) -> None:
     """ConfigError where a prompt is empty, or with its answer longer than the positions the model was made for."""
     lengths = [len(ids) for ids in prompt_ids]
     if min(lengths, default=1) == 0:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..config import ConfigError
+from ..errors import UserError
 
 FORMATS = ("hf", "int8", "onnx", "onnx-int8", "gguf")
 GGUF_WEIGHTS = ("f32", "f16", "q8_0")
@@ -26,12 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the artefact and prints its certificate; 2 where a limit is not met or a setting is wrong."""
+    """Writes the artefact and prints its certificate. Raises UserError where a limit or a setting is not met."""
     try:
         return _export(args)
-    except (ConfigError, OSError) as error:  # OSError: a model that is neither a folder nor reachable
-        print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        return 2
+    except OSError as error:  # a model that is neither a folder nor reachable
+        raise UserError(" ".join(str(error).split())[:300]) from error
 
 
 def _export(args: argparse.Namespace) -> int:

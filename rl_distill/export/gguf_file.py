@@ -98,7 +98,7 @@ def _weights(model: Any) -> dict[str, Tensor]:
 
 
 def _heads(config: Any, name: str) -> tuple[int] | tuple[()]:
-    """The number of heads where a tensor's rows are to be reordered, nothing elsewhere."""
+    """The number of heads if the tensor's rows must be reordered, else None."""
     if config.model_type == "llama" and ".q_proj." in name:
         return (config.num_attention_heads,)
     return (config.num_key_value_heads,) if config.model_type == "llama" and ".k_proj." in name else ()

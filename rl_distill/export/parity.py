@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..evals.statistics import quantile
 from ..progress import progress_bar
 from ..students.measure import forward_kl
 from .artefact import Artefact, greedy, logits
@@ -111,7 +112,5 @@ def _seconds(model: Artefact, prompts: Sequence[list[int]], pad: int) -> float:
 
 
 def _speed(single: list[float], batched: list[float]) -> Speed:
-    ordered = sorted(single)
-    p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
-    rate = NUM_ANSWERS * NUM_NEW_TOKENS / sorted(batched)[len(batched) // 2]
-    return Speed(ordered[len(ordered) // 2], p95, rate)
+    rate = NUM_ANSWERS * NUM_NEW_TOKENS / quantile(sorted(batched), 0.5)
+    return Speed(quantile(sorted(single), 0.5), quantile(sorted(single), 0.95), rate)

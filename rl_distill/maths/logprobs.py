@@ -139,6 +139,9 @@ def _normalize(logits_nV: Tensor, p_nV: Tensor) -> Tensor:
     return logsumexp_n1
 
 
+# Why in chunks and in place: B x T x V logits of a batch are never in memory together, and a chunk's buffer is reused
+# for log p, p and log p - log q in turn (hence the order of these lines: log q is read before it is overwritten). With
+# `keep`, small vocabularies only, every chunk has buffers of its own and backward need not build them again.
 def _forward(
     student: Head, teacher: Head | Mixture | None, targets_NK: Tensor, temperature: float, chunk_tokens: int, keep: bool
 ) -> tuple[TokenStats, _LogSumExps, list[Tensor | None]]:
@@ -193,6 +196,9 @@ class _TokenStatistics(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         return tuple(stats)
 
+    # Why by hand: the three outputs share p, log p and log p - log q, which autograd would build and keep once per
+    # output. Their gradients are all p times something plus a onehot, so one n x V buffer holds the sum; its product
+    # with the head is the only large one. Example: n = 256 rows of V = 320 logits give d_hidden (256 x D).
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -136,6 +136,9 @@ class TiledStatistics(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         return tuple(columns[:5])
 
+    # Why so: autograd would keep every tile of N x V logits for the backward pass. Two passes over tiles, with only
+    # numbers per token kept in between, cost one more product with the head and no memory of that size. For N = 4,096
+    # tokens and V = 150,000 ids: three buffers of 512 x 1,024 numbers in place of 2.5 GB of float32 logits.
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

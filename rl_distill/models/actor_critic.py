@@ -58,7 +58,7 @@ class ActorCritic(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
 
-    def __init__(self, policy: Any, critic: Critic | None, num_tokens_vocab: int | None = None) -> None:
+    def __init__(self, policy: PreTrainedModel, critic: Critic | None, num_tokens_vocab: int | None = None) -> None:
         super().__init__(policy.config)
         self.policy = policy
         self.critic = critic
@@ -160,13 +160,13 @@ class ActorCritic(PreTrainedModel):
         return ActorCriticOutput(logprobs_N, stats.entropy_N, stats.kl_N, values_N, top_NK, *teacher_N)
 
 
-def tied_weights_of(policy: Any) -> dict[str, str]:
+def tied_weights_of(policy: PreTrainedModel) -> dict[str, str]:
     """The policy's tied weights under their names in a wrapper that calls it `policy`: saving stores each once."""
     keys = dict(getattr(policy, "all_tied_weights_keys", None) or {})
     return {f"policy.{tied}": f"policy.{source}" for tied, source in keys.items()}
 
 
-def make_critic(kind: str, policy: Any, teacher_hidden_size: int) -> Critic:
+def make_critic(kind: str, policy: PreTrainedModel, teacher_hidden_size: int) -> Critic:
     """The critic variant by its name in the config; its weights come from torch's random state."""
     hidden_size = text_config(policy).hidden_size
     if kind == "shared":
@@ -203,7 +203,7 @@ def clip_gradients(model: ActorCritic, max_norm: float) -> dict[str, float]:
     }
 
 
-def freeze_other_towers(policy: Any) -> None:
+def freeze_other_towers(policy: PreTrainedModel) -> None:
     """No gradients for what reads images or sound: text alone never reaches it, and DDP waits for every gradient."""
     if policy.config.get_text_config() is policy.config or hasattr(policy, "peft_config"):
         return

@@ -74,7 +74,7 @@ class SharedTrunkCritic(Critic):
 
 
 class SeparateCritic(Critic):
-    """A trunk of its own, started as a copy of the policy's, with a linear head. All its weights train, in float32."""
+    """A separate trunk, initialised from the policy's, with a linear head. All weights train, in float32."""
 
     def __init__(self, trunk: nn.Module, hidden_size: int) -> None:
         super().__init__()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..config import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 PROBE_TOKENS = 3
 
 
 @torch.no_grad()
-def check_head(model: Any, who: str, *, bias_allowed: bool) -> None:
+def check_head(model: PreTrainedModel, who: str, *, bias_allowed: bool) -> None:
     """Raises ConfigError where the logits are more than that: scaled (Cohere, Granite) or soft-capped (Gemma 2), or
     where the head has a bias that is not allowed.
 
@@ -32,7 +35,7 @@ def check_head(model: Any, who: str, *, bias_allowed: bool) -> None:
         )
 
 
-def check_bias(model: Any, who: str) -> None:
+def check_bias(model: PreTrainedModel, who: str) -> None:
     """Raises ConfigError where the head has a bias; runs nothing."""
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise ConfigError(
@@ -41,5 +44,5 @@ def check_bias(model: Any, who: str) -> None:
         )
 
 
-def _kind(model: Any) -> str:
+def _kind(model: PreTrainedModel) -> str:
     return getattr(model.config, "model_type", type(model).__name__)

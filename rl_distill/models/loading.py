@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,12 +26,15 @@ from .. import distributed
 from ..config import ConfigError, RunConfig
 from .lora import continued, quantization_config
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 ADAPTER_FILE = "adapter_config.json"
 REFUSALS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers raises where a folder is not there, is torn, or is of an architecture that it does not know."""
 
 
-def text_config(model: Any) -> Any:
+def text_config(model: PreTrainedModel) -> Any:
     """The config of the model's language part: the whole of it, or a part where images or sound come with it."""
     return model.config.get_text_config()
 
@@ -47,7 +50,7 @@ def load(
 
 
 def load_tokenizer(path: Path | str, *, who: str = "model") -> Any:
-    """The tokenizer of a folder or hub id; that of the base model where an adapter folder has none of its own."""
+    """The tokenizer of a folder or hub id; for an adapter folder without one, that of its base model."""
     own = Path(path) / "tokenizer_config.json"
     place = path if adapter_base(path, who) is None or own.is_file() else adapter_base(path, who)
     try:
@@ -91,7 +94,7 @@ def load_model(
     return wrapped.merge_and_unload().requires_grad_(True)  # peft froze it
 
 
-def save_to_use(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_to_use(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes model and tokenizer as an ordinary folder that generates with its cache: Trainer switches `use_cache` off
     in the model's own config while it trains.
     """
@@ -134,7 +137,7 @@ def auto_class(config: PreTrainedConfig) -> Any:
     return AutoModelForImageTextToText if multimodal and not causal else AutoModelForCausalLM
 
 
-def check_weights(model: Any, info: dict[str, Any], what: str) -> None:
+def check_weights(model: PreTrainedModel, info: dict[str, Any], what: str) -> None:
     """ConfigError where a weight was not in the checkpoint, has another shape there, or is NaN or infinite."""
     missing = sorted(info.get("missing_keys", ()))
     if missing:
@@ -151,7 +154,7 @@ def check_weights(model: Any, info: dict[str, Any], what: str) -> None:
 
 
 @torch.no_grad()
-def first_not_finite(model: Any) -> str | None:
+def first_not_finite(model: PreTrainedModel) -> str | None:
     """The name of the first parameter with NaN or infinity; None where all are finite."""
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):

@@ -6,13 +6,17 @@ The 4- and 8-bit paths need CUDA and bitsandbytes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from .. import distributed
 from ..config import LoraAdapterConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def quantization_config(kind: str) -> BitsAndBytesConfig:
@@ -33,7 +37,7 @@ def _as_list(targets: str | tuple[str, ...]) -> str | list[str]:
     return targets if isinstance(targets, str) else list(targets)
 
 
-def add_lora(policy: Any, settings: LoraAdapterConfig, gradient_checkpointing: bool = False) -> Any:
+def add_lora(policy: PreTrainedModel, settings: LoraAdapterConfig, gradient_checkpointing: bool = False) -> Any:
     """`policy` under peft: its own weights frozen, adapters trained. Adapter weights come from torch's random state."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -60,20 +64,22 @@ def continued(base: Any, folder: Path, *, is_trainable: bool) -> Any:
     return wrapped
 
 
-def merged(policy: Any, adapters: Path) -> Any:
+def merged(policy: PreTrainedModel | PeftModel, adapters: Path) -> PreTrainedModel:
     """`policy` as a plain causal LM: adapters merged into its weights; a model without adapters as it is.
 
     The adapters by themselves are kept in the folder `adapters`, as peft writes them. Merging into 4- or 8-bit weights
     would round the result, so the base is loaded again in full. To be called by every process.
     """
-    if not hasattr(policy, "peft_config"):
+    from peft import PeftModel
+
+    if not isinstance(policy, PeftModel):
         return policy
     if distributed.is_main():
-        policy.save_pretrained(adapters, save_embedding_layers=False)  # "auto" asks the hub whether they were resized
+        policy.save_pretrained(
+            str(adapters), save_embedding_layers=False
+        )  # "auto" asks the hub whether they were resized
     distributed.barrier()
     if not getattr(policy.get_base_model(), "is_quantized", False):
         return policy.merge_and_unload()
-    from peft import PeftModel
-
-    base: Any = AutoModelForCausalLM.from_pretrained(policy.get_base_model().name_or_path, dtype="auto")
+    base: Any = AutoModelForCausalLM.from_pretrained(str(policy.get_base_model().name_or_path), dtype="auto")
     return PeftModel.from_pretrained(base, adapters).merge_and_unload()

@@ -6,7 +6,7 @@ carry their state over, and some models make a mask of their own. No list says w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,11 +14,14 @@ from .. import distributed
 from ..config import ConfigError, RunConfig
 from .critics import hidden_states
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 TOLERANCE = 0.02
 """Of the largest hidden state: half-precision kernels differ by less, rows that see each other by more."""
 
 
-def packs(config: RunConfig, policy: Any) -> bool:
+def packs(config: RunConfig, policy: PreTrainedModel) -> bool:
     """Whether training packs rows (`ppo.packing`); raises ConfigError where it was asked for and the model cannot."""
     wanted = config.ppo.packing
     sharded = distributed.is_deepspeed() or distributed.is_fsdp()
@@ -42,7 +45,7 @@ def is_faster() -> bool:
 
 
 @torch.no_grad()
-def keeps_rows_apart(policy: Any) -> bool:
+def keeps_rows_apart(policy: PreTrainedModel) -> bool:
     """Whether the policy's hidden states of two rows in one are those of the rows alone; in evaluation mode."""
     was_training, trunk = policy.training, policy.get_decoder()
     ids = torch.arange(3, 11, device=next(policy.parameters()).device) % policy.config.get_text_config().vocab_size

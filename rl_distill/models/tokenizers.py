@@ -7,17 +7,20 @@ template: a prompt is the text that the model is to see.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def num_token_ids(tokenizer: Any) -> int:
+
+def num_token_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     """The highest id and one: `len(tokenizer)` is less where the ids have holes."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def check_same_tokenizer(student: Any, teacher: Any) -> None:
+def check_same_tokenizer(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
     """Raises ConfigError naming the first difference: a token with another id, or a missing token.
 
     Padding rows of the embedding beyond the tokenizer's ids may differ (Qwen2.5: 151936 and 152064); they are cut off.
@@ -38,7 +41,7 @@ def check_same_tokenizer(student: Any, teacher: Any) -> None:
         )
 
 
-def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of each prompt, beginning once with what the tokenizer puts before a text (BOS, for Llama or Gemma).
 
     Chat templates write BOS into their text, which is then not put there again. Nothing is added at the end.
@@ -50,7 +53,7 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
     return [row if row[: len(before)] == before else before + row for row in rows]
 
 
-def ids_before_text(tokenizer: Any) -> list[int]:
+def ids_before_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens that the tokenizer puts before a text; empty for GPT-2 or Qwen."""
     bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     starts = range(len(whole) - len(bare) + 1)

@@ -61,6 +61,9 @@ class PaddedMicroBatches:
             endless = torch.full_like(row["count"], math.inf)  # every sum over it is divided away
             self.filler = row | {"count": endless, "trained_count": endless}
 
+    # Why fillers: backward passes are collective, so every process must make as many, whatever rows it has. One with
+    # fewer pieces repeats a real row whose token count is infinite: its loss and its gradient are exactly 0. Example:
+    # needed 3, own pieces 2: [piece, piece, filler]; by tokens and with `number` 4: [{}, piece, piece, filler].
     def micro_batches(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Those of this process's `rows` of one minibatch, which may be none."""
         pieces = micro_batches(self.rollout, rows, self.config, self.pad_token_id, self.packed)

@@ -53,7 +53,7 @@ class TokenStates:
     teacher: TeacherScores
     teacher_scalars_NK: Tensor
     sampler_logprobs_N: Tensor | None = None
-    """What the sampler says of its own tokens, where its distribution is not the policy's; NaN where it does not."""
+    """The sampler's own log-probabilities, if its distribution differs from the policy's; NaN where it gives none."""
 
 
 @dataclass

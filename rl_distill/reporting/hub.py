@@ -14,7 +14,7 @@ from ..config import ConfigError, RunConfig
 
 
 def check_hub(config: RunConfig) -> None:
-    """ConfigError where the run is to be published and the hub does not know the user."""
+    """Raises ConfigError if the run will be pushed and nobody is logged in to the hub."""
     if not config.push_to_hub:
         return
     try:

@@ -23,7 +23,7 @@ RESUME = "--resume_from_checkpoint"
 
 
 class Sessions(TrainerCallback):
-    """The seconds of this session's stages after those of the sessions that this one goes on from, if it does."""
+    """The seconds of this session's stages, appended to those of the sessions it resumes, if any."""
 
     def __init__(self, folder: Path, stages: Stages, command: str, *, resumed: bool) -> None:
         self.path, self.stages, self.command = folder / FILE, stages, command

@@ -1,4 +1,4 @@
-"""Settings of the trained reward model: those of a run, and one section of its own, `reward_model`.
+"""Settings of the trained reward model: a run's settings plus the section `reward_model`.
 
 A reward model belongs to a run's context (teacher, student, problems, rewards), so the run's settings describe it and
 it finds the run's cache. Imports without torch.

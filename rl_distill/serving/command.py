@@ -8,7 +8,6 @@ import importlib.util
 import os
 from pathlib import Path
 
-from ..config import ConfigError
 from ..errors import UserError
 from .settings import Limits, VariantSpec, is_loopback, with_control
 
@@ -31,11 +30,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_serve(args: argparse.Namespace) -> int:
-    try:
-        limits = Limits(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Limits)})
-        specs = with_control(args.student, [VariantSpec.parse(text) for text in args.variant])
-    except ConfigError as error:
-        raise UserError(str(error)) from error
+    limits = Limits(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Limits)})
+    specs = with_control(args.student, [VariantSpec.parse(text) for text in args.variant])
     key = args.api_key or os.environ.get(KEY_VARIABLE) or None
     if not is_loopback(args.host) and key is None:
         raise UserError(f"--host {args.host} is reachable from other machines: set --api_key or {KEY_VARIABLE}")
@@ -49,7 +45,7 @@ def run_serve(args: argparse.Namespace) -> int:
     try:
         canaries = None if args.canaries is None else read_canaries(args.canaries)
         service = load_service(specs, limits, args.feedback)
-    except (ConfigError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise UserError(str(error)) from error
     if canaries is not None:
         service.watch_canaries(canaries, max(1.0, args.canary_seconds))

@@ -13,6 +13,7 @@ from typing import Any
 from reward_models.math_answers import is_match
 
 from ..config import ConfigError
+from ..models.positions import num_positions
 from .ab.routing import Router
 from .engine import Decoder, Engine, EngineError, QueueFull, StudentDecoder, Work
 from .feedback import FeedbackLog, Given, RecentAnswers
@@ -94,7 +95,7 @@ class Service:
         return self.metrics.text()
 
     def watch_canaries(self, canaries: Sequence[Canary], seconds: float) -> None:
-        """Asks every variant all canaries now and every so many seconds, in a thread of its own."""
+        """Sends all canaries to every variant now and then every `seconds`, in a background thread."""
 
         def watch() -> None:
             while not self._closed.is_set():
@@ -171,7 +172,7 @@ def _load(spec: VariantSpec, limits: Limits, metrics: Metrics) -> Variant:
 
 
 def _check_context(spec: VariantSpec, model: Any, limits: Limits) -> None:
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = num_positions(model.config)
     wanted = limits.max_prompt_tokens + limits.max_new_tokens
     if context is not None and wanted > context:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""One thing looked at before a run, and how several are told: all together, one line each.
+"""One result of a start-up check, and how results are reported: all at once, one line each.
 
 It may assume nothing of what was looked at. Only `stop_where_bad` ends a run.
 """
@@ -34,7 +34,7 @@ class Finding:
 
 
 def found_by(look: Callable[[], Sequence[Finding]]) -> list[Finding]:
-    """What `look` finds; an error that speaks to the user is a finding too."""
+    """The findings of `look`; a UserError it raises becomes a finding as well."""
     try:
         return list(look())
     except UserError as error:

@@ -96,7 +96,7 @@ def family_findings(who: str, config: PreTrainedConfig) -> list[Finding]:
 
 
 def pair_findings(student: Any, teacher: Any, who: str) -> list[Finding]:
-    """One map from tokens to ids; another EOS is told, as answers then end at either."""
+    """Whether both tokenizers map tokens to the same ids. Another EOS is a warning: answers then end at either."""
     check_same_tokenizer(student, teacher)
     if student.eos_token_id == teacher.eos_token_id:
         return []

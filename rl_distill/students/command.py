@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..config import ConfigError
+from ..errors import UserError
 from .shape import StudentShapeConfig
 
 
@@ -31,13 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the student and prints its card; 2 where a setting or a file is wrong."""
+    """Writes the student and prints its card. Raises UserError where a setting or a file is wrong."""
     try:
-        shape = StudentShapeConfig(args.layers, args.heads, args.ffn, args.hidden, args.vocab)
-        return _create(args, shape)
-    except (ConfigError, OSError) as error:  # OSError: a model that is neither a folder nor reachable
-        print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        return 2
+        return _create(args, StudentShapeConfig(args.layers, args.heads, args.ffn, args.hidden, args.vocab))
+    except OSError as error:  # a model that is neither a folder nor reachable
+        raise UserError(" ".join(str(error).split())[:300]) from error
 
 
 def _create(args: argparse.Namespace, shape: StudentShapeConfig) -> int:

@@ -79,7 +79,7 @@ class Task:
     def graded(
         self, problems: Sequence[Problem], texts: Sequence[str], finished: Sequence[bool] | None = None
     ) -> list[Graded]:
-        """What `grade` says, which is told who finished if it asks."""
+        """The result of `grade`, which receives `finished` if it has such an argument."""
         takes, takes_all = accepted_arguments(self.grade)
         return self.grade(problems, texts, **({"finished": finished} if takes_all or "finished" in takes else {}))
 

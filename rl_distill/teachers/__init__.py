@@ -52,7 +52,7 @@ class Scoring(Protocol):
 
 
 class Teacher(Protocol):
-    """What a run needs of a teacher, wherever it lives."""
+    """What a run needs from a teacher, in any placement."""
 
     hidden_size: int
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from ..models.loading import text_config
 from ..models.tokenizers import num_token_ids
 from . import CollectedRows, TeacherScores
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 TOP_K_LOGITS = 2**22
 """Logits of one chunk when the likeliest ids are looked for."""
 
@@ -34,7 +37,7 @@ class ColocatedTeacher:
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         *,
         eos_token_ids: Sequence[int],
         pad_token_id: int,
@@ -63,6 +66,9 @@ class ColocatedTeacher:
     def _precision(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
+    # Why sorted batches and pieces: rows of similar length share a batch, so that little padding is scored, and scores
+    # are put back by row number. Example: completions of 3, 1 and 2 tokens may be scored as rows (1, 2) and (0); what
+    # comes back is hidden_NE of 3 + 1 + 2 = 6 rows in the caller's order.
     @torch.no_grad()
     def score(
         self,
@@ -193,7 +199,10 @@ class DeferredScoring(CollectedRows):
 
 
 def make_teacher(
-    config: RunConfig, model: Any, tokenizer: Any, kind: type[ColocatedTeacher] = ColocatedTeacher
+    config: RunConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: type[ColocatedTeacher] = ColocatedTeacher,
 ) -> ColocatedTeacher:
     """The teacher in this process; raises ConfigError on a head that is more than a product with a weight."""
     if kind is ColocatedTeacher:
@@ -212,7 +221,7 @@ def make_teacher(
 
 
 @torch.no_grad()
-def fingerprint(model: Any) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """A short hash of the weights: the config, and every parameter's name, shape, sums and some of its values."""
     digest = hashlib.sha256(str(sorted(model.config.to_diff_dict().items())).encode())
     for name, parameter in model.named_parameters():

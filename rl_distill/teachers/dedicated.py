@@ -1,4 +1,4 @@
-"""The student's end of a teacher that lives in processes of its own, in the same launch.
+"""The student's end of a teacher that runs in dedicated processes of the same launch.
 
 Token ids go over, final hidden states and three numbers per token come back; the teacher's head comes over once, so the
 exact KL needs nothing of the vocabulary's size. Rows are shared out over the teacher's processes, which score while
@@ -82,7 +82,7 @@ class DedicatedTeacher(ScoredAtOnce):
 
 
 class DedicatedScoring(CollectedRows):
-    """Each `add` is a request of its own, on its way at once."""
+    """Each `add` is sent at once, as a separate request."""
 
     def __init__(self, teacher: DedicatedTeacher, temperature: float, top_k: int) -> None:
         super().__init__()

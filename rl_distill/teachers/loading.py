@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import distributed
 from ..config import ConfigError, RunConfig
@@ -10,8 +10,11 @@ from ..models.loading import load
 from .colocated import ColocatedTeacher, make_teacher
 from .zero3_sharded import Zero3ShardedTeacher
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any) -> ColocatedTeacher:
+
+def load_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: PreTrainedTokenizerBase) -> ColocatedTeacher:
     """The teacher of `folder` (or hub id) on this process's device, sharded where config.teacher asks for it.
 
     Raises ConfigError where there is no other process to share it with.

@@ -1,10 +1,10 @@
-"""The one door to a teacher, wherever the config puts it: the student's processes, its own, or behind a server."""
+"""Opens a teacher in the placement the config asks for: colocated, dedicated or remote."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config import RunConfig, TeacherConfig, teachers_of
 from ..distributed import TeacherLink
@@ -17,8 +17,11 @@ from .loading import load_teacher
 from .multi_teacher import EnsembleTeacher, RoutedTeacher
 from .remote import RemoteTeacher
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def open_teachers(config: RunConfig, tokenizer: Any, link: TeacherLink | None) -> Teacher:
+
+def open_teachers(config: RunConfig, tokenizer: PreTrainedTokenizerBase, link: TeacherLink | None) -> Teacher:
     """The teacher of the config, or its several teachers as one; `tokenizer` is the student's."""
     members = teachers_of(config)
     openers = [
@@ -36,7 +39,9 @@ def open_teachers(config: RunConfig, tokenizer: Any, link: TeacherLink | None) -
     return RoutedTeacher(opened, [member.tasks for member in members])
 
 
-def open_teacher(config: RunConfig, folder: str, dtype: str, tokenizer: Any, link: TeacherLink | None) -> Teacher:
+def open_teacher(
+    config: RunConfig, folder: str, dtype: str, tokenizer: PreTrainedTokenizerBase, link: TeacherLink | None
+) -> Teacher:
     """One teacher whose weights are in `folder` (or of that hub id); `tokenizer` is the student's."""
     settings = config.teacher
     if settings.placement == "remote":

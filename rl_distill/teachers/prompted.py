@@ -1,4 +1,4 @@
-"""A teacher that sees prompts of its own: every request is made under its prompt, about the same completion.
+"""A teacher with different prompts than the student: each request uses its prompt and the same completion.
 
 Scores are of completion tokens, whose ids are the student's, so that they line up whatever stands before them.
 """

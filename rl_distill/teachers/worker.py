@@ -47,7 +47,7 @@ class TeacherWorker:
             self.kinds[request["kind"]](self.teachers[request["model"]], request)
 
     def load(self, request: dict[str, Any]) -> None:
-        """Replies with what a student has to know of the model."""
+        """Replies with the facts about the model that a student needs."""
         settings = replace(self.config.teacher, **request["settings"])
         tokenizer = load_tokenizer(request["model"], who="teacher")
         if tokenizer.pad_token_id is None:

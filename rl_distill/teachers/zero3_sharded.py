@@ -1,4 +1,4 @@
-"""A teacher that no single GPU holds: its weights are shared out over the processes, which score and write in step.
+"""A teacher that no single GPU holds: its weights are sharded over the processes, which score and generate in lockstep.
 
 The head stays whole on each, as the exact KL needs it there. Loading takes the whole model in CPU memory, once per
 process.
@@ -7,7 +7,7 @@ process.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,11 +17,14 @@ from ..generation.sampling import Generated, Sampling
 from . import TeacherScores
 from .colocated import ColocatedTeacher
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class Zero3ShardedTeacher(ColocatedTeacher):
     """All processes of its side have to call `score` and `generate` equally often, each with its own rows or none."""
 
-    def __init__(self, model: Any, **options: Any) -> None:
+    def __init__(self, model: PreTrainedModel, **options: Any) -> None:
         super().__init__(model, **options)
         untie_head(model)
         model.get_output_embeddings().to(distributed.device())
@@ -73,8 +76,8 @@ class Zero3ShardedTeacher(ColocatedTeacher):
         return [written[row] for row in mine]
 
 
-def untie_head(model: Any) -> None:
-    """Gives the language-model head a weight of its own where it is the embedding's."""
-    head = model.get_output_embeddings()
+def untie_head(model: PreTrainedModel) -> None:
+    """Gives the language-model head its own copy of the weight if it is tied to the embedding."""
+    head: nn.Linear = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)

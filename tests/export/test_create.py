@@ -62,7 +62,8 @@ def test_a_bad_export_is_refused_or_marked(student, tmp_path, monkeypatch, capsy
     bad = formats.Format((), None, damage, whole.read, whole.limits, whole.weight_files)
     monkeypatch.setitem(formats.FORMATS, "hf", bad)
     arguments = ["export", str(student), "--format", "hf", "--out", str(tmp_path / "out"), "--max_tokens", "300"]
-    assert main(arguments) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
     error = capsys.readouterr().err
     assert "top-1 agreement" in error
     assert "--force" in error
@@ -77,9 +78,11 @@ def test_a_bad_export_is_refused_or_marked(student, tmp_path, monkeypatch, capsy
 def test_mistakes_are_one_line(student, tmp_path, capsys, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    assert main(["export", str(student), "--format", "hf", "--out", str(tmp_path / "full")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(student), "--format", "hf", "--out", str(tmp_path / "full")])
     assert "exists already" in capsys.readouterr().err
-    assert main(["export", str(tmp_path / "none"), "--format", "hf", "--out", str(tmp_path / "out")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(tmp_path / "none"), "--format", "hf", "--out", str(tmp_path / "out")])
     assert capsys.readouterr().err.count("\n") == 1
     missing = formats.Format(("no_such_package",), "gguf", *[formats.write_hf] * 4)
     monkeypatch.setitem(formats.FORMATS, "hf", missing)

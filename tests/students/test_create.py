@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from rl_distill.config import ConfigError
 from rl_distill.demo.problems import make_problems
+from rl_distill.errors import USER_ERROR, UserError, in_one_line
 from rl_distill.students import Calibration, Row, StudentShapeConfig, init_student, parse_student_arch, read_rows
 from rl_distill.students.command import add_arguments
 
@@ -265,9 +267,9 @@ def test_the_command_writes_a_student_and_prints_its_card(folder, tmp_path, caps
         (("--teacher", "/absent/model", "--layers", "50%"), "/absent/model"),
     ],
 )
-def test_wrong_settings_are_one_line_and_status_two(folder, tmp_path, capsys, options, message):
-    assert run("--teacher", folder / "teacher", "--out", tmp_path / "student", *options) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert message in said[-1]
-    assert said[-1].startswith("error: ")
+def test_wrong_settings_are_one_line_and_status_two(folder, tmp_path, options, message):
+    with pytest.raises(UserError, match=re.escape(message)) as told:
+        run("--teacher", folder / "teacher", "--out", tmp_path / "student", *options)
+    assert "\n" not in str(told.value)
+    assert in_one_line(told.value) == (str(told.value), USER_ERROR)
     assert not (tmp_path / "student").exists()

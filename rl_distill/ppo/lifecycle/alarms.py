@@ -41,7 +41,7 @@ ADVICE = {
 
 
 def active_alarms(earlier: Records, now: Record, settings: AlarmsConfig) -> dict[str, str]:
-    """By name, what is to be seen in the numbers of this step; `earlier` are those of the steps before."""
+    """The alarms raised by this step's metrics, by name, with what they saw; `earlier` holds the previous steps."""
     watches = {
         "kl_jump": _kl_jump,
         "length_collapse": _length_collapse,
@@ -132,7 +132,10 @@ def _no_signal(earlier: Records, now: Record, settings: AlarmsConfig) -> str:
 
 
 class Alarms(TrainerCallback):
-    """Prints an alarm when it becomes active, and again only after it was silent for `window` steps."""
+    """Prints an alarm when it becomes active, and again only after it was silent for `window` steps.
+
+    Which are active is in the record (`alarm_metrics`); only the words of those to be told are made here.
+    """
 
     def __init__(self, settings: AlarmsConfig) -> None:
         self.settings = settings
@@ -142,6 +145,9 @@ class Alarms(TrainerCallback):
             return
         steps = of_steps(state.log_history)
         earlier = steps[:-1]  # Trainer has put this step's own record last
-        for name, words in active_alarms(earlier, logs, self.settings).items():
-            if not any(record.get(PREFIX + name) for record in earlier[-self.settings.window :]):
-                print(f"\nalarm {name} at step {logs['ppo_step']}: {words}; {ADVICE[name]}", flush=True)
+        recent = earlier[-self.settings.window :]
+        active = [name for name in ADVICE if logs.get(PREFIX + name)]
+        new = [name for name in active if not any(record.get(PREFIX + name) for record in recent)]
+        words = active_alarms(earlier, logs, self.settings) if new else {}
+        for name in new:
+            print(f"\nalarm {name} at step {logs['ppo_step']}: {words[name]}; {ADVICE[name]}", flush=True)

@@ -44,7 +44,7 @@ class FirstBatchPreview(TrainerCallback):
                 print(f"\n{text}", flush=True)
 
     def text(self, rollout: Rollout) -> str:
-        """The preview; the teacher is asked by every process, as one in processes of its own expects."""
+        """The preview. Every process queries the teacher, because a dedicated teacher waits for all of them."""
         problems = rollout.problems[:NUM_SHOWN]
         answers = self.teacher_answers(problems, rollout.prompt_ids[:NUM_SHOWN])
         cut = distributed.gather_list([completion.finish is Finish.LENGTH for completion in rollout.completions])

@@ -68,7 +68,7 @@ class StopOnSignal(TrainerCallback):
 
 
 class SaveByTheClock(TrainerCallback):
-    """Saves at the end of a PPO step once `minutes` have gone by since the last checkpoint, and after the last step."""
+    """Saves after a PPO step if the last checkpoint is at least `minutes` old, and after the last step."""
 
     def __init__(self, minutes: float | None, updates_per_step: int) -> None:
         self.minutes, self.updates_per_step = minutes, updates_per_step

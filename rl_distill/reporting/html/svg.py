@@ -28,7 +28,7 @@ class Series:
     dash: int = 0
     smooth: int = 0
     level: float | None = None
-    """A dotted horizontal line in the same colour: what the line is to be compared with."""
+    """A dotted horizontal line in the same colour, as a reference for the curve."""
 
 
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
