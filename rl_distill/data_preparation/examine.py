@@ -31,13 +31,13 @@ class Examined:
 
 
 @dataclass(frozen=True)
-class TestGrams:
+class HeldGrams:
     """The n-grams of the test problems by length; shorter problems count whole."""
 
     by_length: Mapping[int, frozenset[Gram]]
 
     @classmethod
-    def of(cls, texts: Sequence[str], n: int) -> TestGrams:
+    def of(cls, texts: Sequence[str], n: int) -> HeldGrams:
         found: dict[int, set[Gram]] = {}
         for text in texts:
             for gram in grams(text, n):
@@ -57,7 +57,7 @@ class TestGrams:
 _STATE: dict[str, Any] = {}
 
 
-def start_worker(settings: Settings, tests: TestGrams) -> None:
+def start_worker(settings: Settings, tests: HeldGrams) -> None:
     _STATE.update(settings=settings, tests=tests)
 
 
@@ -65,7 +65,7 @@ def examine_in_worker(chunk: Sequence[tuple[str, Row | str]]) -> list[Examined]:
     return examine(chunk, _STATE["settings"], _STATE["tests"])
 
 
-def examine(chunk: Sequence[tuple[str, Row | str]], settings: Settings, tests: TestGrams) -> list[Examined]:
+def examine(chunk: Sequence[tuple[str, Row | str]], settings: Settings, tests: HeldGrams) -> list[Examined]:
     """The chunk in its order; (place, row), or (place, what is wrong with a line that is no row)."""
     found = [_first_look(place, row, settings) for place, row in chunk]
     if settings.check_gold:

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..evals.decontamination import training_texts
 from .augmentation import all_augmented
 from .duplicates import Prints, find_duplicates, fingerprint
-from .examine import Examined, TestGrams, examine, examine_in_worker, start_worker
+from .examine import Examined, HeldGrams, examine, examine_in_worker, start_worker
 from .files import Given, RowStore, given_rows, in_chunks, line_of
 from .report import Tally, write_reports
 from .settings import Settings
@@ -39,7 +39,7 @@ def prepare(settings: Settings, command: str = "") -> dict[str, Any]:
     """
     if settings.out.exists() and any(settings.out.iterdir()):
         raise UserError(f"--out {settings.out} is not empty; name a folder that is new")
-    tests = TestGrams.of([text for path in settings.test_sets for text in training_texts(path)], settings.ngram)
+    tests = HeldGrams.of([text for path in settings.test_sets for text in training_texts(path)], settings.ngram)
     settings.out.mkdir(parents=True, exist_ok=True)
     work = _Work(settings, tests)
     try:
@@ -56,7 +56,7 @@ class _Work:
     """What the stages hand on: kept rows on disk, their fingerprints, and the tally of what went."""
 
     settings: Settings
-    tests: TestGrams
+    tests: HeldGrams
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
