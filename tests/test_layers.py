@@ -22,8 +22,8 @@ LAYERS = (
     ("distill", "students"),
     ("ppo",),
     ("evals",),
-    ("demo",),
-    ("run_setup",),
+    ("demo", "data_preparation"),
+    ("run_setup", "mining"),
     ("reporting",),
     ("export",),
     ("reward_model",),
@@ -39,6 +39,7 @@ TORCH_FREE += ("config/training", "config/ranges", "config/reference", "errors")
 TORCH_FREE += ("config/model_facts", "config/own_defaults", "config/sampling", "config/distillation")
 TORCH_FREE += ("types", "files", "provenance", "evals/command_line", "reward_model/settings")
 TORCH_FREE += ("students/shape", "students/command", "export/command")
+TORCH_FREE += ("data_preparation/command", "mining/command")
 TORCH_FREE += ("serving/settings", "serving/command", "serving/ab/sequential", "serving/ab/routing")
 TORCH_FREE += tuple(f"cli/{path.stem}" for path in (ROOT / "rl_distill" / "cli").glob("*.py"))
 MAX_FILE_LINES, MAX_P95_FUNCTION_LINES, MAX_FILES_IN_FOLDER = 400, 30, 12

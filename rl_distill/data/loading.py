@@ -27,17 +27,18 @@ def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
     Without a validation source a share of the training prompts is held out; without a test source the validation
     problems serve as test (the report then shows them twice).
     """
-    train = _distinct(_train(config, tokenizer))
+    name = "data.mixture" if config.mixture else "data.train"
+    train = _distinct(_train(config, tokenizer), name)
     validation = _given(config, "validation", tokenizer)
     test = _given(config, "test", tokenizer)
-    train = _without(train, test, "data.test", "data.train")
+    train = _without(train, test, "data.test", name)
     if validation is None:
         validation, train = _hold_out(train, seed)
     else:
         validation = _without(validation, test, "data.test", "data.validation")
-        train = _without(train, validation, "data.validation", "data.train")
+        train = _without(train, validation, "data.validation", name)
     if not train:
-        raise ConfigError(f"data.train: {config.train} has no prompt left to train on")
+        raise ConfigError(f"{name}: {config.train or 'no entry'} has no prompt left to train on")
     for entry in config.mixture or ():
         if not any(problem.source == entry.label for problem in train):
             raise ConfigError(f"data.mixture: {entry.train} ({entry.label}) has no prompt left to train on")
@@ -49,8 +50,11 @@ def _train(config: DataConfig, tokenizer: Any) -> list[Problem]:
     if not config.mixture:
         return load_problems(config, config.train or "", "train", tokenizer)
     found = []
-    for entry in config.mixture:
-        own = load_problems(replace(config, task=entry.task), entry.train, "train", tokenizer)
+    for number, entry in enumerate(config.mixture):
+        try:
+            own = load_problems(replace(config, task=entry.task), entry.train, "train", tokenizer)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("data.train", f"data.mixture[{number}].train")) from error
         found += [replace(problem, source=entry.label) for problem in own]
     return found
 
@@ -68,13 +72,13 @@ def _hold_out(train: list[Problem], seed: int) -> tuple[list[Problem], list[Prob
     return order[:number], order[number:]
 
 
-def _distinct(problems: list[Problem]) -> list[Problem]:
+def _distinct(problems: list[Problem], name: str) -> list[Problem]:
     """The first problem of each key."""
     first: dict[str, Problem] = {}
     repeated = [problem for problem in problems if first.setdefault(problem.key, problem) is not problem]
     if repeated:
         _tell(
-            f"data.train: {len(repeated)} of {len(problems)} rows repeat the prompt of an earlier row and were left "
+            f"{name}: {len(repeated)} of {len(problems)} rows repeat the prompt of an earlier row and were left "
             f"out; the first is {_shown(repeated[0])}"
         )
     return list(first.values())

@@ -125,3 +125,20 @@ def test_shares_are_relative():
     sampler = PromptSampler(problems(a=5, b=5), 10, 0, {e.label: e.share for e in config.data.mixture})
     assert names(sampler, range(1)).count("a") == 7
     assert load_config(None, config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("nowhere.jsonl", r"^data.mixture\[1\].train: file '.*nowhere.jsonl' does not exist"),
+        ("torn.jsonl", r"^data.mixture\[1\].train: .*torn.jsonl line 1 is no JSON"),
+        ("other.jsonl", r"no column 'prompt'; .*\(data.mixture\[1\].train\)"),
+    ],
+)
+def test_what_is_wrong_with_a_source_names_its_entry(tmp_path, second, message):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "1 + 1"}\n')
+    (tmp_path / "torn.jsonl").write_text('{"prompt": \n')
+    (tmp_path / "other.jsonl").write_text('{"words": "1 + 1"}\n')
+    entries = tuple(MixtureEntry(train=str(tmp_path / name), name=name) for name in ("a.jsonl", second))
+    with pytest.raises(ConfigError, match=message):
+        load_splits(DataConfig(mixture=entries), None, 0)

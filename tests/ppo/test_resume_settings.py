@@ -1,5 +1,8 @@
 """A run resumed under other settings: what may change applies, what may not is refused by name."""
 
+import json
+import shutil
+
 import pytest
 
 from rl_distill import pipeline
@@ -46,6 +49,20 @@ def test_what_may_not_change_is_refused_by_name(run, name, value, words):
         check_resume(resumed(run, **changes))
 
 
+@pytest.mark.parametrize("kind", ["weak_tasks", "learning_progress", "prompt_pools"])
+def test_a_checkpoint_from_before_there_was_sampling_is_refused_in_one_line(run, tmp_path, kind):
+    folder = tmp_path / "old"
+    shutil.copytree(run, folder)
+    for state in folder.glob(f"checkpoint-*/{checkpoint.STATE}"):
+        states = json.loads(state.read_text())
+        del states["config"]["sampling"]  # as written by a version without the setting
+        state.write_text(json.dumps(states))
+        checkpoint.complete(state.parent)
+    with pytest.raises(ConfigError, match=r"was made without sampling.kind and data.mixture .* start anew"):
+        check_resume(resumed(folder, sampling__kind=kind))
+    check_resume(resumed(folder))
+
+
 def test_what_may_change_is_told_and_applies(run, tmp_path, capsys):
     config = resumed(run, ppo__learning_rate=1e-4, evaluation__every_steps=7)
     check_resume(config)
@@ -56,8 +73,6 @@ def test_what_may_change_is_told_and_applies(run, tmp_path, capsys):
 
 
 def copy_of(run, tmp_path, step):
-    import shutil
-
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copytree(run / f"checkpoint-{step * 2}", folder / f"checkpoint-{step * 2}")

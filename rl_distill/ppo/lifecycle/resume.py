@@ -16,6 +16,8 @@ from ...config import ConfigError, RunConfig
 from .. import checkpoint
 
 CONFIG = "config"
+SAMPLING = "sampling"
+"""The name of the sampler's state in a checkpoint."""
 OF_ONE_START = ("output_dir", "cache_dir", "resume_from_checkpoint", "dry_run")
 MAY_CHANGE = (
     "output_dir",
@@ -74,7 +76,8 @@ def check_resume(config: RunConfig) -> None:
     folder = checkpoint.find(Path(config.output_dir), config.resume_from_checkpoint)
     if folder is None:
         return
-    saved = checkpoint.read_state(folder).get(CONFIG)
+    states = checkpoint.read_state(folder)
+    saved = states.get(CONFIG)
     if saved is None:  # nothing to compare with
         return
     changes = differences(saved, config.to_dict())
@@ -84,8 +87,18 @@ def check_resume(config: RunConfig) -> None:
             f"resume_from_checkpoint: {folder} was made with other settings, which cannot change in the middle of a "
             f"run: {', '.join(refused)}. Give those of the checkpoint, or start anew in another output_dir"
         )
+    if SAMPLING not in states and draws_by_itself(config):
+        raise ConfigError(
+            f"resume_from_checkpoint: {folder} was made without sampling.kind and data.mixture and holds no state of "
+            "them: leave them out, or start anew in another output_dir"
+        )
     if changes and distributed.is_main():
         print(f"resuming with changed settings: {', '.join(changes.values())}", flush=True)
+
+
+def draws_by_itself(config: RunConfig) -> bool:
+    """Whether the run has a sampler with a state of its own (see `make_sampler`)."""
+    return config.sampling.kind != "fixed" or bool(config.data.mixture)
 
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:

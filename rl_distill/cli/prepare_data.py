@@ -1,0 +1,19 @@
+"""`rl-distill prepare-data`: rows to train on. The options are those of rl_distill/data_preparation."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..data_preparation.command import add_arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="rl-distill prepare-data",
+        description="Normalises, filters, checks, deduplicates, splits and augments rows; reports all it removes.",
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    args = parser.parse_args(list(argv))
+    return args.run(args)
