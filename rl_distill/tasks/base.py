@@ -87,6 +87,7 @@ class Task:
 # short name -> module and the function in it that builds the task from TaskOptions
 SHORT_NAMES: dict[str, tuple[str, str]] = {
     "gsm8k": ("rl_distill.tasks.gsm8k", "gsm8k"),
+    "gsm8k_robust": ("rl_distill.tasks.robustness.task", "gsm8k_robust"),
     "humaneval": ("rl_distill.tasks.humaneval", "humaneval"),
     "mbpp": ("rl_distill.tasks.mbpp", "mbpp"),
     "mbpp_plus": ("rl_distill.tasks.mbpp", "mbpp_plus"),

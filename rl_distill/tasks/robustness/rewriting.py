@@ -19,6 +19,10 @@ Greg Harry Henry Jack Jacob James Jason Jeff Jim Joe John Josh Kevin Larry Leo L
 Nathan Noah Oliver Paul Peter Rick Robert Ryan Sam Simon Steve Tim Toby Tom Tony Victor".split()
 SPELLED = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen \
 seventeen eighteen nineteen twenty".split()
+NUMBER_WORDS = frozenset(SPELLED) | set(
+    "third quarter quarters thirds halves twice thrice double triple dozen thirty \
+forty fifty sixty seventy eighty ninety hundred thousand million billion".split()
+)
 ASIDES = (
     "A neighbour has a green bicycle with a small bell.",
     "The weather was pleasant that morning.",
@@ -52,17 +56,20 @@ def replaced(text: str, mapping: dict[str, str]) -> str:
 
 
 def with_typos(text: str, draw: random.Random, share: float = 0.08) -> str | None:
-    """Two neighbouring letters swapped inside a share of the words, at least one; numbers and names are spared."""
+    """Two letters swapped inside a share of the words, at least one; no name or word of number is changed or made."""
     words = text.split(" ")
-    places = [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha() and word.islower()]
-    if not places:
-        return None
+    spared = [word in NUMBER_WORDS or not (word.isalpha() and word.islower()) for word in words]
+    places = [i for i, word in enumerate(words) if len(word) > 4 and not spared[i]]
     for i in draw.sample(places, min(len(places), max(1, round(len(words) * share)))):
-        pairs = [k for k in range(1, len(words[i]) - 2) if words[i][k] != words[i][k + 1]]
-        if pairs:
-            k = draw.choice(pairs)
-            words[i] = words[i][:k] + words[i][k + 1] + words[i][k] + words[i][k + 2 :]
+        options = [new for k in range(1, len(words[i]) - 2) if (new := swapped(words[i], k)) not in NUMBER_WORDS]
+        if options:
+            words[i] = draw.choice(options)
     return None if " ".join(words) == text else " ".join(words)
+
+
+def swapped(word: str, k: int) -> str:
+    """The word with its letters k and k + 1 exchanged."""
+    return word[:k] + word[k + 1] + word[k] + word[k + 2 :]
 
 
 def spelled_numbers(text: str, draw: random.Random) -> str | None:
