@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import real_model_tables as tables  # noqa: E402
+import real_model_tables as tables
 
 NAMES = {"before": "as it is", "anchored_ppo": "PPO"}
 
