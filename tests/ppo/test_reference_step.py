@@ -187,7 +187,7 @@ class Reference:
         trained = [(row, n) for row, n in zip(self.rows, numbers, strict=True) if self.trains(row)]
         pool = [a for _, n in trained for a in n[2]]
         mean = sum(pool) / len(pool)
-        scale = math.sqrt(sum((a - mean) ** 2 for a in pool) / len(pool) + 1e-8)
+        scale = max(math.sqrt(sum((a - mean) ** 2 for a in pool) / len(pool)), 0.01)
         all_tokens = sum(len(row.completion) for row in self.rows)
         total, clipped, ratios = torch.zeros((), dtype=torch.float64), 0, 0.0
         for row, (old_log_p, old_values, advantages, returns, _) in trained:

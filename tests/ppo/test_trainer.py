@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from rl_distill import distributed, pipeline
 from rl_distill.config import ConfigError
@@ -90,12 +91,19 @@ def test_old_logprobs_are_those_of_the_training_forward(tmp_path):
 
 
 def test_critic_warmup_moves_the_critic_and_leaves_the_policy(tmp_path):
-    trainer = make_trainer(tmp_path, ppo__critic_warmup_steps=3)
-    before = weights(trainer)
+    trainer = make_trainer(tmp_path, ppo__critic_warmup_steps=3, ppo__num_steps=4)
+    before, moved = weights(trainer), []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            changed = {name for name, value in weights(trainer).items() if not torch.equal(value, before[name])}
+            moved.append({name.startswith("critic.") for name in changed})
+
+    trainer.add_callback(Watch())
     trainer.train()
-    moved = {name for name, value in weights(trainer).items() if not torch.equal(value, before[name])}
-    assert moved
-    assert all(name.startswith("critic.") for name in moved)
+    updates = len(moved) // 4
+    assert moved[: 3 * updates] == [{True}] * (3 * updates)
+    assert moved[-1] == {True, False}
 
 
 def test_the_anchor_alone_pulls_the_student_to_the_teacher(tmp_path):
@@ -269,9 +277,6 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
         assert torch.equal(weights(again)[name], expected), name
     metrics = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "stopped")]
     assert metrics[0] == metrics[1]
-
-
-from transformers import TrainerCallback  # noqa: E402
 
 
 class StopAfter(TrainerCallback):
