@@ -16,7 +16,7 @@ from typing import Any
 
 from .base import RewardError, RewardSpec, Unscored
 from .handover import copied, declared_forms, in_form
-from .registry import SHORT_NAMES, accepted_arguments, bind
+from .registry import SHORT_NAMES, USER_CODE_ERRORS, accepted_arguments, bind
 
 Item = tuple[float | None, str | None]  # a score, and what was wrong with it
 SHOWN_CHARACTERS = 200
@@ -128,7 +128,7 @@ class PendingCall:
         result = CallResult([], 0.0)
         try:
             raw = self._called(self.batch, result)
-        except Exception as error:  # a user's function may raise anything; it is told or counted, never scored
+        except USER_CODE_ERRORS as error:  # told or counted, never scored
             items = []
             for index in range(self.size):
                 items.append(self._item(index))
@@ -141,7 +141,7 @@ class PendingCall:
         result = CallResult([], 0.0)
         try:
             raw = await self._called(self.batch, result)
-        except Exception as error:  # as above
+        except USER_CODE_ERRORS as error:
             items = await asyncio.gather(*(self._item_async(index) for index in range(self.size)))
             return self._from_items(items, error)
         return self._finish(raw, result)
@@ -158,16 +158,16 @@ class PendingCall:
         """One item alone, after the whole batch failed: to name the one at fault and to keep the others."""
         try:
             return _checked_item(self._called(_one_item(self.batch, index, self.size), CallResult([], 0.0)))
-        except Exception as error:  # as above
+        except USER_CODE_ERRORS as error:
             return Unscored("error"), f"raised {type(error).__name__}: {error}"
 
     async def _item_async(self, index: int) -> Item:
         try:
             return _checked_item(await self._called(_one_item(self.batch, index, self.size), CallResult([], 0.0)))
-        except Exception as error:  # as above
+        except USER_CODE_ERRORS as error:
             return Unscored("error"), f"raised {type(error).__name__}: {error}"
 
-    def _from_items(self, items: Sequence[Item], error: Exception) -> CallResult:
+    def _from_items(self, items: Sequence[Item], error: BaseException) -> CallResult:
         failures = {index: problem for index, (_, problem) in enumerate(items) if problem is not None}
         seconds = time.monotonic() - self.started
         if not failures:  # only the whole batch fails

@@ -38,6 +38,9 @@ VERIFYING_REWARDS = ("task_check", "math_answer", "code_execution", "exact_match
 # A reward function takes at least one of these; a callable that takes none of them builds a reward function.
 BATCH_ARGUMENTS = ("prompts", "completions", "completion_ids")
 
+# what a user's module or function may raise: an exit is told as a mistake too, or a run would end without a word
+USER_CODE_ERRORS = (Exception, SystemExit)
+
 _IMPORTING = threading.RLock()  # re-entrant: a reward file may resolve another one
 
 
@@ -82,8 +85,9 @@ def bind(fn: str, kwargs: dict[str, Any]) -> tuple[Callable, dict[str, Any]]:
         return function, dict(kwargs)
     try:
         built = function(**kwargs)
-    except TypeError as error:
-        raise ValueError(f"{fn} builds a reward function and could not be called with {kwargs}: {error}") from error
+    except USER_CODE_ERRORS as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{fn} builds a reward function and could not be called with {kwargs}: {reason}") from error
     if not callable(built):
         raise ValueError(f"{fn} takes no completions, and what it returns is no function but {type(built).__name__}")
     return built, {}
@@ -118,6 +122,8 @@ def validate(specs: Iterable[Any]) -> None:
     """
     labels: set[str] = set()
     specs = list(specs)
+    if not specs:
+        raise ValueError("rewards: the list is empty; name at least one, such as {fn: task_check}")
     for spec in specs:
         try:
             bind(spec.fn, dict(spec.kwargs))
@@ -150,9 +156,9 @@ def _short_name(name: str) -> Callable:
 def _module_from_name(place: str, fn: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except ImportError as error:
+    except USER_CODE_ERRORS as error:
         hint = f"; for a file write ./{place}.py:..." if Path(f"{place}.py").exists() else ""
-        raise ValueError(f"cannot import the module of {fn}: {error}{hint}") from error
+        raise ValueError(f"cannot import the module of {fn}: {type(error).__name__}: {error}{hint}") from error
 
 
 def _module_from_file(place: str) -> ModuleType:
@@ -173,7 +179,7 @@ def _executed(name: str, place: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code: whatever it raises is told with the file's name
+    except USER_CODE_ERRORS as error:  # told with the file's name
         del sys.modules[name]
         raise ValueError(f"importing {place} failed: {type(error).__name__}: {error}") from error
     return module

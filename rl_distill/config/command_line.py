@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def config_path(name: str) -> Path:
     """A config file by its path, or a packaged one by its name, such as `gsm8k_qwen`. ConfigError if there is none."""
-    if Path(name).is_file():
+    if Path(name).exists():
         return Path(name)
     packaged = shipped_config(name if name.endswith(".yaml") else f"{name}.yaml")
     if "/" not in name and packaged.is_file():
@@ -50,9 +50,17 @@ def parse(argv: Sequence[str] | None = None, program: str = "launch/ppo.py") -> 
         RunConfig,
         "demo.yaml",
     )
-    parser.add_argument("--dry_run", action="store_true", default=None, help="print the plan, train nothing")
+    parser.add_argument(
+        "--dry_run", nargs="?", const=True, type=_truth, metavar="true", help="print the plan, train nothing"
+    )
     parser.add_argument("--resume_from_checkpoint", nargs="?", const="latest", help="a checkpoint folder, or `latest`")
     return read_config(parser, argv, load_config, _check_evidence, _check_sampling, _check_readings)
+
+
+def _truth(word: str) -> bool:
+    if word.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {word!r}")
+    return word.lower() == "true"
 
 
 def parse_distill(argv: Sequence[str] | None = None, program: str = "launch/distill.py") -> RunConfig:

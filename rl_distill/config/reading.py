@@ -55,17 +55,42 @@ def read_word(word: Word, hint: Any, name: str) -> Any:
     return value
 
 
-def read_file(path: Path) -> dict[str, Any]:
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: YAML takes the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands there twice; keep one", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read_file(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a YAML file on top of those of its `base`; `above`: the files that it is a base of."""
+    if path.is_dir():
+        raise ConfigError(f"config file {str(path)!r} is a folder; give a YAML file in it")
     if not path.is_file():
-        raise ConfigError(f"config file {str(path)!r} does not exist")
+        raise ConfigError(f"config file {str(path)!r} does not exist" + (f" (base of {above[-1]})" if above else ""))
+    if path.resolve() in above:
+        raise ConfigError(f"config file {str(path)!r} is its own base; take the line `base:` out of one of the files")
     try:
-        settings = yaml.safe_load(path.read_text()) or {}
+        settings = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a YAML file in UTF-8 ({error})") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level")
     base = settings.pop("base", None)
-    return _merge(read_file(path.parent / base), settings) if base else settings
+    if base is None:
+        return settings
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected the name of a YAML file, got {base!r}")
+    return _merge(read_file(path.parent / base, above=(*above, path.resolve())), settings)
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

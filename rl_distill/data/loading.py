@@ -38,7 +38,10 @@ def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
         validation = _without(validation, test, "data.test", "data.validation")
         train = _without(train, validation, "data.validation", name)
     if not train:
-        raise ConfigError(f"{name}: {config.train or 'no entry'} has no prompt left to train on")
+        raise ConfigError(
+            f"{name}: {config.train or 'no entry'} has no prompt left to train on, without those that also stand in "
+            "data.validation or data.test or are held out for validation; give more distinct prompts"
+        )
     for entry in config.mixture or ():
         if not any(problem.source == entry.label for problem in train):
             raise ConfigError(f"data.mixture: {entry.train} ({entry.label}) has no prompt left to train on")

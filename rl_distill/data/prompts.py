@@ -43,6 +43,8 @@ def check_template(template: str, columns: Sequence[str], name: str) -> None:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
         raise ConfigError(f"{name}: {error} in {template!r:.80}; {hint}") from error
+    if not fields:
+        raise ConfigError(f"{name}: {template!r:.80} names no column, so that all prompts would be the same")
     for field in fields:
         column = field.partition(".")[0].partition("[")[0]
         if not column or column.isdigit():

@@ -49,6 +49,11 @@ def _one_source(source: str, split: str, config_name: str | None) -> list[Row]:
         if not path.is_file():
             raise ConfigError(f"data.{split}: file {source!r} does not exist")
         return _of_file(path, split)
+    if path.is_file():
+        raise ConfigError(
+            f"data.{split}: {source!r} has none of the endings {', '.join(SUFFIXES)}; convert it, "
+            "or rename it if it is one of these"
+        )
     folder, colon, wanted = source.rpartition(":")
     if colon and Path(folder).expanduser().is_dir():
         return _of_folder(Path(folder).expanduser(), split, wanted)
@@ -64,9 +69,10 @@ def _of_folder(folder: Path, split: str, wanted: str | None = None) -> list[Row]
     files = sorted(file for file in folder.iterdir() if file.name.endswith(SUFFIXES))
     named = [file for file in files if (wanted or split) in file.name.replace("_", "-").partition(".")[0].split("-")]
     if not files or (wanted and not named):
+        files_of_it = f"file of the split {wanted!r}" if wanted else "file"
         raise ConfigError(
-            f"data.{split}: the folder {str(folder)!r} holds no {wanted or ''} file of {', '.join(SUFFIXES)}, and no "
-            "dataset written by save_to_disk"
+            f"data.{split}: the folder {str(folder)!r} holds no {files_of_it} with the ending {', '.join(SUFFIXES)}, "
+            "and no dataset written by save_to_disk"
         )
     return [row for file in named or files for row in _of_file(file, split)]
 
@@ -105,10 +111,12 @@ def _of_file(path: Path, split: str) -> list[Row]:
 
             return [Row(dict(row), f"{path} row {number}") for number, row in enumerate(Dataset.from_csv(str(path)))]
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.name.endswith(".gz") else data).decode()
+        text = (gzip.decompress(data) if path.name.endswith(".gz") else data).decode("utf-8-sig")
         return _json_rows(path, text, split) if name.endswith(".json") else _json_lines(path, text, split)
     except ConfigError:
         raise
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"data.{split}: {path} is not UTF-8 ({error}); save it again in UTF-8") from error
     except Exception as error:  # Arrow, pandas, gzip, Unicode: every reader has errors of its own
         raise _unreadable(path, split, error) from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_FILE = "adapter_config.json"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")
+"""One of these is in every folder with a tokenizer; from a folder without, transformers makes an empty one."""
 REFUSALS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers raises where a folder is not there, is torn, or is of an architecture that it does not know."""
 
@@ -53,6 +56,9 @@ def load_tokenizer(path: Path | str, *, who: str = "model") -> Any:
     """The tokenizer of a folder or hub id; for an adapter folder without one, that of its base model."""
     own = Path(path) / "tokenizer_config.json"
     place = path if adapter_base(path, who) is None or own.is_file() else adapter_base(path, who)
+    folder = Path(str(place))
+    if folder.is_dir() and not any(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)):
+        raise ConfigError(f"{who}: {str(place)!r} holds no tokenizer; copy the tokenizer files of its model into it")
     try:
         return AutoTokenizer.from_pretrained(place)
     except REFUSALS as error:
@@ -63,7 +69,7 @@ def load_config_of(path: Path | str, *, who: str = "model") -> PreTrainedConfig:
     """The model's configuration; an adapter's is that of its base."""
     try:
         return AutoConfig.from_pretrained(adapter_base(path, who) or path)
-    except REFUSALS as error:
+    except (*REFUSALS, StrictDataclassError) as error:
         raise _refused(who, repr(str(path)), error) from error
 
 
@@ -121,7 +127,9 @@ def adapter_base(path: Path | str, who: str = "model") -> str | None:
 def _whole(place: str, dtype: str, who: str, options: dict[str, Any]) -> PreTrainedModel:
     try:
         kind = auto_class(load_config_of(place, who=who))
-        model, info = kind.from_pretrained(place, dtype=dtype, output_loading_info=True, **options)
+        # weights of another shape are refused below, by name
+        options = {"output_loading_info": True, "ignore_mismatched_sizes": True} | options
+        model, info = kind.from_pretrained(place, dtype=dtype, **options)
     except ConfigError:
         raise
     except REFUSALS as error:
@@ -145,9 +153,13 @@ def check_weights(model: PreTrainedModel, info: dict[str, Any], what: str) -> No
             f"{what}: {len(missing)} weights are not in the checkpoint and would be random, such as {missing[0]}; "
             "check that the folder holds this very architecture, with its head"
         )
-    mismatched = [str(key) for key in info.get("mismatched_keys", ())]
+    mismatched = sorted(info.get("mismatched_keys", ()))
     if mismatched:
-        raise ConfigError(f"{what}: {len(mismatched)} weights have another shape in the checkpoint: {mismatched[0]}")
+        name, stored, built = mismatched[0]
+        raise ConfigError(
+            f"{what}: {len(mismatched)} weights have another shape in the checkpoint than config.json says, such as "
+            f"{name}: {tuple(stored)} against {tuple(built)}; take the config.json that was saved with them"
+        )
     broken = first_not_finite(model)
     if broken is not None:
         raise ConfigError(f"{what}: the weight {broken} holds NaN or infinity; take an earlier checkpoint of it")

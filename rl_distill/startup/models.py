@@ -116,9 +116,12 @@ def position_findings(
     split = max(longest, key=longest.__getitem__)
     if longest[split] + num_new <= limit:
         return []
-    words = f"it has {limit} positions; the longest prompt of data.{split} has {longest[split]} tokens, with "
-    words += f"generation.max_completion_length {longest[split] + num_new}"
-    do = f"lower generation.max_completion_length, or set data.max_prompt_length to {max(0, limit - num_new)}"
+    words = (
+        f"it has {limit} positions; the longest prompt of data.{split} has {longest[split]} tokens and a completion "
+    )
+    words += f"may have {num_new}, together {longest[split] + num_new}"
+    do = "lower generation.max_completion_length"
+    do += f", or set data.max_prompt_length to {limit - num_new}" if limit > num_new else f" below {limit}"
     return [Finding("bad", who, words, do)]
 
 

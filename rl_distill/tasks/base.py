@@ -6,15 +6,16 @@ It will not generate: a task gives problems, the prompt shown for each, and the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reward_models import reasoning
 from reward_models.base import numbers_or_none
-from reward_models.registry import accepted_arguments, nearest, resolve
+from reward_models.registry import USER_CODE_ERRORS, accepted_arguments, nearest, resolve
 
 from ..errors import UserError
 from ..types import Problem
@@ -127,10 +128,31 @@ def load_task(name: str, options: TaskOptions) -> Task:
 
 def _built(name: str, found: Any, options: TaskOptions) -> Task:
     takes, takes_all = accepted_arguments(found)
-    task = found(**({"options": options} if takes_all or "options" in takes else {}))
+    with _told(name):
+        task = found(**({"options": options} if takes_all or "options" in takes else {}))
     if not isinstance(task, Task):
         raise TaskError(f"{name} must return a rl_distill.tasks.base.Task, not {type(task).__name__}")
-    return task
+
+    def problems() -> list[Problem]:
+        with _told(name):
+            return task.problems()
+
+    return replace(task, problems=problems)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What a task's code raises, over rows of the user's or by itself, becomes a TaskError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except KeyError as error:
+        raise TaskError(f"task {name}: a row of its data has no column {error}; rename or add it") from error
+    except USER_CODE_ERRORS as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        hint = "its data has other kinds of rows than it reads" if name in SHORT_NAMES else "mend the task or its data"
+        raise TaskError(f"task {name}: its problems cannot be made ({reason}): {hint}") from error
 
 
 def nearest_or_list(word: str, known: Sequence[str] | dict[str, Any]) -> str:

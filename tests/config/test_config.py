@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rl_distill.config import ConfigError, RunConfig, load_config
+from rl_distill.config.command_line import config_path, parse
 from rl_distill.config.reading import parse_override, read_word
 from rl_distill.reward_model.settings import load_reward_config
 
@@ -148,3 +149,43 @@ def test_malformed_yaml_on_the_command_line_is_told_with_the_setting():
 def test_target_modules_may_be_a_list():
     settings = {"student.lora": {"target_modules": ["q_proj", "v_proj"]}}
     assert load_config(None, settings).student.lora.target_modules == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: mine.yaml\n", r"mine.yaml' is its own base; take the line `base:` out"),
+        ("base: other.yaml\n", r"other.yaml' does not exist \(base of .*mine.yaml\)"),
+        ("base: [a, b]\n", r"base: expected the name of a YAML file, got \['a', 'b'\]"),
+        ("ppo: {num_steps: 3}\nppo: {num_steps: 4}\n", r"'ppo' stands there twice; keep one .*line 2"),
+        ("ppo: {num_steps: 3, num_steps: 4}\n", r"'num_steps' stands there twice"),
+        ("ppo: [\n", "not valid YAML"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_told_with_its_name(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as told:
+        load_config(tmp_path / "mine.yaml", {})
+    assert "mine.yaml" in str(told.value)
+
+
+def test_a_config_that_is_a_folder_or_not_text_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; give a YAML file in it"):
+        load_config(config_path(str(tmp_path)), {})
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary.yaml: not a YAML file in UTF-8"):
+        load_config(tmp_path / "binary.yaml", {})
+
+
+def test_merge_keys_of_yaml_are_no_double_keys(tmp_path):
+    text = "evaluation: {every_steps: 5}\n"
+    (tmp_path / "mine.yaml").write_text(text + "checkpoint:\n  <<: {every_steps: 7}\n  keep_last: 2\n")
+    assert load_config(tmp_path / "mine.yaml", {}).checkpoint.every_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "is_dry"),
+    [([], False), (["--dry_run"], True), (["--dry_run", "true"], True), (["--dry_run", "false"], False)],
+)
+def test_dry_run_is_a_flag_and_takes_a_value(words, is_dry, tmp_path):
+    assert parse([*words, "--output_dir", str(tmp_path)]).dry_run is is_dry

@@ -86,6 +86,26 @@ def test_data_that_the_hub_does_not_give_is_one_line_as_well():
         load_task("gsm8k", TaskOptions(None, "chat", has_chat_template=True)).problems()
 
 
+def test_rows_without_a_column_that_the_task_reads_are_told(tmp_path):
+    (tmp_path / "he.jsonl").write_text(json.dumps({"task_id": "a", "prompt": "def f():\n", "entry_point": "f"}) + "\n")
+    with pytest.raises(TaskError, match="task humaneval: a row of its data has no column 'test'; rename or add it"):
+        load_task("humaneval", TaskOptions(str(tmp_path / "he.jsonl"), "base")).problems()
+
+
+def test_rows_of_another_kind_are_told(tmp_path):
+    (tmp_path / "test.jsonl").write_text(json.dumps({"question": "1 + 1", "answer": 2}) + "\n")
+    (tmp_path / "train.jsonl").write_text(json.dumps({"question": "1 + 1", "answer": "#### 2"}) + "\n")
+    with pytest.raises(TaskError, match=r"task gsm8k: its problems cannot be made \(AttributeError: 'int' .*other"):
+        load_task("gsm8k", TaskOptions(str(tmp_path), "5-shot")).problems()
+
+
+@pytest.mark.parametrize("body", ["raise RuntimeError('boom')", "sys.exit(3)", "return [][0]"])
+def test_what_a_task_of_ones_own_raises_is_told_with_its_name(tmp_path, body):
+    (tmp_path / "mine.py").write_text(f"import sys\n\n\ndef make():\n    {body}\n")
+    with pytest.raises(TaskError, match=r"task .*mine.py:make: its problems cannot be made \(\w+: .*\): mend the task"):
+        load_task(f"{tmp_path}/mine.py:make", TaskOptions())
+
+
 def test_gsm8k_prompts_of_the_protocols(gsm8k_folder):
     five = load_task("gsm8k", TaskOptions(gsm8k_folder, "5-shot"))
     prompt = five.problems()[0].prompt

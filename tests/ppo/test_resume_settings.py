@@ -104,3 +104,8 @@ def test_a_checkpoint_is_found_by_its_name_alone_and_a_wrong_one_is_told(run):
         checkpoint.find(run, "chekpoint-2")
     with pytest.raises(ConfigError, match=r"'nowhere' does not exist; '/no' has no checkpoint"):
         checkpoint.find(run.__class__("/no"), "nowhere")
+
+
+def test_a_section_that_is_new_is_shown_with_its_settings(run):
+    with pytest.raises(ConfigError, match=r"student.lora \(None -> \{.*'r': 4"):
+        check_resume(resumed(run, student__lora={"r": 4}))

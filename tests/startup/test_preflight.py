@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from rl_distill import run_setup
 from rl_distill.config import ConfigError
+from rl_distill.data.sources import read_rows
 from rl_distill.models.loading import load
 from rl_distill.progress import Stages
 from rl_distill.startup import files, preflight
@@ -61,6 +62,20 @@ def without_eos(folder):
     tokenizer.save_pretrained(folder / "student")
 
 
+def without_tokenizer(folder):
+    for file in (folder / "student").glob("*token*"):
+        file.unlink()
+
+
+def as_text(folder):
+    (folder / "train.jsonl").rename(folder / "train.txt")
+
+
+def as_utf16(folder):
+    file = folder / "train.jsonl"
+    file.write_text(file.read_text(), encoding="utf-16")
+
+
 def small_embedding(folder):
     model = AutoModelForCausalLM.from_pretrained(folder / "student")
     model.resize_token_embeddings(300)
@@ -96,7 +111,7 @@ MISTAKES = [
     (
         gpt2,
         {},
-        r"student: it has 64 positions; the longest prompt of data.train has \d+ tokens, with generation.max_com",
+        r"student: it has 64 positions; the longest prompt of data.train has \d+ tokens and a completion may have \d+",
     ),
     (
         nothing,
@@ -134,6 +149,29 @@ MISTAKES = [
     (lambda f: rows(f, {"prompt": ""}), {}, r"data.train: 1 of 41 rows .*train.jsonl line 41: the prompt is empty"),
     (nothing, {"data__train": "nowhere.jsonl"}, r"data.train: file 'nowhere.jsonl' does not exist"),
     (nothing, {"data__chat": True}, "data.chat: the tokenizer has no chat template"),
+    (
+        nothing,
+        {"generation__max_completion_length": 5000},
+        r"together 50\d\d; lower generation.max_completion_length below 512$",
+    ),
+    (without_tokenizer, {}, r"student: '.*student' holds no tokenizer; copy the tokenizer files"),
+    (
+        lambda f: edit_json(f / "student" / "config.json", num_hidden_layers=5),
+        {},
+        r"student: '.*student' cannot be loaded \(Strict.*layer_types",
+    ),
+    (nothing, {"data__prompt_template": "Solve it:"}, "data.prompt_template: 'Solve it:' names no column"),
+    (
+        as_text,
+        {"data__train": "MODELS/train.txt"},
+        r"train.txt' has none of the endings .jsonl, .*; convert it, or rename",
+    ),
+    (as_utf16, {}, r"train.jsonl is not UTF-8 \(.*; save it again in UTF-8"),
+    (
+        lambda f: (f / "mine.py").write_text("import sys\n\n\ndef mine(completions, **columns):\n    sys.exit(3)\n"),
+        {"rewards": [{"fn": "MODELS/mine.py:mine"}]},
+        "a first batch of 8 .* raised SystemExit: 3 on item 0",
+    ),
 ]
 
 
@@ -210,6 +248,22 @@ def test_a_missing_head_is_refused(folder):
         ConfigError, match=r"student .*: 1 weights are not in the checkpoint .*, such as lm_head.weight"
     ):
         run_setup.prepare(config(folder), Stages(quiet=True))
+
+
+def test_weights_of_another_shape_are_named_with_both_shapes(folder):
+    edit_json(folder / "student" / "config.json", hidden_size=48)
+    with pytest.raises(
+        ConfigError,
+        match=r"weights have another shape .*, such as model.embed_tokens.weight: \(320, 32\) against \(320, 48\)",
+    ):
+        run_setup.prepare(config(folder), Stages(quiet=True))
+
+
+def test_a_byte_order_mark_before_the_first_row_is_no_part_of_it(folder):
+    file = folder / "train.jsonl"
+    first = json.loads(file.read_text().splitlines()[0])
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert read_rows(str(file), "train")[0].columns == first
 
 
 def test_a_weight_that_is_nan_is_named(folder):

@@ -108,7 +108,15 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> dict[st
     """
     before, now = dict(flat(saved)), dict(flat(present))
     changed = [name for name in before if before[name] != now.get(name, MISSING)]
-    return {name: f"{name} ({before[name]!r} -> {now.get(name)!r})" for name in changed}
+    return {name: f"{name} ({before[name]!r} -> {now.get(name, _section(present, name))!r})" for name in changed}
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Any:
+    """What stands at a dotted name, a whole section too; None where nothing does."""
+    value: Any = settings
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
