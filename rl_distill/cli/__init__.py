@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from ..config.reading import nearest
 from ..errors import errors_in_one_line
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(overview())
         return 0
+    if name == "--version":
+        print(version("rl_distill"))
+        return 0
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is None:
         print(f"error: no command {name!r}; {nearest(name, (c.name for c in COMMANDS))}", file=sys.stderr)
@@ -59,4 +63,13 @@ def overview() -> str:
     width = max(len(command.name) for command in COMMANDS)
     lines = [f"  {command.name.ljust(width)}  {command.help}" for command in COMMANDS]
     usage = ["usage: rl-distill COMMAND [options]", "", "Distil a large model into a small one with PPO."]
-    return "\n".join([*usage, "", "commands:", *lines, "", "rl-distill COMMAND --help shows a command's options."])
+    return "\n".join(
+        [
+            *usage,
+            "",
+            "commands:",
+            *lines,
+            "",
+            "rl-distill COMMAND --help shows a command's options, rl-distill --version the version.",
+        ]
+    )

@@ -5,7 +5,6 @@ Reads tables and folders only; no network.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,13 @@ from pathlib import Path
 
 import yaml
 
+from ..errors import OneLineParser
+
 Rows = Iterator[tuple[str, str]]
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="rl-distill list", description="Lists what a config can name.")
+    parser = OneLineParser(prog="rl-distill list", description="Lists what a config can name.")
     parser.add_argument(
         "what",
         choices=list(LISTS),

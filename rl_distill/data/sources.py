@@ -64,8 +64,9 @@ def _of_folder(folder: Path, split: str, wanted: str | None = None) -> list[Row]
     files = sorted(file for file in folder.iterdir() if file.name.endswith(SUFFIXES))
     named = [file for file in files if (wanted or split) in file.name.replace("_", "-").partition(".")[0].split("-")]
     if not files or (wanted and not named):
+        kinds = f"{wanted} file" if wanted else "file"
         raise ConfigError(
-            f"data.{split}: the folder {str(folder)!r} holds no {wanted or ''} file of {', '.join(SUFFIXES)}, and no "
+            f"data.{split}: the folder {str(folder)!r} holds no {kinds} of {', '.join(SUFFIXES)}, and no "
             "dataset written by save_to_disk"
         )
     return [row for file in named or files for row in _of_file(file, split)]

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib.util
 import os
+import socket
 from pathlib import Path
 
 from ..errors import UserError
@@ -35,6 +36,7 @@ def run_serve(args: argparse.Namespace) -> int:
     key = args.api_key or os.environ.get(KEY_VARIABLE) or None
     if not is_loopback(args.host) and key is None:
         raise UserError(f"--host {args.host} is reachable from other machines: set --api_key or {KEY_VARIABLE}")
+    check_port(args.host, args.port)
     need("fastapi", "uvicorn", "prometheus_client")
     from ..progress import quiet_libraries
     from .app import create_app
@@ -51,6 +53,17 @@ def run_serve(args: argparse.Namespace) -> int:
         service.watch_canaries(canaries, max(1.0, args.canary_seconds))
     serve(create_app(service, key), args.host, args.port)
     return 0
+
+
+def check_port(host: str, port: int) -> None:
+    """UserError where the port cannot be had: a model takes minutes to load, so this is asked before."""
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port} is not between 0 and 65535")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0].lower()
+        raise UserError(f"--port {port} on {host}: {reason}; choose another, or 0 for a free one") from error
 
 
 def need(*modules: str) -> None:
@@ -80,10 +93,12 @@ def run_load_test(args: argparse.Namespace) -> int:
 
     from .load_test import HEADER, LoadTest, best_rate, row, run, write_report
 
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out} is a file; name a folder")
     try:
         test = LoadTest(
             url=args.url,
-            rates=tuple(float(rate) for rate in args.rates.split(",")),
+            rates=_rates(args.rates),
             prompts=_prompts(args.prompts),
             api_key=args.api_key or os.environ.get(KEY_VARIABLE) or None,
             **{name: getattr(args, name) for name in NUMBERS},
@@ -102,7 +117,16 @@ def run_load_test(args: argparse.Namespace) -> int:
 NUMBERS = ("seconds", "max_tokens", "max_requests", "timeout_seconds", "goal_seconds", "seed")
 
 
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(rate) for rate in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--rates {text}: write numbers with commas between them, such as 10,20,40") from error
+
+
 def _prompts(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return tuple(f"What is {i} + {j}?" for i in range(10, 20) for j in range(10, 20))
+    if not path.is_file():
+        raise UserError(f"--prompts {path}: there is no such file")
     return tuple(line for line in path.read_text().splitlines() if line.strip())

@@ -10,6 +10,7 @@ import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from reward_models import reasoning
@@ -110,19 +111,27 @@ def load_task(name: str, options: TaskOptions) -> Task:
 
     The named object is a Task, or a function that builds one; it takes `options` if it has such an argument.
     """
+    check_name(name)
     if ":" in name:
         try:
             found = resolve(name)
         except ValueError as error:
             raise TaskError(f"task {name}: {str(error).replace('reward ', '')}") from error
-    elif name in SHORT_NAMES:
+    else:
         module, attribute = SHORT_NAMES[name]
         found = getattr(importlib.import_module(module), attribute)
-    else:
+    return _built(name, found, options)
+
+
+def check_name(name: str) -> None:
+    """TaskError where nothing can be called so: no short name, or a file that is not there. Imports nothing."""
+    if ":" not in name and name not in SHORT_NAMES:
         raise TaskError(
             f"no task is called {name!r}; {nearest_or_list(name, SHORT_NAMES)}; your own is ./file.py:function"
         )
-    return _built(name, found, options)
+    place = Path(name.rpartition(":")[0])
+    if place.suffix == ".py" and not place.is_file():
+        raise TaskError(f"task {name}: there is no file {place} (looked for {place.absolute()})")
 
 
 def _built(name: str, found: Any, options: TaskOptions) -> Task:

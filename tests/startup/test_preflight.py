@@ -85,7 +85,7 @@ def nothing(folder):
 MISTAKES = [
     (torn, {}, r"student: the weight file .*student/model.safetensors is torn .*; copy or download it again"),
     (lambda f: (f / "student" / "model.safetensors").unlink(), {}, r"student: '.*student' holds no weights; copy its"),
-    (nothing, {"student__model": "no/where"}, r"student: 'no/where' cannot be loaded \(OSError"),
+    (nothing, {"student__model": "no/where"}, r"student: 'no/where' cannot be loaded: there is no such folder here"),
     (without_eos, {}, r"student: its tokenizer has no EOS, so no answer could end; set .eos_token."),
     (small_embedding, {}, r"student: it has 300 embedding rows but its tokenizer uses id 319; call resize_token_emb"),
     (
