@@ -88,7 +88,10 @@ class _Work:
                 self.parts.append(Prints.of([item.print for item in standing if item.print is not None]))
         self.check_columns()
         if not self.parts:
-            raise UserError(f"every row of {' '.join(self.settings.sources)} was removed: {self.tally.in_words()}")
+            words = self.tally.in_words()
+            hint = f"; name the prompt's column with --prompt_column: {', '.join(sorted(self.columns))}"
+            hint = hint if "no_prompt" in words and self.columns else ""
+            raise UserError(f"every row of {' '.join(self.settings.sources)} was removed: {words}{hint}")
 
     def check_columns(self) -> None:
         """UserError where an option names a column that no row has."""

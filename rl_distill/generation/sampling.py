@@ -310,6 +310,10 @@ def _generate_batch(
     vocab_size: int | None,
     stop: StopStrings | None,
 ) -> list[Generated]:
+    """Why the batch shrinks: lengths differ by a factor of ten, and a finished row would cost as much as a living one
+    to the end. `alive` maps the rows that still decode to those of the whole batch; the cache drops the others with
+    them. Example: B = 4, row 1 ends at t = 2: alive [0, 2, 3], and logits_BV is (3, V) from then on.
+    """
     device = eos.device
     distinct, prompt_of_row = _distinct(prompt_ids)
     decoder = make_decoder(model, sampling.max_new_tokens)

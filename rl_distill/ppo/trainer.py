@@ -206,7 +206,8 @@ class PPOTrainer(Trainer):
             stats |= {"kl": watched_kl(output, inputs).sum() / count, "entropy": entropy}
         if output.values_N is not None:
             if self.in_critic_warmup:
-                loss = 0.0 * loss  # not left out: DDP and ZeRO wait for a gradient of every parameter
+                # Only the critic learns now. Times 0, not left out: DDP and ZeRO wait for every parameter's gradient.
+                loss = 0.0 * loss
             critic, value_stats = value_loss(
                 output.values_N,
                 inputs["old_values_N"],
