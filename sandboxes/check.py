@@ -24,9 +24,9 @@ TIER_MEANING = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the check; returns the exit status (0 conforms, 1 does not, 2 no sandbox to be had)."""
-    options = _parse(argv)
+def main(argv: Sequence[str] | None = None, program: str = "python -m sandboxes check") -> int:
+    """Runs the check under the name `program`; the exit status is 0 if all conforms, 1 if not, 2 without a sandbox."""
+    options = _parse(argv, program)
     started = time.perf_counter()
     try:
         weak = options.tier == "C" or options.allow_weak
@@ -53,8 +53,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m sandboxes check", description=__doc__.split("\n")[0], allow_abbrev=False)
+def _parse(argv: Sequence[str] | None, program: str) -> argparse.Namespace:
+    parser = _Parser(prog=program, description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--tier", choices=("auto", "A", "B", "C"), default="auto", help="C is opted into by naming it")
     parser.add_argument("--backend", default="local", help="local, bubblewrap, docker:IMAGE, podman:IMAGE or a URL")
     parser.add_argument("--allow_weak", action="store_true", help="use a service that does not deny all it should")

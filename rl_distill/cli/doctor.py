@@ -84,7 +84,7 @@ def case_from(args: argparse.Namespace, config: RunConfig | None) -> Case:
 def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="rl-distill doctor",
-        description="Looks for what would spoil a long run: tokenizers, weights, gold answers, lengths, memory.",
+        description="Checks what could ruin a long run: tokenizers, weights, gold answers, lengths, memory.",
     )
     add = parser.add_argument
     add("--config", help="the run's YAML file or a packaged config; settings can be overridden as in `rl-distill ppo`")

@@ -11,7 +11,7 @@ from ..export.command import add_arguments
 def main(argv: Sequence[str]) -> int:
     parser = OneLineParser(
         prog="rl-distill export",
-        description="Writes a student in the format it is deployed in, with a certificate of what the format costs.",
+        description="Exports a student to a deployment format, with a certificate of what the format costs.",
     )
     add_arguments(parser)
     args = parser.parse_args(list(argv))

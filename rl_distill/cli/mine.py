@@ -11,7 +11,7 @@ from ..mining.command import add_arguments
 def main(argv: Sequence[str]) -> int:
     parser = OneLineParser(
         prog="rl-distill mine",
-        description="Problems that were answered wrongly, checked by the graders, as a pool for data.mixture.",
+        description="Collects wrongly answered problems, checked by the graders, into a pool for data.mixture.",
     )
     add_arguments(parser)
     args = parser.parse_args(list(argv))

@@ -11,7 +11,7 @@ from ..errors import OneLineParser
 def main(argv: Sequence[str]) -> int:
     parser = OneLineParser(
         prog="rl-distill prepare-data",
-        description="Normalises, filters, checks, deduplicates, splits and augments rows; reports all it removes.",
+        description="Normalises, filters, checks, deduplicates, splits and augments rows, and reports every removal.",
     )
     add_arguments(parser)
     args = parser.parse_args(list(argv))

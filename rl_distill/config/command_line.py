@@ -89,8 +89,8 @@ def config_parser(program: str, description: str, cls: type[RunConfig], default:
         default=Path(default).stem,
         help="a YAML file, or the name of a packaged config (`rl-distill list configs`); default %(default)s",
     )
-    parser.add_argument("--seed", type=int, help="seed of everything that is drawn")
-    parser.add_argument("--output_dir", help="folder of all that is written")
+    parser.add_argument("--seed", type=int, help="random seed of the whole run")
+    parser.add_argument("--output_dir", help="folder for everything the run writes")
     return parser
 
 
@@ -118,12 +118,12 @@ def read_config(
     return config
 
 
-def overrides_of(words: Sequence[str], parser: OneLineParser) -> dict[str, Any]:
+def overrides_of(arguments: Sequence[str], parser: OneLineParser) -> dict[str, Any]:
     """Settings by dotted name from words such as `--ppo.num_steps 200`; ConfigError on anything else, with the nearest
     option of the parser, of those that start several processes, or of the settings' sections.
     """
     overrides: dict[str, Any] = {}
-    queue = list(words)
+    queue = list(arguments)
     while queue:
         word = queue.pop(0)
         if not word.startswith("--"):

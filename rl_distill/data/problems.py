@@ -89,6 +89,6 @@ def _cut(problem: Problem, limit: int, tokenizer: Any) -> Problem:
         budget -= 1
 
 
-def _tell(words: str) -> None:
+def _tell(message: str) -> None:
     if distributed.is_main():
-        print(words, flush=True)
+        print(message, flush=True)

@@ -171,5 +171,5 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _bar(items: Any, words: str) -> Any:
-    return tqdm(items, desc=words, delay=5.0, mininterval=1.0, leave=False, file=sys.stderr)
+def _bar(items: Any, label: str) -> Any:
+    return tqdm(items, desc=label, delay=5.0, mininterval=1.0, leave=False, file=sys.stderr)

@@ -118,7 +118,7 @@ def loaded_findings(name: str, path: str, tokenizer: Any, texts: Sequence[str]) 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
     """Without repetitions: the run's own checks and the doctor's may find the same."""
-    return list({(finding.what, finding.words): finding for finding in findings}.values())
+    return list({(finding.what, finding.detail): finding for finding in findings}.values())
 
 
 def tokenizer_findings(student: Any, teacher: Any) -> list[Finding]:
@@ -301,7 +301,7 @@ def show(findings: Sequence[Finding]) -> str:
     """The findings for a terminal, a line each and one for the cure."""
     lines = []
     for finding in findings:
-        lines.append(f"{SIGNS[finding.level]}  {finding.what}: {finding.words}")
+        lines.append(f"{SIGNS[finding.level]}  {finding.what}: {finding.detail}")
         if finding.do:
             lines.append(f"      do: {finding.do}")
     bad, warn = (sum(f.level == level for f in findings) for level in ("bad", "warn"))

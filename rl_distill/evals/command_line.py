@@ -103,7 +103,7 @@ def parser(program: str) -> OneLineParser:
     add("--readings_from", metavar="TEACHER", help="the teacher that it reads, where it was trained with readings")
     add("--decontaminate", metavar="FILE", help="training prompts to look for test problems in")
     add("--ngram", type=int, default=13, help="words in a row that count as overlap (default %(default)s)")
-    add("--start_anew", action="store_true", help="do not go on with records of an interrupted evaluation")
+    add("--start_anew", action="store_true", help="ignore the records of an interrupted evaluation")
     add("--num_threads", type=int, help="torch threads per process on CPU")
     return command
 

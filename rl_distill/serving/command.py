@@ -21,9 +21,14 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", action="append", default=[], metavar="NAME=FOLDER:SHARE", help="another model and its share")
     add("--host", default="127.0.0.1", help="other than loopback only with an API key")
     add("--port", type=int, default=8000, help="0 takes a free one")
-    add("--api_key", help=f"asked of every client (default: the environment's {KEY_VARIABLE}, else none)")
+    add("--api_key", help=f"required from every client (default: the environment's {KEY_VARIABLE}, else none)")
     add("--feedback", type=Path, metavar="FILE", help="a JSONL file that POST /feedback appends to")
-    add("--canaries", type=Path, metavar="FILE", help="JSONL of prompt and answer, asked of every model all the time")
+    add(
+        "--canaries",
+        type=Path,
+        metavar="FILE",
+        help="JSONL of prompt and answer, sent to every model at regular intervals",
+    )
     add("--canary_seconds", type=float, default=300.0, help="from one round of canaries to the next; %(default)s")
     for field in dataclasses.fields(Limits):
         kind = float if isinstance(field.default, float) else int
@@ -82,7 +87,7 @@ def add_load_test_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompts", type=Path, help="a file with a prompt per line (default: additions of two numbers)")
     add("--max_requests", type=int, default=20_000, help="in all; %(default)s")
     add("--timeout_seconds", type=float, default=30.0, help="per request; %(default)s")
-    add("--goal_seconds", type=float, default=1.0, help="the latency that is wanted; %(default)s")
+    add("--goal_seconds", type=float, default=1.0, help="target latency; %(default)s")
     add("--seed", type=int, default=0, help="of the arrivals; %(default)s")
     add("--api_key", help=f"default: the environment's {KEY_VARIABLE}")
     add("--out", type=Path, default=Path("load_test"), help="folder for load_test.json and load_test.md; %(default)s")

@@ -134,9 +134,9 @@ def check_name(name: str) -> None:
         raise TaskError(f"task {name}: there is no file {place} (looked for {place.absolute()})")
 
 
-def _built(name: str, found: Any, options: TaskOptions) -> Task:
-    takes, takes_all = accepted_arguments(found)
-    task = found(**({"options": options} if takes_all or "options" in takes else {}))
+def _built(name: str, factory: Any, options: TaskOptions) -> Task:
+    takes, takes_all = accepted_arguments(factory)
+    task = factory(**({"options": options} if takes_all or "options" in takes else {}))
     if not isinstance(task, Task):
         raise TaskError(f"{name} must return a rl_distill.tasks.base.Task, not {type(task).__name__}")
     return task

@@ -267,7 +267,7 @@ def test_a_full_disk_is_told_before_the_run(tmp_path, monkeypatch):
     assert files.space_findings(tmp_path, 1.0 * files.GIB, 2)[0].level == "warn"
     (bad,) = files.space_findings(tmp_path, 1.5 * files.GIB, 2)
     assert bad.level == "bad"
-    assert bad.words == f"2.0 GiB are free on the disk of {str(tmp_path)!r}; a checkpoint needs about 1.5 GiB"
+    assert bad.detail == f"2.0 GiB are free on the disk of {str(tmp_path)!r}; a checkpoint needs about 1.5 GiB"
 
 
 def test_a_compile_lock_left_by_an_interrupted_launch_is_told(tmp_path, monkeypatch):

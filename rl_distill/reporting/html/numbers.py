@@ -26,8 +26,8 @@ def is_nan(value: float) -> bool:
     return value != value
 
 
-def interval(found: Estimate) -> str:
-    return "" if found.low != found.low else f"{100 * found.low:.1f} – {100 * found.high:.1f}"
+def interval(estimate: Estimate) -> str:
+    return "" if estimate.low != estimate.low else f"{100 * estimate.low:.1f} – {100 * estimate.high:.1f}"
 
 
 def headline(run: Run) -> str:
