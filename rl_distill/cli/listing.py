@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     )
     rows = list(LISTS[parser.parse_args(list(argv)).what]())
     width = max((len(name) for name, _ in rows), default=0)
-    print("\n".join(f"{name.ljust(width)}  {text}".rstrip() for name, text in rows) or "none found")
+    try:
+        print("\n".join(f"{name.ljust(width)}  {text}".rstrip() for name, text in rows) or "none found", flush=True)
+    except BrokenPipeError:  # `| head`; what Python still holds would fail once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import re
 import resource
 import subprocess
 import sys
@@ -134,6 +135,24 @@ def test_list_prints_what_there_is(what, expected, tmp_path, capsys, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert main(["list", what]) == 0
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["rewards", "tasks"])
+def test_every_reward_and_task_is_listed_with_what_it_is(what, capsys):
+    main(["list", what])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not re.fullmatch(r"\w+  +\S.*[.:]", line)] == []
+
+
+def test_a_list_may_be_cut_short():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rl_distill.cli", "list", "configs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (0, b"")
 
 
 def test_a_dry_run_in_an_empty_folder_prints_the_plan_and_trains_nothing(tmp_path):
