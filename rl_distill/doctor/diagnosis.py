@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,9 @@ from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answer
 from ..types import Problem
 from . import memory
 from .speed import machine_findings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
 LOW_ENTROPY, HIGH_ENTROPY = 0.003, 2.5  # nats per token; what instruction models show on math and code is 0.1 to 1
@@ -108,7 +111,7 @@ def files_of_run(case: Case, config: RunConfig) -> Files:
     return findings, data_task(problems), problems, {"student": looked.tokenizer, "teacher": teacher}
 
 
-def loaded_findings(name: str, path: str, tokenizer: Any, texts: Sequence[str]) -> list[Finding]:
+def loaded_findings(name: str, path: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Finding]:
     torn = weight_file_findings(name, path)
     if torn:
         return torn
@@ -162,7 +165,7 @@ def vocabulary_findings(tokenizers: dict[str, Any], configs: dict[str, Any]) -> 
     return findings
 
 
-def problems_of(case: Case, tokenizer: Any) -> tuple[Task, list[Problem]]:
+def problems_of(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, list[Problem]]:
     """The problems that would be trained on, and the task that grades them."""
     if case.data in SHORT_NAMES or (":" in case.data and ".py" in case.data):
         task = load_task(case.data, TaskOptions(case.data_path, has_chat_template=bool(tokenizer.chat_template)))
@@ -202,7 +205,9 @@ def _headline(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> 
     return [verdict.scores[task.metrics[0]] for verdict in task.grade(problems, texts)]
 
 
-def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, case: Case) -> list[Finding]:
+def length_findings(
+    task: Task, problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, case: Case
+) -> list[Finding]:
     """Prompt lengths against the limit of the plan and the model's positions."""
     texts = [shown(task, problem, tokenizer) for problem in problems]
     lengths = sorted(len(ids) for ids in prompt_ids(tokenizer, texts))

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ from .anchor import reads_exact_kl
 from .coefficients import Coefficient
 from .rollout_building import Rollout, Sampled, TokenStates, build_rollout, has_one_update
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class TrainingStopped(UserError, RuntimeError):
     """Numbers left the sane range; the message names the step and the cause, and the last checkpoint is whole."""
@@ -50,7 +53,7 @@ class RolloutCollector:
         self,
         config: RunConfig,
         problems: Sequence[Problem],
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         teacher: Teacher,
         blend: RewardBlend,
         coefficient: Coefficient,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ from .rank_padding import PaddedMicroBatches
 from .rollout import RolloutCollector, TrainingStopped
 from .rollout_building import has_one_update
 from .rollout_metrics import rollout_metrics
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class RolloutStream:
@@ -284,7 +287,9 @@ class SeparateGradClipping(TrainerCallback):
     def __init__(self, trainer: PPOTrainer) -> None:
         self.trainer = trainer
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if not distributed.is_deepspeed():
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
             self.trainer.grad_norms.append(clip_gradients(model, self.trainer.config.ppo.max_grad_norm))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_models.audit import spearman
 from reward_models.learned import QUALITY_FILE, PoorQualityError, check_probes
@@ -26,6 +26,9 @@ from .probes import probe_results
 from .settings import RewardModelRunConfig
 from .uncertainty import judged, spreads_of_probes, uncertainty
 from .views import View, views_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NUM_BINS = 10
 
@@ -48,7 +51,9 @@ class Predictions:
         return Predictions([self.examples[i] for i in keep], *([column[i] for i in keep] for column in numbers))
 
 
-def predictions(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example], view: View) -> Predictions:
+def predictions(
+    model: LearnedRewardModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], view: View
+) -> Predictions:
     """What the model says of the examples, shown of the teacher what the view shows."""
     found = judged(model, tokenizer, examples, view)
     return Predictions(list(examples), found.scores, found.correct, found.leverages)
@@ -108,7 +113,10 @@ def measure(predictions: Predictions, predicts_correctness: bool) -> dict[str, f
 
 
 def quality(
-    config: RewardModelRunConfig, model: LearnedRewardModel, tokenizer: Any, heldout: Sequence[Example]
+    config: RewardModelRunConfig,
+    model: LearnedRewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    heldout: Sequence[Example],
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
     """(what quality.json holds, the student's predictions by view): headline numbers by view, and all by task."""
     predicts_correctness = config.reward_model.objective == "regression"
