@@ -185,11 +185,11 @@ def human_eval_verdicts(cases: list[tuple[Problem, str, str]]) -> list[float]:
     return [float(getattr(verdict, "passed", False)) for verdict in sandbox().run_batch(jobs)]
 
 
-def _tell(study: str, agree: Counter, found: list[dict[str, Any]]) -> None:
+def _tell(study: str, agree: Counter, results: list[dict[str, Any]]) -> None:
     for metric in dict.fromkeys(name for name, _ in agree):
         same_verdict, other = agree[metric, True], agree[metric, False]
         print(f"{study} {metric}: {same_verdict + other} completions, {same_verdict} agree, {other} do not")
-    for (name, way, right), count in sorted(Counter((f["study"], f["way"], f["right"]) for f in found).items()):
+    for (name, way, right), count in sorted(Counter((f["study"], f["way"], f["right"]) for f in results).items()):
         print(f"  {name}, {way}: {count}, right: {right}")
 
 

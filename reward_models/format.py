@@ -66,8 +66,9 @@ def cosine_length(
     needs: str = "finished",
     **columns: Any,
 ) -> list[float | None]:
-    """Correctness scaled by length along a half cosine (arXiv 2502.03373 C.1): short and right is best, short and
-    wrong is worst. None where there is no gold answer, Unscored where `math_answer` is. The values of
+    """Correctness scaled by length along a half cosine: short and right is best, short and wrong is worst.
+
+    arXiv 2502.03373 C.1. None where there is no gold answer, Unscored where `math_answer` is. The values of
     trl.rewards.get_cosine_scaled_reward, but the answer is judged by `math_answer`, which no answer can hang.
     """
     from .math_answers import math_answer

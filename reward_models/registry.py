@@ -61,7 +61,8 @@ def resolve(fn: str) -> Callable:
     function = getattr(module, attribute, None)
     if function is None:
         public = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
-        raise ValueError(f"{place} has no {attribute!r}{nearest(attribute, public)}; it has: {', '.join(public)}")
+        there = f"it has: {', '.join(public)}" if public else "it defines no function"
+        raise ValueError(f"{place} has no {attribute!r}{nearest(attribute, public)}; {there}")
     if not callable(function):
         raise ValueError(f"{fn} is not callable but a {type(function).__name__}")
     return function

@@ -5,15 +5,18 @@ May be imported by everything; looks at torch's processes only where a run has s
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import difflib
 import errno
 import logging
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 from reward_models import RewardError
 
@@ -36,6 +39,30 @@ class LaunchError(UserError, RuntimeError):
     """The processes were not started as the run needs them."""
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line: argparse alone prints up to fourteen lines of usage above its message."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2 and the message; beside an unknown option the nearest known one."""
+        options = [word for word in message.split() if word.startswith("-")]
+        if message.startswith("unrecognized") and options:
+            message += self.nearest_option(options[0])
+        self.fail(f"{message}; see {self.prog} --help")
+
+    def fail(self, message: object) -> NoReturn:
+        """Ends the program with status 2 and a message that says by itself what to do."""
+        self.exit(USER_ERROR, f"error: {message}\n")
+
+    def nearest_option(self, word: str, others: Iterable[str] = ()) -> str:
+        """`; did you mean '--seed'?` for an unknown option near one of this parser or of `others`; else nothing."""
+        known = [*self._option_string_actions, *others]
+        near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        return f"; did you mean {near[0]!r}?" if near else ""
+
+
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Around a program, also as a decorator: what it raises ends it with a line on stderr and an exit status.
@@ -53,7 +80,7 @@ def keep_tracebacks_in(folder: Path) -> None:
     _OUTPUT_DIR[:] = [folder]
 
 
-def end(error: BaseException) -> None:
+def end(error: BaseException) -> NoReturn:
     """Ends this process as the error asks for; never returns."""
     told, status = in_one_line(error)
     if os.environ.get(DEBUG):
@@ -86,6 +113,8 @@ def _of_the_machine(error: BaseException) -> str | None:
             f"no space left on the disk of {place}: free some, or set output_dir and cache_dir elsewhere; the last "
             "complete checkpoint is kept (--resume_from_checkpoint latest)"
         )
+    if isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError) and error.filename:
+        return f"{error.filename}: {str(error.strerror).lower()}; choose another path"
     if isinstance(error, PermissionError):
         return f"{error.filename}: permission denied; give this user access, or choose another path"
     if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in words or isinstance(error, MemoryError):

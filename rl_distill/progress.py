@@ -44,9 +44,9 @@ class Stages:
         self.quiet = quiet
 
     @contextlib.contextmanager
-    def __call__(self, name: str, words: str) -> Iterator[None]:
+    def __call__(self, name: str, label: str) -> Iterator[None]:
         if not self.quiet:
-            print(f"[{name}] {words} ...", flush=True)
+            print(f"[{name}] {label} ...", flush=True)
         start, cpu_start = self.running[name] = time.perf_counter(), cpu_seconds()
         try:
             yield
@@ -65,26 +65,26 @@ class Stages:
         return self.seconds | wall, self.cpu_seconds | cpu
 
 
-def progress_bar(items: Sequence[Item], words: str) -> Iterable[Item]:
+def progress_bar(items: Sequence[Item], label: str) -> Iterable[Item]:
     """The items, with a bar on the main process's terminal once they have taken five seconds."""
     is_main = os.environ.get("RANK", "0") == "0"
     return tqdm(
-        items, desc=words, unit="batch", delay=SILENT_SECONDS, leave=False, file=sys.stderr, disable=not is_main
+        items, desc=label, unit="batch", delay=SILENT_SECONDS, leave=False, file=sys.stderr, disable=not is_main
     )
 
 
 class StageProgress(TrainerCallback):
     """A progress bar over the optimizer steps of a supervised stage."""
 
-    def __init__(self, words: str) -> None:
-        self.words = words
+    def __init__(self, label: str) -> None:
+        self.label = label
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.bar = tqdm(
             total=state.max_steps,
-            desc=self.words,
+            desc=self.label,
             unit="step",
             file=sys.stderr,
             mininterval=0.5,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reward_models import RewardSpec
 
@@ -173,7 +173,9 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
     return RunContext(splits, teacher, student, tokenizer, {}, 0, link)
 
 
-def under_own_prompts(config: RunConfig, teacher: Teacher, splits: Splits, tokenizer: Any) -> Teacher:
+def under_own_prompts(
+    config: RunConfig, teacher: Teacher, splits: Splits, tokenizer: PreTrainedTokenizerBase
+) -> Teacher:
     """The teacher under the prompts that teacher.prompt_template gives it; as it is where there is none."""
     if config.teacher.prompt_template is None:
         return teacher
@@ -295,7 +297,7 @@ def as_rollouts(config: RunConfig) -> Sampling:
 
 
 def teacher_texts(
-    config: RunConfig, teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], num_texts: int
+    config: RunConfig, teacher: Teacher, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], num_texts: int
 ) -> list[tuple[str, ...]]:
     """The texts of `teacher_outputs`."""
     return [output.texts for output in teacher_outputs(config, teacher, tokenizer, problems, num_texts)]
@@ -304,7 +306,7 @@ def teacher_texts(
 def teacher_outputs(
     config: RunConfig,
     teacher: Teacher,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     num_texts: int,
     sampling: Sampling | None = None,
@@ -340,7 +342,7 @@ def teacher_outputs(
 
 
 def api_outputs(
-    config: RunConfig, api: TextAPI, tokenizer: Any, problems: Sequence[Problem], num_texts: int
+    config: RunConfig, api: TextAPI, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], num_texts: int
 ) -> list[TeacherOutput]:
     """`teacher_outputs` by an API, which the main process alone asks."""
     template, stop = config.teacher.prompt_template, list(config.generation.stop)
@@ -371,7 +373,11 @@ def api_outputs(
 
 
 def _written(
-    teacher: Teacher, tokenizer: Any, problems: Sequence[Problem], sampling: Sampling, stop: StopStrings | None
+    teacher: Teacher,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    stop: StopStrings | None,
 ) -> list[Completion]:
     ids = prompt_ids(tokenizer, [problem.prompt for problem in problems])
     generated = teacher.generate(ids, sampling, tasks=[problem.task for problem in problems])
@@ -388,6 +394,6 @@ def finished(completion: Completion) -> bool:
     return completion.finish is Finish.STOP
 
 
-def count_tokens(tokenizer: Any, texts: Sequence[str]) -> int:
+def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:
     """Tokens of the texts, with an EOS each."""
     return sum(len(ids) + 1 for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"])

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_models import RewardSpec
 
@@ -31,6 +31,9 @@ from .run_setup import RunContext, cache_dir_of, count_tokens, teacher_outputs
 from .stage_cache import cache_key, cached
 from .teachers.colocated import fingerprint
 from .types import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def stages_of(config: RunConfig) -> dict[str, DistillConfig]:
@@ -101,7 +104,7 @@ def sequences(
     ]
 
 
-def _example(tokenizer: Any, problem: Problem, text: str, finished: bool) -> Example:
+def _example(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, finished: bool) -> Example:
     (prompt,) = prompt_ids(tokenizer, [problem.prompt])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return Example(problem.task, prompt, [*ids, tokenizer.eos_token_id] if finished or not ids else ids)

@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from sandboxes import conformance
 from sandboxes.contract import SandboxError
@@ -23,15 +24,18 @@ TIER_MEANING = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the check; returns the exit status (0 conforms, 1 does not, 2 no sandbox to be had)."""
-    options = _parse(argv)
+def main(argv: Sequence[str] | None = None, program: str = "python -m sandboxes check") -> int:
+    """Runs the check under the name `program`; the exit status is 0 if all conforms, 1 if not, 2 without a sandbox."""
+    options = _parse(argv, program)
     started = time.perf_counter()
     try:
         weak = options.tier == "C" or options.allow_weak
         sandbox = Sandbox(options.slots, tier=options.tier, backend=options.backend, allow_weak_sandbox=weak).start()
     except SandboxError as error:
         print(f"no sandbox: {error}")
+        return 2
+    except ValueError as error:  # an option out of range
+        print(f"error: {error}", file=sys.stderr)
         return 2
     with sandbox:
         _print_report(sandbox, time.perf_counter() - started)
@@ -43,8 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sandboxes check", description=__doc__.split("\n")[0])
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def _parse(argv: Sequence[str] | None, program: str) -> argparse.Namespace:
+    parser = _Parser(prog=program, description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--tier", choices=("auto", "A", "B", "C"), default="auto", help="C is opted into by naming it")
     parser.add_argument("--backend", default="local", help="local, bubblewrap, docker:IMAGE, podman:IMAGE or a URL")
     parser.add_argument("--allow_weak", action="store_true", help="use a service that does not deny all it should")

@@ -37,12 +37,12 @@ def _exactly(printed: str, expected: str, tolerance: float | None) -> bool:
     return printed == expected
 
 
-def _same(found: str, wanted: str, tolerance: float | None) -> bool:
-    if found == wanted or tolerance is None:
-        return found == wanted
-    one, two = _number(found), _number(wanted)
-    if one is not None and two is not None and _INTEGER.fullmatch(found) and _INTEGER.fullmatch(wanted):
-        return int(found) == int(wanted)  # a tolerance is for real numbers: 10**9 + 7 is not 10**9 + 8
+def _same(printed: str, wanted: str, tolerance: float | None) -> bool:
+    if printed == wanted or tolerance is None:
+        return printed == wanted
+    one, two = _number(printed), _number(wanted)
+    if one is not None and two is not None and _INTEGER.fullmatch(printed) and _INTEGER.fullmatch(wanted):
+        return int(printed) == int(wanted)  # a tolerance is for real numbers: 10**9 + 7 is not 10**9 + 8
     return one is not None and two is not None and math.isclose(one, two, rel_tol=tolerance, abs_tol=tolerance)
 
 

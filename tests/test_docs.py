@@ -42,6 +42,35 @@ def test_every_link_of_a_page_leads_to_a_file(page):
     assert [link for link in links if not (page.parent / link).exists() and link not in generated] == []
 
 
+def rows_of_architecture() -> list[list[str]]:
+    """The cells of every table row."""
+    lines = (ROOT / "docs" / "architecture.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+
+
+def test_architecture_lists_every_package_and_module_of_the_top_level():
+    named = {name for row in rows_of_architecture() for name in re.findall(r"[\w/]+(?:\.py)?", row[0])}
+    packages = {path.parent.name + "/" for path in (ROOT / "rl_distill").glob("*/__init__.py")}
+    modules = {path.name for path in (ROOT / "rl_distill").glob("*.py")} - {"__init__.py"}
+    assert packages <= named
+    assert {module for module in modules if not {module, module.removesuffix(".py")} & named} == set()
+
+
+def test_architecture_lists_every_folder_within_a_package():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for init in (ROOT / "rl_distill").glob("*/*/__init__.py"):
+        assert f"`{init.parent.name}/`" in text, init.parent
+
+
+def test_architecture_lists_every_command_and_files_that_exist():
+    rows = [row for row in rows_of_architecture() if len(row) == 3]
+    assert [row[0].strip("`") for row in rows if row[0].strip("`") not in {c.name for c in COMMANDS}] == []
+    assert len(rows) == len(COMMANDS)
+    for row in rows:
+        for file in re.findall(r"`([\w/]+\.py)`", f"{row[1]} {row[2]}"):
+            assert any((ROOT / base / file).is_file() for base in ("", "rl_distill", "rl_distill/cli")), file
+
+
 def test_the_settings_page_has_every_setting():
     pytest.importorskip("mkdocs")
     spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")

@@ -42,6 +42,12 @@ def test_a_full_disk_says_what_to_do(capsys):
     assert words.count("\n") == 1
 
 
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EISDIR, errno.EEXIST])
+def test_a_file_where_a_folder_was_meant_is_the_users_to_put_right(number, capsys):
+    code, words = ending(OSError(number, os.strerror(number), "runs/x"), capsys)
+    assert (code, words) == (2, f"error: runs/x: {os.strerror(number).lower()}; choose another path\n")
+
+
 def test_a_fault_keeps_its_traceback_in_the_runs_folder(tmp_path, capsys):
     errors.keep_tracebacks_in(tmp_path)
     code, words = ending(KeyError("lost"), capsys)

@@ -97,6 +97,12 @@ def test_no_file_grows_too_long(path):
     assert path.read_text().count("\n") <= MAX_FILE_LINES
 
 
+def test_every_package_has_its_folder_of_tests():
+    packages = {path.parent.name for path in (ROOT / "rl_distill").glob("*/__init__.py")}
+    tested = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert packages | {"sandboxes", "reward_models"} <= tested
+
+
 def test_functions_stay_short():
     functions = [
         node.end_lineno - node.lineno + 1

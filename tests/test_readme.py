@@ -62,6 +62,11 @@ def test_the_yaml_of_the_readme_is_a_config_of_a_run(tmp_path):
     assert [entry["fn"] for entry in config.rewards] == [entry["fn"] for entry in yaml.safe_load(code)["rewards"]]
 
 
+def test_the_readme_shows_every_command():
+    (shown,) = [code for language, code in FENCE.findall(ENGLISH) if "rl-distill doctor" in code]
+    assert set(re.findall(r"^rl-distill ([a-z-]+)", shown, re.MULTILINE)) == {command.name for command in COMMANDS}
+
+
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     code = next(code for language, code in FENCE.findall(ENGLISH) if language == "python")

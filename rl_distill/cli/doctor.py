@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..config import ConfigError, RunConfig, load_config
 from ..config.command_line import config_path, overrides_of
+from ..errors import OneLineParser
 
 if TYPE_CHECKING:
     from ..doctor.diagnosis import Case
@@ -43,13 +44,15 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, RunConfig | None]:
     args, rest = parser.parse_known_args(list(argv))
     try:
         if args.config is not None:
-            return args, load_config(config_path(args.config), overrides_of(rest))
+            return args, load_config(config_path(args.config), overrides_of(rest, parser))
         missing = [f"--{name}" for name in ("student", "teacher", "data") if getattr(args, name) is None]
         if missing or rest:
-            problem = f"unknown option {rest[0]}" if rest else f"{', '.join(missing)} not given"
+            problem = f"{', '.join(missing)} not given"
+            if rest:
+                problem = f"unknown option {rest[0]}{parser.nearest_option(rest[0])}"
             raise ConfigError(f"{problem}; give --config FILE, or --student, --teacher and --data")
     except ConfigError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.fail(error)
     return args, None
 
 
@@ -78,11 +81,10 @@ def case_from(args: argparse.Namespace, config: RunConfig | None) -> Case:
     return diagnosis.Case(args.student, args.teacher, args.data, args.data_path, plan, args.gpu_gib)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="rl-distill doctor",
-        description="Looks for what would spoil a long run: tokenizers, weights, gold answers, lengths, memory.",
-        allow_abbrev=False,
+        description="Checks what could ruin a long run: tokenizers, weights, gold answers, lengths, memory.",
     )
     add = parser.add_argument
     add("--config", help="the run's YAML file or a packaged config; settings can be overridden as in `rl-distill ppo`")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from ..errors import OneLineParser
 from ..export.command import add_arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="rl-distill export",
-        description="Writes a student in the format it is deployed in, with a certificate of what the format costs.",
-        allow_abbrev=False,
+        description="Exports a student to a deployment format, with a certificate of what the format costs.",
     )
     add_arguments(parser)
     args = parser.parse_args(list(argv))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from ..errors import OneLineParser
 from ..students.command import add_arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="rl-distill init-student",
         description="Makes a smaller student from its teacher: fewer layers, heads, channels or tokens.",
-        allow_abbrev=False,
     )
     add_arguments(parser)
     args = parser.parse_args(list(argv))

@@ -5,19 +5,22 @@ Reads tables and folders only; no network.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
+from ..errors import OneLineParser
+
 Rows = Iterator[tuple[str, str]]
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="rl-distill list", description="Lists what a config can name.")
+    parser = OneLineParser(prog="rl-distill list", description="Lists what a config can name.")
     parser.add_argument(
         "what",
         choices=list(LISTS),
@@ -25,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     )
     rows = list(LISTS[parser.parse_args(list(argv)).what]())
     width = max((len(name) for name, _ in rows), default=0)
-    print("\n".join(f"{name.ljust(width)}  {text}".rstrip() for name, text in rows) or "none found")
+    try:
+        print("\n".join(f"{name.ljust(width)}  {text}".rstrip() for name, text in rows) or "none found", flush=True)
+    except BrokenPipeError:  # `| head`; what Python still holds would fail once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

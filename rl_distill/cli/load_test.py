@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from ..errors import OneLineParser
 from ..serving.command import add_load_test_arguments, run_load_test
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="rl-distill load-test",
-        description="Measures latency by load: requests arrive at random, at rates that rise. Loopback only.",
-        allow_abbrev=False,
+        description="Measures latency under load: random arrivals at increasing rates. Loopback only.",
     )
     add_load_test_arguments(parser)
     return run_load_test(parser.parse_args(list(argv)))

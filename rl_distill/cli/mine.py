@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from ..errors import OneLineParser
 from ..mining.command import add_arguments
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="rl-distill mine",
-        description="Problems that were answered wrongly, checked by the graders, as a pool for data.mixture.",
-        allow_abbrev=False,
+        description="Collects wrongly answered problems, checked by the graders, into a pool for data.mixture.",
     )
     add_arguments(parser)
     args = parser.parse_args(list(argv))

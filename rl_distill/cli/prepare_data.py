@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from ..data_preparation.command import add_arguments
+from ..errors import OneLineParser
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="rl-distill prepare-data",
-        description="Normalises, filters, checks, deduplicates, splits and augments rows; reports all it removes.",
-        allow_abbrev=False,
+        description="Normalises, filters, checks, deduplicates, splits and augments rows, and reports every removal.",
     )
     add_arguments(parser)
     args = parser.parse_args(list(argv))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import OneLineParser
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="rl-distill report", description="One HTML page about one or several runs.")
+    parser = OneLineParser(prog="rl-distill report", description="One HTML page about one or several runs.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a training run or evaluation")
     parser.add_argument("--out", type=Path, help="file to write (default: report.html in the first RUN)")
     args = parser.parse_args(list(argv))

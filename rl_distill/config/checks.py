@@ -29,6 +29,7 @@ def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
     if config.demo is None:
         _check_own(config, teachers)
     else:
+        _check_demo(config)
         _check_shape("teacher", config.demo.teacher)
         _check_shape("student", config.demo.student)
 
@@ -100,6 +101,23 @@ def _check_schedule(anchor: AnchorConfig) -> None:
         raise ConfigError(
             f"anchor.evidence_floor ({anchor.evidence_floor:g}) must be at most anchor.coef ({anchor.coef:g}), "
             "the coefficient's highest value"
+        )
+
+
+def _check_demo(config: RunConfig) -> None:
+    """The demo makes models and data; those that the user names would be ignored without a word."""
+    named = {
+        "student.model": config.student.model,
+        "teacher.model": config.teacher.model,
+        "data.train": config.data.train,
+        "data.validation": config.data.validation,
+        "data.test": config.data.test,
+    }
+    ignored = [name for name, value in named.items() if value is not None]
+    if ignored:
+        raise ConfigError(
+            f"{', '.join(ignored)} would be ignored, because the demo makes models and data itself: for your own set "
+            "demo: null (on the command line --demo null), and student.model, teacher.model and data.train"
         )
 
 

@@ -6,6 +6,7 @@ Imports no torch, so `--help` and a typo answer at once.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,10 +16,13 @@ from typing import Any
 from reward_models import VERIFYING_REWARDS, RewardSpec, validate
 from reward_models.learned import quality_of
 
+from ..errors import OneLineParser
 from . import Config, ConfigError, RunConfig, load_config
 from .reading import nearest, parse_override
 from .reference import settings_of
 
+SECTIONS = {field.name for field in dataclasses.fields(RunConfig)} | {"reward_model"}
+OTHER_OPTIONS = [*(f"--{name}" for name in sorted(SECTIONS - {"chosen"})), "--launch", "--num_processes"]
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -79,28 +83,27 @@ def _load_distill(path: str | Path, overrides: dict[str, Any]) -> RunConfig:
     return config if config.distill is not None else load_config(path, overrides | {"distill": {}})
 
 
-def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> argparse.ArgumentParser:
+def config_parser(program: str, description: str, cls: type[RunConfig], default: str) -> OneLineParser:
     """What every program with a RunConfig understands; `default`: the file of configs/ that it takes by itself."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog=program,
         description=description,
         epilog="Every setting of the config is an option: --ppo.learning_rate 1e-4, --anchor.schedule fixed, "
         "--demo.num_test 500. Settings:\n" + describe(cls),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--config",
         default=Path(default).stem,
         help="a YAML file, or the name of a packaged config (`rl-distill list configs`); default %(default)s",
     )
-    parser.add_argument("--seed", type=int, help="seed of everything that is drawn")
-    parser.add_argument("--output_dir", help="folder of all that is written")
+    parser.add_argument("--seed", type=int, help="random seed of the whole run")
+    parser.add_argument("--output_dir", help="folder for everything the run writes")
     return parser
 
 
 def read_config(
-    parser: argparse.ArgumentParser,
+    parser: OneLineParser,
     argv: Sequence[str] | None,
     load: Callable[[str | Path, dict[str, Any]], Config],
     *checks: Callable[[Config], None],
@@ -111,7 +114,7 @@ def read_config(
     """
     known, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
     try:
-        overrides = overrides_of(rest)
+        overrides = overrides_of(rest, parser)
         named = {name: value for name, value in vars(known).items() if name != "config" and value is not None}
         config = load(config_path(known.config), overrides | named)
         validate([RewardSpec.from_config(entry) for entry in config.rewards])
@@ -119,19 +122,23 @@ def read_config(
             check(config)
         check_writable(Path(config.output_dir))
     except (ConfigError, ValueError, ImportError) as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.fail(error)
     return config
 
 
-def overrides_of(words: Sequence[str]) -> dict[str, Any]:
-    """Settings by dotted name from words such as `--ppo.num_steps 200`; ConfigError on anything else."""
+def overrides_of(arguments: Sequence[str], parser: OneLineParser) -> dict[str, Any]:
+    """Settings by dotted name from words such as `--ppo.num_steps 200`; ConfigError on anything else, with the nearest
+    option of the parser, of those that start several processes, or of the settings' sections.
+    """
     overrides: dict[str, Any] = {}
-    queue = list(words)
+    queue = list(arguments)
     while queue:
         word = queue.pop(0)
         if not word.startswith("--"):
             raise ConfigError(f"unexpected argument {word!r}; settings are given as --name value")
         name, equals, value = word[2:].partition("=")
+        if "." not in name and name not in SECTIONS:
+            raise ConfigError(f"unknown option --{name}{parser.nearest_option(f'--{name}', OTHER_OPTIONS)}")
         if not equals:
             if not queue or (queue[0].startswith("--") and not _is_number(queue[0])):
                 raise ConfigError(f"--{name} needs a value")

@@ -113,7 +113,7 @@ def set_dotted(settings: dict[str, Any], key: str, value: Any) -> None:
 def nearest(word: str, known: typing.Iterable[str]) -> str:
     """A hint for a wrong name: the nearest known one, or the list of all."""
     known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"
 
 

@@ -44,7 +44,7 @@ class SamplingConfig:
     temperature: float = ranged(0.25, "(0, inf)")
     """With weak_tasks: weights are exp((target - success) / this); small goes to the weakest alone."""
     floor: float = ranged(0.2, "[0, 1]")
-    """With weak_tasks and learning_progress: this part of its own share every group keeps; 1 is `fixed`."""
+    """With weak_tasks and learning_progress: every group keeps this fraction of its base share; 1 is `fixed`."""
     decay: float = ranged(0.9, "[0, 1)")
     """With weak_tasks: how much the trials of a step still count one step later."""
     window: int = ranged(20, "[1, inf)")

@@ -50,7 +50,7 @@ class SFTStageConfig:
     batch_size: int = ranged(32, "[1, inf)")
     """Sequences per optimizer step, all processes together."""
     learning_rate: float = ranged(3e-3, "(0, inf)")
-    """At its peak."""
+    """Peak learning rate."""
     warmup_steps: int = ranged(50, "[0, inf)")
     """Steps of linear learning-rate warm-up."""
 
@@ -60,7 +60,7 @@ class DemoConfig:
     """The demo default: tasks, a teacher and a worse student made here, without a model hub."""
 
     vocab_size: int = ranged(448, "[258, inf)")
-    """Of the tokenizer: the 256 bytes, two special tokens, and merges."""
+    """Tokens of the tokenizer: the 256 bytes, two special tokens, and merges."""
     math_share: float = ranged(0.7, "[0, 1]")
     """Word problems among the student's problems; the rest are short functions."""
     teacher_math_share: float = ranged(0.7, "[0, 1]")
@@ -99,7 +99,7 @@ class LoraAdapterConfig:
     alpha: int = ranged(32, "[1, inf)")
     """The adapters' output is scaled by alpha / r."""
     dropout: float = ranged(0.0, "[0, 1)")
-    """On the adapters' input."""
+    """Dropout on the adapters' input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """A list of names such as [q_proj, v_proj], a pattern for whole names, or all-linear."""
 
@@ -111,7 +111,7 @@ class StudentConfig:
     model: str | None = None
     """A folder or hub id; None takes the demo student."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Of the weights; auto is the checkpoint's own."""
+    """Data type of the weights; auto: the checkpoint's."""
     lora: LoraAdapterConfig | None = None
     """Train adapters and leave the student's own weights as they are."""
     quantization: Literal["4bit", "8bit"] | None = None
@@ -130,15 +130,15 @@ class TeacherServerConfig:
     base_url: str | None = None
     """Such as http://localhost:8000/v1."""
     model: str | None = None
-    """The name it is served under; None takes the first."""
+    """Its name on the server; None: the first model the server lists."""
     num_connections: int = ranged(16, "[1, inf)")
-    """Requests under way at a time."""
+    """Concurrent requests."""
     timeout_s: float = ranged(120.0, "(0, inf)")
-    """Seconds for one answer."""
+    """Timeout of one request, in seconds."""
     wait_s: float = ranged(3600.0, "[0, inf)")
-    """Seconds that a run waits for a server that went away, before it ends with an error."""
+    """How long to wait for an unreachable server before the run fails, in seconds."""
     api_key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the key, where the server wants one."""
+    """Environment variable that holds the key, if the server needs one."""
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,15 @@ class TextAPIConfig:
     url: str | None = None
     """Up to the version, such as https://api.openai.com/v1."""
     model: str | None = None
-    """The model's name there."""
+    """The model's name at the API."""
     key_env: str = "OPENAI_API_KEY"
-    """Environment variable with the key, where the API wants one."""
+    """Environment variable that holds the key, if the API needs one."""
     num_connections: int = ranged(8, "[1, inf)")
-    """Requests under way at a time."""
+    """Concurrent requests."""
     timeout_s: float = ranged(300.0, "(0, inf)")
-    """Seconds for one answer."""
+    """Timeout of one request, in seconds."""
     wait_s: float = ranged(3600.0, "[0, inf)")
-    """Seconds that a run waits for an API that is away or over its rate limit, before it ends with an error."""
+    """How long to wait for an unreachable or rate-limited API before the run fails, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class TeacherConfig:
     model: str | None = None
     """A folder or hub id; None takes the demo teacher."""
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
-    """Of the weights; auto is the checkpoint's own."""
+    """Data type of the weights; auto: the checkpoint's."""
     autocast: Literal["auto", "on", "off"] = "auto"
     """Score in bf16; auto: where that is fast."""
     micro_batch_size: int = ranged(64, "[1, inf)")
@@ -183,7 +183,7 @@ class TeacherConfig:
     quantization: Literal["4bit", "8bit"] | None = None
     """Weights by bitsandbytes, on CUDA; the head stays as it is."""
     sharded: bool = False
-    """Shard the weights over the processes that hold the teacher (DeepSpeed ZeRO-3), where it fits on none."""
+    """Shard the weights over the processes that hold the teacher (DeepSpeed ZeRO-3), if it fits on none of them."""
     server: TeacherServerConfig = field(default_factory=TeacherServerConfig)
     """With placement remote: where the teacher is."""
     num_outputs_per_prompt: int = ranged(0, "[0, inf)")
@@ -228,13 +228,13 @@ class DataConfig:
     chat: bool = False
     """Put a text prompt into the tokenizer's chat template as one user turn; lists of messages always are."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Handed to the chat template, such as {enable_thinking: false}; a column of that name does so per row."""
+    """Passed to the chat template, such as {enable_thinking: false}; a column of that name does so per row."""
     task: str = "default"
     """The task of rows without a `task` column."""
     max_prompt_length: int | None = ranged(None, "[1, inf)")
     """Tokens; None takes prompts of any length."""
     overlong_prompts: Literal["drop", "cut", "refuse"] = "drop"
-    """What becomes of longer prompts: left out with a count, cut to their end, or an error."""
+    """What happens to longer prompts: dropped and counted, cut from the left, or an error."""
 
 
 @dataclass(frozen=True)
@@ -242,11 +242,11 @@ class RunConfig:
     """Everything a run needs. `demo: null` in a config of your own needs student.model, teacher.model and data."""
 
     seed: int = ranged(0, "[0, 4294967295]")
-    """Of everything that is drawn."""
+    """Random seed of the whole run."""
     output_dir: str = "runs/demo"
-    """Folder of all that is written."""
+    """Folder for everything the run writes."""
     cache_dir: str | None = None
-    """Where models and teacher outputs made once are kept; None is `cache` under output_dir."""
+    """Cache of models and teacher outputs; None: `cache` under output_dir."""
     resume_from_checkpoint: str | None = None
     """"latest" or the path of a checkpoint folder."""
     dry_run: bool = False

@@ -112,9 +112,9 @@ class PPOConfig:
     weight_decay: float = ranged(0.0, "[0, inf)")
     """AdamW's."""
     adam_beta2: float = ranged(0.95, "[0, 1)")
-    """AdamW's second beta."""
+    """AdamW's beta2."""
     max_grad_norm: float = ranged(1.0, "(0, inf)")
-    """Of policy and critic each, apart (under DeepSpeed: together)."""
+    """Gradients are clipped to this norm, policy and critic separately (under DeepSpeed: together)."""
     bf16: bool = False
     """Autocast of the training forward; DeepSpeed: its bf16 engine; FSDP2: weights gathered in bf16."""
     stop_at_kl: float | None = ranged(50.0, "(0, inf)")
@@ -146,7 +146,7 @@ class GenerationConfig:
     max_completion_length: int = ranged(48, "[1, inf)")
     """Tokens after which a completion is cut."""
     temperature: float = ranged(1.0, "(0, inf)")
-    """Of sampling, of old and new log-probabilities and of the teacher's."""
+    """Temperature of sampling, of old and new log-probabilities and of the teacher's."""
     temperature_end: float | None = ranged(None, "(0, inf)")
     """Where given, the temperature goes linearly from `temperature` at the first step to this at the last."""
     top_p: float = ranged(1.0, "(0, 1]")
@@ -156,7 +156,7 @@ class GenerationConfig:
     batch_size: int = ranged(64, "[1, inf)")
     """Completions sampled together, per process."""
     engine: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
-    """What samples rollouts."""
+    """The engine that samples rollouts."""
     dtype: Literal["student", "bfloat16"] = "student"
     """Of the weights that sample with `engine: transformers`. bfloat16: a copy, corrected for as vLLM is."""
     sampler_weight_cap: float = ranged(2.0, "(0, inf)")
@@ -170,7 +170,7 @@ class DistributedConfig:
     """Several processes."""
 
     timeout_s: float = ranged(1800.0, "(0, inf)")
-    """Seconds that one process may be silent, or keep the others waiting, before all end."""
+    """Seconds a process may be silent, or keep the others waiting, before the whole launch is stopped."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class CheckpointConfig:
     every_minutes: float | None = ranged(15.0, "(0, inf)")
     """Minutes after which one is written at the end of a PPO step; None: by steps alone."""
     keep_last: int = ranged(2, "[1, inf)")
-    """How many of the newest are kept; with evaluation.load_best the best by validation is kept beside them."""
+    """Newest checkpoints to keep; with evaluation.load_best the best by validation is kept as well."""
 
 
 @dataclass(frozen=True)
@@ -206,21 +206,21 @@ class AlarmsConfig:
     """When a run tells that something goes wrong. `alarm/...` in the metrics is 1 at the steps where it holds."""
 
     enabled: bool = True
-    """Whether the run watches for alarms at all."""
+    """Whether to check for alarms at all."""
     window: int = ranged(10, "[1, inf)")
     """Number of earlier steps the KL is compared with; an alarm is repeated only after as many silent steps."""
     kl_factor: float = ranged(5.0, "(1, inf)")
-    """kl_jump: the KL to the teacher is at least so many times its median over the window."""
+    """kl_jump: the KL to the teacher is at least this many times its median over the window."""
     kl_floor: float = ranged(0.5, "[0, inf)")
     """kl_jump: below this KL, in nats per token, nothing is a jump."""
     length_collapse: float = ranged(0.25, "(0, 1)")
-    """length_collapse: answers have at most this share of their tokens at the start."""
+    """length_collapse: answers are at most this fraction of their initial length."""
     length_growth: float = ranged(2.0, "(1, inf)")
-    """length_explosion: answers have so many times their tokens at the start, and cut_share of them are cut."""
+    """length_explosion: answers are this many times their initial length, and cut_share of them are cut."""
     cut_share: float = ranged(0.5, "[0, 1]")
     """length_explosion: the share of answers that must be cut by length."""
     entropy_collapse: float = ranged(0.1, "(0, 1)")
-    """entropy_collapse: at most this share of the entropy at the start, while the reward has not risen."""
+    """entropy_collapse: at most this fraction of the initial entropy, while the reward has not risen."""
     repetition: float = ranged(0.5, "(0, 1]")
     """repetition: the share of an answer's four-token sequences that occur in it before, mean of the rollout."""
     no_signal_steps: int = ranged(10, "[1, inf)")

@@ -9,19 +9,22 @@ from __future__ import annotations
 import random
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import distributed
 from ..config import ConfigError, DataConfig
 from ..types import Problem, Splits
 from .problems import load_problems
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 VALIDATION_SHARE = 0.05
 MAX_VALIDATION = 200
 SHOWN_CHARACTERS = 80
 
 
-def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
+def load_splits(config: DataConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Splits:
     """Problems by split, no key in two of them, each training prompt once. What is dropped for that is reported.
 
     Without a validation source a share of the training prompts is held out; without a test source the validation
@@ -48,7 +51,7 @@ def load_splits(config: DataConfig, tokenizer: Any, seed: int) -> Splits:
     return Splits(cold_start=[], train=train, validation=validation, test=validation if test is None else test)
 
 
-def _train(config: DataConfig, tokenizer: Any) -> list[Problem]:
+def _train(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
     """The training problems, those of a mixture entry after entry, with their source."""
     if not config.mixture:
         return load_problems(config, config.train or "", "train", tokenizer)
@@ -62,7 +65,7 @@ def _train(config: DataConfig, tokenizer: Any) -> list[Problem]:
     return found
 
 
-def _given(config: DataConfig, split: str, tokenizer: Any) -> list[Problem] | None:
+def _given(config: DataConfig, split: str, tokenizer: PreTrainedTokenizerBase) -> list[Problem] | None:
     source = getattr(config, split)
     return None if source is None else load_problems(config, source, split, tokenizer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import distributed
 from ..config import ConfigError, DataConfig
@@ -18,8 +18,13 @@ from ..types import Problem
 from .prompts import RowError, check_settings, column_of, prompt_of
 from .sources import Row, read_rows
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def load_problems(config: DataConfig, source: str | Sequence[str], split: str, tokenizer: Any) -> list[Problem]:
+
+def load_problems(
+    config: DataConfig, source: str | Sequence[str], split: str, tokenizer: PreTrainedTokenizerBase
+) -> list[Problem]:
     """The rows of one source as problems; ConfigError on a missing file or column, listing what there is."""
     rows = read_rows(source, split, config.config_name)
     columns = list(dict.fromkeys(name for row in rows for name in row.columns))
@@ -30,7 +35,7 @@ def load_problems(config: DataConfig, source: str | Sequence[str], split: str, t
     return _of_length(config, _problems(config, rows, split, tokenizer), split, tokenizer)
 
 
-def _problems(config: DataConfig, rows: list[Row], split: str, tokenizer: Any) -> list[Problem]:
+def _problems(config: DataConfig, rows: list[Row], split: str, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
     found, refused = [], []
     for row in rows:
         try:
@@ -45,14 +50,16 @@ def _problems(config: DataConfig, rows: list[Row], split: str, tokenizer: Any) -
     return found
 
 
-def _problem(config: DataConfig, row: dict[str, Any], tokenizer: Any) -> Problem:
+def _problem(config: DataConfig, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Problem:
     prompt = prompt_of(config, row, tokenizer)
     columns = {name: value for name, value in row.items() if name != column_of(config, list(row))}
     key = hashlib.sha256(prompt.text.encode()).hexdigest()[:16]
     return Problem(str(row.get("task", config.task)), key, prompt.text, prompt.answer, columns, prompt.messages)
 
 
-def _of_length(config: DataConfig, problems: list[Problem], split: str, tokenizer: Any) -> list[Problem]:
+def _of_length(
+    config: DataConfig, problems: list[Problem], split: str, tokenizer: PreTrainedTokenizerBase
+) -> list[Problem]:
     """Those within data.max_prompt_length, or all of them cut to it."""
     limit = config.max_prompt_length
     if limit is None:
@@ -78,7 +85,7 @@ def _of_length(config: DataConfig, problems: list[Problem], split: str, tokenize
     return fitting
 
 
-def _cut(problem: Problem, limit: int, tokenizer: Any) -> Problem:
+def _cut(problem: Problem, limit: int, tokenizer: PreTrainedTokenizerBase) -> Problem:
     """The problem with the end of its prompt: as many characters as `limit` tokens hold."""
     prompt, budget = problem.prompt, limit
     while True:
@@ -89,6 +96,6 @@ def _cut(problem: Problem, limit: int, tokenizer: Any) -> Problem:
         budget -= 1
 
 
-def _tell(words: str) -> None:
+def _tell(message: str) -> None:
     if distributed.is_main():
-        print(words, flush=True)
+        print(message, flush=True)

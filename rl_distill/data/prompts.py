@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import ConfigError, DataConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MESSAGES = "messages"
 Messages = list[dict[str, Any]]
@@ -20,7 +23,7 @@ class RowError(ValueError):
     """A row has no prompt; the message says why."""
 
 
-def check_settings(config: DataConfig, columns: Sequence[str], tokenizer: Any) -> None:
+def check_settings(config: DataConfig, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
     """ConfigError where no row with these columns could have a prompt, or a chat template is asked for and missing."""
     if config.prompt_template is not None:
         check_template(config.prompt_template, columns, "data.prompt_template")
@@ -66,7 +69,7 @@ class Prompt(NamedTuple):
     answer: str = ""
 
 
-def prompt_of(config: DataConfig, row: Mapping[str, Any], tokenizer: Any) -> Prompt:
+def prompt_of(config: DataConfig, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Prompt:
     """The prompt of a row. Raises RowError."""
     prompt = filled(config.prompt_template, row) if config.prompt_template is not None else row_value(config, row)
     if isinstance(prompt, str):

@@ -64,6 +64,7 @@ class _Work:
         self.removed = (self.settings.out / REMOVED).open("w", encoding="ascii")
         self.parts: list[Prints] = []
         self.gone: set[int] = set()
+        self.columns: set[str] = set()
 
     def close(self) -> None:
         self.kept.remove()
@@ -78,14 +79,32 @@ class _Work:
             standing = [item for item in found if item.reason is None]
             for item in found:
                 self.tally.read(item.row, item.changed, self.settings)
+                self.columns |= item.row.keys()
                 if item.reason is None:
                     self.kept.append({"place": item.place, "row": item.row})
                 else:
                     self.remove(item.row, item.place, item.reason, item.detail)
             if standing:
                 self.parts.append(Prints.of([item.print for item in standing if item.print is not None]))
+        self.check_columns()
         if not self.parts:
-            raise UserError(f"no row of {' '.join(self.settings.sources)} stands: {self.tally.in_words()}")
+            words = self.tally.in_words()
+            hint = f"; name the prompt's column with --prompt_column: {', '.join(sorted(self.columns))}"
+            hint = hint if "no_prompt" in words and self.columns else ""
+            raise UserError(f"every row of {' '.join(self.settings.sources)} was removed: {words}{hint}")
+
+    def check_columns(self) -> None:
+        """UserError where an option names a column that no row has."""
+        settings = self.settings
+        named = [
+            ("--prompt_column", settings.prompt_column),
+            ("--stratify", settings.stratify),
+            ("--key", settings.key),
+        ]
+        for option, column in [*named, *(("--labels", label) for label in settings.labels)]:
+            if column is not None and column not in self.columns:
+                there = ", ".join(sorted(self.columns)) or "none"
+                raise UserError(f"{option} {column}: no row has this column; the columns are: {there}")
 
     def _examined(self) -> Iterator[list[Examined]]:
         chunks = in_chunks(given_rows(self.settings.sources), CHUNK)
@@ -152,5 +171,5 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _bar(items: Any, words: str) -> Any:
-    return tqdm(items, desc=words, delay=5.0, mininterval=1.0, leave=False, file=sys.stderr)
+def _bar(items: Any, label: str) -> Any:
+    return tqdm(items, desc=label, delay=5.0, mininterval=1.0, leave=False, file=sys.stderr)

@@ -54,9 +54,9 @@ def is_watched() -> bool:
     return bool(_WATCHDOGS)
 
 
-def end_launch(told: str, status: int) -> None:
+def end_launch(message: str, status: int) -> None:
     """Ends every process of a watched launch with this status; one of them says why."""
-    _WATCHDOGS[-1].end_by_error(told, status)
+    _WATCHDOGS[-1].end_by_error(message, status)
 
 
 def excused() -> contextlib.AbstractContextManager[None]:

@@ -54,8 +54,12 @@ def join(timeout_s: float) -> tuple[dist.Store, int, int]:
 
 
 def divide(num_teachers: int, timeout_s: float) -> Launch:
-    """Joins the launch and, with teachers, moves this process into its side's world by rewriting the environment.
+    """Joins the launch and, with teachers, moves this process into its group by rewriting the environment.
 
+    Why the environment: Accelerate, DeepSpeed and Trainer read RANK and WORLD_SIZE from it and take every process they
+    find for one that trains. Each group therefore sees a launch that is its own and rendezvous at an address that its
+    first rank publishes in the common store. Example: 6 processes with 2 teachers: launch ranks 0-3 become RANK 0-3 of
+    WORLD_SIZE 4, launch ranks 4 and 5 become RANK 0 and 1 of WORLD_SIZE 2.
     LOCAL_RANK and LOCAL_WORLD_SIZE stay the launcher's: they name the GPU and the processes that share the machine.
     Raises RuntimeError where no student would be left.
     """

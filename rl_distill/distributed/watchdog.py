@@ -184,14 +184,14 @@ class Watchdog:
         self._try_to_print(message)
         self._leave(1)
 
-    def end_by_error(self, told: str, status: int) -> NoReturn:
+    def end_by_error(self, message: str, status: int) -> NoReturn:
         """Ends the launch with the words of an error that explains itself, unless another was faster."""
-        if ELSEWHERE in told or status == 1:
+        if ELSEWHERE in message or status == 1:
             time.sleep(3 * self.interval_s)  # the watch thread leaves here once the other process has spoken
         with self.speaking:
-            mine = json.dumps([self.launch.rank, told, status])
+            mine = json.dumps([self.launch.rank, message, status])
             if self.store.compare_set(FAILURE, "", mine).decode() == mine:
-                print(told, file=sys.__stderr__, flush=True)
+                print(message, file=sys.__stderr__, flush=True)
         time.sleep(3 * self.interval_s)  # the others leave by themselves; a launcher kills them when the first is gone
         self._leave(status)
 

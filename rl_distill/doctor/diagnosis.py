@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,9 @@ from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answer
 from ..types import Problem
 from . import memory
 from .speed import machine_findings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SIGNS = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
 LOW_ENTROPY, HIGH_ENTROPY = 0.003, 2.5  # nats per token; what instruction models show on math and code is 0.1 to 1
@@ -108,7 +111,7 @@ def files_of_run(case: Case, config: RunConfig) -> Files:
     return findings, data_task(problems), problems, {"student": looked.tokenizer, "teacher": teacher}
 
 
-def loaded_findings(name: str, path: str, tokenizer: Any, texts: Sequence[str]) -> list[Finding]:
+def loaded_findings(name: str, path: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Finding]:
     torn = weight_file_findings(name, path)
     if torn:
         return torn
@@ -118,7 +121,7 @@ def loaded_findings(name: str, path: str, tokenizer: Any, texts: Sequence[str]) 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
     """Without repetitions: the run's own checks and the doctor's may find the same."""
-    return list({(finding.what, finding.words): finding for finding in findings}.values())
+    return list({(finding.what, finding.detail): finding for finding in findings}.values())
 
 
 def tokenizer_findings(student: Any, teacher: Any) -> list[Finding]:
@@ -162,7 +165,7 @@ def vocabulary_findings(tokenizers: dict[str, Any], configs: dict[str, Any]) -> 
     return findings
 
 
-def problems_of(case: Case, tokenizer: Any) -> tuple[Task, list[Problem]]:
+def problems_of(case: Case, tokenizer: PreTrainedTokenizerBase) -> tuple[Task, list[Problem]]:
     """The problems that would be trained on, and the task that grades them."""
     if case.data in SHORT_NAMES or (":" in case.data and ".py" in case.data):
         task = load_task(case.data, TaskOptions(case.data_path, has_chat_template=bool(tokenizer.chat_template)))
@@ -202,7 +205,9 @@ def _headline(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> 
     return [verdict.scores[task.metrics[0]] for verdict in task.grade(problems, texts)]
 
 
-def length_findings(task: Task, problems: Sequence[Problem], tokenizer: Any, case: Case) -> list[Finding]:
+def length_findings(
+    task: Task, problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, case: Case
+) -> list[Finding]:
     """Prompt lengths against the limit of the plan and the model's positions."""
     texts = [shown(task, problem, tokenizer) for problem in problems]
     lengths = sorted(len(ids) for ids in prompt_ids(tokenizer, texts))
@@ -301,7 +306,7 @@ def show(findings: Sequence[Finding]) -> str:
     """The findings for a terminal, a line each and one for the cure."""
     lines = []
     for finding in findings:
-        lines.append(f"{SIGNS[finding.level]}  {finding.what}: {finding.words}")
+        lines.append(f"{SIGNS[finding.level]}  {finding.what}: {finding.detail}")
         if finding.do:
             lines.append(f"      do: {finding.do}")
     bad, warn = (sum(f.level == level for f in findings) for level in ("bad", "warn"))

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..config import ConfigError
 from ..config.command_line import check_writable
-from ..tasks.base import SHORT_NAMES, Task
+from ..errors import OneLineParser
+from ..tasks.base import SHORT_NAMES, Task, TaskError, check_name
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,12 @@ class Settings:
         return {"temperature": self.temperature, "top_p": self.top_p, "num_samples": self.num_samples}
 
 
-def parser(program: str) -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+def parser(program: str) -> OneLineParser:
+    command = OneLineParser(
         prog=program,
         description="Evaluates any causal LM with the generation, graders and sandbox of the training code.",
-        allow_abbrev=False,
     )
-    add = found.add_argument
+    add = command.add_argument
     add("--model", required=True, help="a folder or hub id")
     add("--tasks", nargs="+", required=True, help=f"{', '.join(SHORT_NAMES)}; your own: ./file.py:function")
     add("--compare", nargs="+", default=[], metavar="[NAME=]MODEL", help="NAME baseline and teacher give the gap")
@@ -103,20 +103,20 @@ def parser(program: str) -> argparse.ArgumentParser:
     add("--readings_from", metavar="TEACHER", help="the teacher that it reads, where it was trained with readings")
     add("--decontaminate", metavar="FILE", help="training prompts to look for test problems in")
     add("--ngram", type=int, default=13, help="words in a row that count as overlap (default %(default)s)")
-    add("--start_anew", action="store_true", help="do not go on with records of an interrupted evaluation")
+    add("--start_anew", action="store_true", help="ignore the records of an interrupted evaluation")
     add("--num_threads", type=int, help="torch threads per process on CPU")
-    return found
+    return command
 
 
 def parse(argv: Sequence[str] | None = None, program: str = "launch/eval.py") -> Settings:
     """The settings; exits with one clear line on anything wrong."""
-    found = parser(program)
-    args = found.parse_args(sys.argv[1:] if argv is None else list(argv))
+    command = parser(program)
+    args = command.parse_args(sys.argv[1:] if argv is None else list(argv))
     try:
         check(args)
         check_writable(Path(args.output_dir))
-    except ConfigError as error:
-        found.error(str(error))
+    except (ConfigError, TaskError) as error:
+        command.fail(error)
     return Settings(
         models={"model": args.model} | dict(_pair(text) for text in args.compare),
         tasks=tuple(args.tasks),
@@ -149,6 +149,8 @@ LOWEST = {"num_samples": 1, "batch_size": 1, "ngram": 1, "limit": 1, "max_new_to
 
 def check(args: argparse.Namespace) -> None:
     """ConfigError where a number is out of range, or options contradict each other."""
+    for task in args.tasks:
+        check_name(task)
     for name, lowest in LOWEST.items():
         if getattr(args, name) is not None and getattr(args, name) < lowest:
             raise ConfigError(f"--{name} must be at least {lowest}")

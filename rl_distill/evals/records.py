@@ -105,8 +105,8 @@ def summarize_metric(metric: str, records: Sequence[Record]) -> dict[str, Any]:
     return found | {"not_graded": sum(record["scores"][metric] is None for record in records)}
 
 
-def _plain(found: statistics.Estimate) -> dict[str, Any]:
-    return {name: plain(value) for name, value in dataclasses.asdict(found).items()}
+def _plain(estimate: statistics.Estimate) -> dict[str, Any]:
+    return {name: plain(value) for name, value in dataclasses.asdict(estimate).items()}
 
 
 def plain(value: float) -> float | None:

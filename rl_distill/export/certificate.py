@@ -52,17 +52,17 @@ class Certificate:
     versions: dict[str, str]
 
 
-def failures(limits: Limits, found: Distance, num_texts: int, num_equal: int) -> Iterator[str]:
+def failures(limits: Limits, distance: Distance, num_texts: int, num_equal: int) -> Iterator[str]:
     """The limits that are not met, each in words."""
     if num_equal < num_texts:
         yield f"token ids differ on {num_texts - num_equal} of {num_texts} texts"
-    if not found.top1_agreement >= limits.min_top1_agreement:
-        yield f"top-1 agreement {found.top1_agreement:.2%}, at least {limits.min_top1_agreement:.2%} is wanted"
+    if not distance.top1_agreement >= limits.min_top1_agreement:
+        yield f"top-1 agreement {distance.top1_agreement:.2%}, at least {limits.min_top1_agreement:.2%} is wanted"
     largest = limits.max_logit_difference
-    if largest is not None and not found.max_logit_difference <= largest:
-        yield f"logits differ by up to {found.max_logit_difference:.2g}, at most {largest:.0e} is allowed"
-    if limits.greedy_identical and found.greedy_identical < found.num_answers:
-        yield f"{found.num_answers - found.greedy_identical} of {found.num_answers} greedy answers differ"
+    if largest is not None and not distance.max_logit_difference <= largest:
+        yield f"logits differ by up to {distance.max_logit_difference:.2g}, at most {largest:.0e} is allowed"
+    if limits.greedy_identical and distance.greedy_identical < distance.num_answers:
+        yield f"{distance.num_answers - distance.greedy_identical} of {distance.num_answers} greedy answers differ"
 
 
 def hashes(folder: Path) -> dict[str, str]:

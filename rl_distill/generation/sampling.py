@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from ..progress import progress_bar
 from ..types import Finish
 from .decoding import make_decoder
 from .policy_copy import PolicyCopy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SMALL_WEIGHTS = 10_000_000
 """Below so many parameters a decoding step on CPU is many tiny products, and handing them to threads costs more."""
@@ -76,7 +79,7 @@ class GenerationEngine(Protocol):
 class StopStrings:
     """Texts at which a completion ends, as at an EOS; the token that completes the text is the last one kept."""
 
-    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
         self.tokenizer, self.texts = tokenizer, tuple(texts)
         self.window = max(len(text.encode()) for text in self.texts)
         """A token is at least one byte: a text just completed lies within the last so many tokens."""
@@ -100,7 +103,7 @@ class StopStrings:
         return Generated(ids[:length], Finish.STOP, generated.logprobs and generated.logprobs[:length])
 
     @classmethod
-    def of(cls, tokenizer: Any, texts: Sequence[str]) -> StopStrings | None:
+    def of(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> StopStrings | None:
         """None where there are no texts."""
         return cls(tokenizer, texts) if texts else None
 
@@ -109,7 +112,12 @@ class TransformersEngine:
     """The policy itself, through `generate` below, or its copy in bf16 (`is_copy`), brought up to date each time."""
 
     def __init__(
-        self, tokenizer: Any, batch_size: int, stop: StopStrings | None = None, *, is_copy: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        stop: StopStrings | None = None,
+        *,
+        is_copy: bool = False,
     ) -> None:
         self.tokenizer, self.batch_size, self.stop = tokenizer, batch_size, stop
         self.vocab_size = num_token_ids(tokenizer)
@@ -310,6 +318,10 @@ def _generate_batch(
     vocab_size: int | None,
     stop: StopStrings | None,
 ) -> list[Generated]:
+    """Why the batch shrinks: lengths differ by a factor of ten, and a finished row would cost as much as a living one
+    to the end. `alive` maps the rows that still decode to those of the whole batch; the cache drops the others with
+    them. Example: B = 4, row 1 ends at t = 2: alive [0, 2, 3], and logits_BV is (3, V) from then on.
+    """
     device = eos.device
     distinct, prompt_of_row = _distinct(prompt_ids)
     decoder = make_decoder(model, sampling.max_new_tokens)

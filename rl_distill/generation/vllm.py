@@ -6,11 +6,14 @@ Needs a CUDA machine with vllm installed. The constructor and `generate` are use
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import ConfigError, RunConfig
 from ..types import Finish
 from .sampling import Generated, OnBatch, Sampling, StopStrings, ending_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class VLLMBackend(Protocol):
@@ -63,7 +66,9 @@ class VLLMEngine:
         return Generated(token_ids, Finish.STOP if stopped else Finish.LENGTH, values)
 
 
-def make_vllm_engine(config: RunConfig, policy: Any, accelerator: Any, tokenizer: Any) -> VLLMEngine:
+def make_vllm_engine(
+    config: RunConfig, policy: Any, accelerator: Any, tokenizer: PreTrainedTokenizerBase
+) -> VLLMEngine:
     """The engine of the config, colocated or a server; raises ConfigError where vllm is not installed."""
     settings, vllm = config.generation, config.generation.vllm
     options = backend_options(config, ending_ids(policy, [tokenizer.eos_token_id]))

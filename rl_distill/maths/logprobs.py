@@ -63,6 +63,12 @@ def token_statistics(
 
     Several teacher weights: the teacher is the mean of their distributions, and `teacher_hidden_NE` holds their hidden
     states side by side, in the order of the weights.
+
+    Why one function for all of it: log-probability, entropy and KL need the same logits, the largest tensor of a step,
+    which are computed once here, in chunks. Why three ways through it: a CPU tiles large vocabularies as well, a
+    mixture of teachers is normalised over whole rows, and without gradients nothing is kept. Example: hidden states
+    (512, 896), a head of (151936, 896) and 512 targets give tensors of 512; the logits, 311 MB in float32, never exist
+    together.
     """
     assert hidden_ND.ndim == 2, hidden_ND.shape
     assert len(targets_N) == len(hidden_ND), (hidden_ND.shape, targets_N.shape)

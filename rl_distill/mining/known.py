@@ -52,6 +52,6 @@ class KnownProblems:
                 return max(fits, key=lambda i: len(self.words[i]))
         return None
 
-    def _ends_at(self, index: int, found: tuple[str, ...], end: int) -> bool:
+    def _ends_at(self, index: int, answer: tuple[str, ...], end: int) -> bool:
         words = self.words[index]
-        return len(words) <= end and found[end - len(words) : end] == words
+        return len(words) <= end and answer[end - len(words) : end] == words

@@ -175,6 +175,12 @@ def first_not_finite(model: PreTrainedModel) -> str | None:
 
 
 def _refused(who: str, what: str, error: Exception) -> ConfigError:
+    place = what.removeprefix("the tokenizer of ").strip("'\"")
+    if not Path(place).exists() and not what.startswith("the adapter"):
+        return ConfigError(
+            f"{who}: {what} cannot be loaded: there is no such folder here, and the Hugging Face hub has no model of "
+            "that name or cannot be reached; check the path or the name"
+        )
     reason = " ".join(str(error).split()) or type(error).__name__
     return ConfigError(f"{who}: {what} cannot be loaded ({type(error).__name__}: {reason[:300]})")
 

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
@@ -18,6 +18,9 @@ from ..teachers.curriculum import TeacherCurriculum
 from .coefficients import Coefficient, EvidenceCoefficient, SuccessCount
 from .completions_log import gather_rows, publish, write_rows
 from .rollout_building import Rollout
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 BEST_BY = "eval_accuracy"
 EVIDENCE_STEPS = 20
@@ -29,10 +32,12 @@ class BestAndPatience(TrainerCallback):
     def __init__(self, patience: int | None, save_best: bool) -> None:
         self.patience, self.save_best = patience, save_best
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         control.should_training_stop = control.should_training_stop or self._is_over(state)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         since_best = evaluations_since_best(_evaluations(state))
         if self.save_best and since_best == 0:
             control.should_save = True
@@ -76,7 +81,7 @@ class TeacherCurriculumCallback(TrainerCallback):
         self.teacher, self.coefficient = teacher, coefficient
         self.grades, self.measure, self.evidence = grades, measure, evidence
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps or not self.teacher.observe(self.grades(), self.measure):
             return
         if isinstance(self.coefficient, EvidenceCoefficient):
@@ -93,7 +98,9 @@ class CriticWatch(TrainerCallback):
         self.first_update = first_step * updates_per_step
         self.warned = False
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         if not logs or "explained_variance" not in logs:
             return
         recent = [r["explained_variance"] for r in state.log_history if self._counts(r)][-EVIDENCE_STEPS:]
@@ -120,7 +127,7 @@ class CompletionLog(TrainerCallback):
     def __init__(self, every: int | None, updates_per_step: int, rollout: Callable[[], Rollout]) -> None:
         self.every, self.updates, self.rollout = every, updates_per_step, rollout
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         step, rest = divmod(state.global_step, self.updates)
         if self.every is None or not logs or "loss" not in logs or rest or step % self.every:
             return

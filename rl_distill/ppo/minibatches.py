@@ -21,7 +21,10 @@ from .rollout_building import Rollout
 def minibatches(rollout: Rollout, config: RunConfig, epoch: int) -> Iterator[list[int]]:
     """This process's rows of each minibatch, reshuffled per epoch; every row once.
 
-    Rows are shuffled within contiguous lanes, so that any number of processes forms the same minibatches.
+    Why lanes: a process holds a contiguous block of the rollout's rows and moves none, and a shuffle of the whole would
+    give it a different number of rows in each minibatch. Rows are shuffled within contiguous lanes instead, and each
+    minibatch takes as many from every lane. Example: 8 rows, minibatches of 4, 4 lanes of 2 rows: minibatch 0 may be
+    [1, 2, 5, 6], which is rows 1 and 2 of each of two processes.
     """
     ppo = config.ppo
     size = ppo.batch_size // ppo.num_minibatches

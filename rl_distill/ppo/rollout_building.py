@@ -97,7 +97,13 @@ def has_one_update(config: RunConfig) -> bool:
 def build_rollout(
     config: RunConfig, coefficient: Coefficient, sampled: Sampled, states: TokenStates, scores: BlendedScores
 ) -> Rollout:
-    """The rollout of the sampled completions: rewards with the anchor's part, GAE or group means, normalised."""
+    """The rollout of the sampled completions: rewards with the anchor's part, GAE or group means, normalised.
+
+    Why in this order: which rows are trained on has to be known before anything is averaged, advantages are normalised
+    over the tokens of all processes, and the sampler's weights come last, so that they scale the gradient and not the
+    statistics. Example: completions of 3 and 2 tokens with scores 1 and None, as B = 2, T = 3, N = 5: the scores become
+    rewards_BT [[0, 0, 1], [0, 0, -]], trained_B [true, false], and advantages_N ends in two zeros.
+    """
     device = states.logprobs_N.device
     trained_B = trained_rows(config, sampled, scores).to(device)
     anchor_B, extra_metrics = _anchor(config, coefficient, sampled)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ from .rank_padding import PaddedMicroBatches
 from .rollout import RolloutCollector, TrainingStopped
 from .rollout_building import has_one_update
 from .rollout_metrics import rollout_metrics
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class RolloutStream:
@@ -206,7 +209,8 @@ class PPOTrainer(Trainer):
             stats |= {"kl": watched_kl(output, inputs).sum() / count, "entropy": entropy}
         if output.values_N is not None:
             if self.in_critic_warmup:
-                loss = 0.0 * loss  # not left out: DDP and ZeRO wait for a gradient of every parameter
+                # Only the critic learns now. Times 0, not left out: DDP and ZeRO wait for every parameter's gradient.
+                loss = 0.0 * loss
             critic, value_stats = value_loss(
                 output.values_N,
                 inputs["old_values_N"],
@@ -283,7 +287,9 @@ class SeparateGradClipping(TrainerCallback):
     def __init__(self, trainer: PPOTrainer) -> None:
         self.trainer = trainer
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if not distributed.is_deepspeed():
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
             self.trainer.grad_norms.append(clip_gradients(model, self.trainer.config.ppo.max_grad_norm))

@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,6 +39,9 @@ from ..types import Completion, Finish, Problem
 from .examples import Example
 from .probes import PREFIX, is_probe, probes_of
 from .settings import RewardModelRunConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHARD = 256
 
@@ -260,7 +263,7 @@ def _score(
 
 def teacher_readings(
     teacher: Teacher,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     completion_ids: Sequence[list[int]],
     *,
@@ -274,7 +277,7 @@ def teacher_readings(
     return [row.tolist() for row in logprobs], [row.tolist() for row in entropy]
 
 
-def ledger_of(examples: Sequence[Example], tokenizer: Any) -> dict[str, int]:
+def ledger_of(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """What these examples cost, by the keys of RunContext.ledger; the same whether they came from the cache or not."""
     written = [example.candidate for example in examples if example.source == "teacher"]
     read = [example for example in examples if example.readings]

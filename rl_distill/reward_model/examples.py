@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reward_models.learned_model import Encoded, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,12 @@ class Example:
     readings: list[list[float]] | None = None
 
     def encoded(
-        self, tokenizer: Any, max_length: int, *, with_teacher: bool = True, with_readings: bool = True
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        *,
+        with_teacher: bool = True,
+        with_readings: bool = True,
     ) -> Encoded:
         """The row, with what it has of the teacher where that is to be shown."""
         readings = [(row[0], row[1]) for row in self.readings] if with_readings and self.readings else None

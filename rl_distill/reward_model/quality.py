@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_models.audit import spearman
 from reward_models.learned import QUALITY_FILE, PoorQualityError, check_probes
@@ -26,6 +26,9 @@ from .probes import probe_results
 from .settings import RewardModelRunConfig
 from .uncertainty import judged, spreads_of_probes, uncertainty
 from .views import View, views_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NUM_BINS = 10
 
@@ -48,7 +51,9 @@ class Predictions:
         return Predictions([self.examples[i] for i in keep], *([column[i] for i in keep] for column in numbers))
 
 
-def predictions(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example], view: View) -> Predictions:
+def predictions(
+    model: LearnedRewardModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], view: View
+) -> Predictions:
     """What the model says of the examples, shown of the teacher what the view shows."""
     found = judged(model, tokenizer, examples, view)
     return Predictions(list(examples), found.scores, found.correct, found.leverages)
@@ -90,23 +95,28 @@ def calibration_error(groups: Sequence[tuple[float, float, int]]) -> float | Non
     return sum(abs(p - o) * n for p, o, n in groups) / count if count else None
 
 
-def measure(found: Predictions, predicts_correctness: bool) -> dict[str, float | int | None]:
+def measure(predictions: Predictions, predicts_correctness: bool) -> dict[str, float | int | None]:
     """Spearman with the blended score, AUC of both outputs, calibration errors; None where undefined."""
-    scores, verdicts = [e.score for e in found.examples], [e.verdict for e in found.examples]
-    rank = spearman(tuple(found.scores), tuple(scores)) if len(scores) > 1 else math.nan
+    scores, verdicts = [e.score for e in predictions.examples], [e.verdict for e in predictions.examples]
+    rank = spearman(tuple(predictions.scores), tuple(scores)) if len(scores) > 1 else math.nan
     return {
         "num_examples": len(scores),
         "num_right": sum(verdict == 1.0 for verdict in verdicts),
         "spearman": None if math.isnan(rank) else rank,
-        "auc_score": auc(found.scores, verdicts),
-        "auc_correct": auc(found.correct, verdicts) if predicts_correctness else None,
-        "calibration_error_score": calibration_error(bins(found.scores, scores)),
-        "calibration_error_correct": calibration_error(bins(found.correct, verdicts)) if predicts_correctness else None,
+        "auc_score": auc(predictions.scores, verdicts),
+        "auc_correct": auc(predictions.correct, verdicts) if predicts_correctness else None,
+        "calibration_error_score": calibration_error(bins(predictions.scores, scores)),
+        "calibration_error_correct": calibration_error(bins(predictions.correct, verdicts))
+        if predicts_correctness
+        else None,
     }
 
 
 def quality(
-    config: RewardModelRunConfig, model: LearnedRewardModel, tokenizer: Any, heldout: Sequence[Example]
+    config: RewardModelRunConfig,
+    model: LearnedRewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    heldout: Sequence[Example],
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
     """(what quality.json holds, the student's predictions by view): headline numbers by view, and all by task."""
     predicts_correctness = config.reward_model.objective == "regression"
@@ -138,17 +148,21 @@ def quality(
 
 
 def _uncertainty(
-    found: Predictions, student: Predictions, noise: Sequence[float], predicts_correctness: bool
+    predictions: Predictions, student: Predictions, noise: Sequence[float], predicts_correctness: bool
 ) -> dict[str, Any]:
     """Of each output, on the student's answers; and the mean spread of the cheats."""
     known = [i for i, example in enumerate(student.examples) if example.verdict is not None]
     verdicts = [student.examples[i].verdict or 0.0 for i in known]
     score = uncertainty(student.scores, [e.score for e in student.examples], student.leverages, noise[0])
-    result = {"score": score | {"spread_of_probes": spreads_of_probes(found.examples, found.leverages, noise[0])}}
+    result = {
+        "score": score | {"spread_of_probes": spreads_of_probes(predictions.examples, predictions.leverages, noise[0])}
+    }
     if predicts_correctness:
         leverages = [student.leverages[i] for i in known]
         result["correct"] = uncertainty([student.correct[i] for i in known], verdicts, leverages, noise[1])
-        result["correct"] |= {"spread_of_probes": spreads_of_probes(found.examples, found.leverages, noise[1])}
+        result["correct"] |= {
+            "spread_of_probes": spreads_of_probes(predictions.examples, predictions.leverages, noise[1])
+        }
     return result
 
 
@@ -182,29 +196,29 @@ def draw_calibration(shown: dict[str, Predictions], predicts_correctness: bool, 
     pyplot.close(figure)
 
 
-def table(found: dict[str, Any]) -> str:
+def table(quality: dict[str, Any]) -> str:
     """The held-out numbers in Markdown, a row per view and part of the data."""
     lines = [
         "| answers | teacher | rows | right | Spearman | AUC, `score` | AUC, `correct` | calibration error |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for view in (view for view in found["probes"] if view in found):
+    for view in (view for view in quality["probes"] if view in quality):
         words = view.replace("_", " ")
-        parts = {"student": found[view]} | {f"student, {t}": n for t, n in found[view]["by_task"].items()}
-        for name, n in (parts | {"teacher": found[view]["teacher_outputs"]}).items():
+        parts = {"student": quality[view]} | {f"student, {t}": n for t, n in quality[view]["by_task"].items()}
+        for name, n in (parts | {"teacher": quality[view]["teacher_outputs"]}).items():
             keys = ("spearman", "auc_score", "auc_correct", "calibration_error_score")
             numbers = " | ".join("-" if n[key] is None else f"{n[key]:.3f}" for key in keys)
             lines.append(f"| {name} | {words} | {n['num_examples']} | {n['num_right']} | {numbers} |")
     return "\n".join(lines)
 
 
-def probe_table(found: dict[str, Any]) -> str:
+def probe_table(quality: dict[str, Any]) -> str:
     """The cheats in Markdown: how often each outranks an honest right answer to its prompt, and its mean score."""
     lines = [
         "| cheat | teacher | pairs | wins by `score` | by `correct` | by the blend itself | mean `score` |",
         "|---|---|---|---|---|---|---|",
     ]
-    for view, kinds in found["probes"].items():
+    for view, kinds in quality["probes"].items():
         for kind, n in kinds.items():
             keys = ("wins_score", "wins_correct", "wins_blend", "mean_score")
             numbers = " | ".join("-" if n[key] is None else f"{n[key]:.3f}" for key in keys)
@@ -212,16 +226,16 @@ def probe_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def uncertainty_table(found: dict[str, Any]) -> str:
+def uncertainty_table(quality: dict[str, Any]) -> str:
     """Coverage of the predictive intervals and the size of the spread, in Markdown."""
-    if not found["spread_fitted"]:
+    if not quality["spread_fitted"]:
         return "Not fitted (`reward_model.calibration_share: 0`, or no answer was kept aside)."
     lines = [
         "| output | teacher | within 50 % | within 80 % | within 95 % | spread: median | 99 % | of the cheats |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for view in (view for view in found["probes"] if "uncertainty" in found[view]):
-        for output, n in found[view]["uncertainty"].items():
+    for view in (view for view in quality["probes"] if "uncertainty" in quality[view]):
+        for output, n in quality[view]["uncertainty"].items():
             numbers = [*n["coverage"].values(), n["spread"].get("0.5"), n["spread"].get("0.99"), n["spread_of_probes"]]
             cells = " | ".join("-" if number is None else f"{number:.3f}" for number in numbers)
             lines.append(f"| `{output}` | {view.replace('_', ' ')} | {cells} |")
@@ -230,17 +244,17 @@ def uncertainty_table(found: dict[str, Any]) -> str:
 
 def write_report(
     config: RewardModelRunConfig,
-    found: dict[str, Any],
+    quality: dict[str, Any],
     shown: dict[str, Predictions],
     data: dict[str, Any],
     command: str,
 ) -> None:
     """results.json, report.md and calibration.png in the model's folder."""
     folder = Path(config.output_dir)
-    draw_calibration(shown, found["predicts_correctness"], folder / "calibration.png")
-    results = {"quality": found, **data, "config": config.to_dict(), "versions": versions()}
+    draw_calibration(shown, quality["predicts_correctness"], folder / "calibration.png")
+    results = {"quality": quality, **data, "config": config.to_dict(), "versions": versions()}
     write_atomically(folder / "results.json", json.dumps(results, indent=2) + "\n")
-    limits = found["limits"]
+    limits = quality["limits"]
     seconds = "\n".join(f"| {name} | {value:.1f} |" for name, value in data["wall_seconds"].items())
     drawn = (folder / "calibration.png").is_file()
     calibration = "![calibration](calibration.png)" if drawn else "The calibration plot needs `rl_distill[report]`."
@@ -252,7 +266,7 @@ Objective: {config.reward_model.objective}. Trained on {data["num_train"]} answe
 prompts, measured on {data["num_heldout"]} answers to {data["num_heldout_prompts"]} held-out prompts (split seed
 {config.split_seed}); {data["num_unscored"]} answers had no score. Reproduce with `{command}`.
 
-{table(found)}
+{table(quality)}
 
 Spearman is with the blended score, AUC tells right from wrong answers. `learned` refuses this model in PPO when, on
 the student's answers, Spearman is below {limits["spearman"]} or AUC below {limits["auc"]} (with the teacher's output),
@@ -264,11 +278,11 @@ pairs; `force: true` overrules.
 
 ## Cheats
 
-{probe_table(found)}
+{probe_table(quality)}
 
 ## What it knows of its errors
 
-{uncertainty_table(found)}
+{uncertainty_table(quality)}
 
 ## Where the time went
 
@@ -279,20 +293,20 @@ pairs; `force: true` overrules.
     )
 
 
-def admit(config: RewardModelRunConfig, found: dict[str, Any]) -> None:
+def admit(config: RewardModelRunConfig, quality: dict[str, Any]) -> None:
     """Writes quality.json, without which `learned` takes the folder for no model. Raises ConfigError for a model that
     cheats game in each of its outputs with all that it can be shown; reward_model.force keeps it, marked.
     """
-    outputs = ("score", "correct") if found["predicts_correctness"] else ("score",)
+    outputs = ("score", "correct") if quality["predicts_correctness"] else ("score",)
     errors = []
     for output in outputs:
         try:
-            check_probes(found, output, views_of(config)[0].name, folder=config.output_dir)
+            check_probes(quality, output, views_of(config)[0].name, folder=config.output_dir)
         except PoorQualityError as error:
             errors.append(str(error))
     if len(errors) == len(outputs):
         if not config.reward_model.force:
             told = errors[0].removeprefix("learned: ")
             raise ConfigError(told.replace("set force: true under kwargs", "keep it with reward_model.force: true"))
-        found["forced"] = True
-    write_atomically(Path(config.output_dir) / QUALITY_FILE, json.dumps(found, indent=2) + "\n")
+        quality["forced"] = True
+    write_atomically(Path(config.output_dir) / QUALITY_FILE, json.dumps(quality, indent=2) + "\n")

@@ -77,7 +77,7 @@ class RewardModelConfig:
     batch_size: int = ranged(32, "[1, inf)")
     """Rows (or pairs) per optimizer step, all processes together."""
     learning_rate: float = ranged(5e-3, "(0, inf)")
-    """At its peak."""
+    """Peak learning rate."""
     warmup_steps: int = ranged(40, "[0, inf)")
     """Steps of linear learning-rate warm-up."""
     max_length: int | None = ranged(None, "[1, inf)")
@@ -91,7 +91,7 @@ class RewardModelRunConfig(RunConfig):
     """A run's settings with the reward model's."""
 
     output_dir: str = "runs/reward_model"
-    """Folder of all that is written."""
+    """Folder for everything the run writes."""
     rewards: tuple[dict[str, Any], ...] = DEFAULT_REWARDS
     """The blend that the model learns to predict."""
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -30,6 +30,9 @@ from ..teachers.prompted import PromptedTeacher
 from .examples import Example
 from .probes import is_probe
 from .settings import RewardModelRunConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NUM_CALIBRATION_ROWS = 2000
 COLUMNS = {"ids": "input_ids", "segments": "segment_ids", "matches": "match_ids", "readings": "readings"}
@@ -76,7 +79,7 @@ def check_batch(config: RewardModelRunConfig) -> None:
 def train(
     config: RewardModelRunConfig,
     model: LearnedRewardModel,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     progress: bool = True,
 ) -> LearnedRewardModel:
@@ -95,7 +98,9 @@ def train(
     return model.eval()
 
 
-def _regression(config: RewardModelRunConfig, model: Any, tokenizer: Any, examples: Sequence[Example]) -> Trainer:
+def _regression(
+    config: RewardModelRunConfig, model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> Trainer:
     return Trainer(
         model=model,
         args=distributed.on_one_device(TrainingArguments(**_arguments(config))),
@@ -105,7 +110,9 @@ def _regression(config: RewardModelRunConfig, model: Any, tokenizer: Any, exampl
     )
 
 
-def _preference(config: RewardModelRunConfig, model: Any, tokenizer: Any, examples: Sequence[Example]) -> Trainer:
+def _preference(
+    config: RewardModelRunConfig, model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> Trainer:
     found = pairs(examples, random.Random(f"{config.seed}:pairs"), config.reward_model.teacher_dropout)
     if not found:
         raise ConfigError(
@@ -161,7 +168,7 @@ class RegressionBatches:
     anew every time.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, config: RewardModelRunConfig) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, config: RewardModelRunConfig) -> None:
         self.tokenizer, self.max_length, self.settings = tokenizer, max_length, config.reward_model
         self.rng = random.Random(f"{config.seed}:teacher_dropout")
         self.readings_rng = random.Random(f"{config.seed}:readings_dropout")
@@ -221,7 +228,9 @@ def preference_batch(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[
     return pad_rows(encoded, pad_token_id)
 
 
-def calibrate(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example], seed: int) -> None:
+def calibrate(
+    model: LearnedRewardModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], seed: int
+) -> None:
     """Fits the score's scale and shift on training examples: pairs leave the logit without a zero or a unit.
 
     Platt (1999) with the blended score as a soft label; the order of scores stays as it is.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reward_models.audit import spearman
 from reward_models.learned_model import Judgements, LearnedRewardModel, judge, last_features
@@ -19,6 +19,9 @@ from .probes import is_probe
 from .settings import RewardModelRunConfig
 from .training import RegressionBatches
 from .views import View, views_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LEVELS = (0.5, 0.8, 0.95)
 """Of the intervals whose coverage is measured."""
@@ -36,7 +39,7 @@ def keep_aside(config: RewardModelRunConfig, examples: Sequence[Example]) -> tup
 def fit(
     config: RewardModelRunConfig,
     model: LearnedRewardModel,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     learned_from: Sequence[Example],
     aside: Sequence[Example],
 ) -> None:
@@ -48,7 +51,10 @@ def fit(
 
 
 def refit(
-    config: RewardModelRunConfig, model: LearnedRewardModel, tokenizer: Any, learned_from: Sequence[Example]
+    config: RewardModelRunConfig,
+    model: LearnedRewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    learned_from: Sequence[Example],
 ) -> None:
     """The posterior alone, after the weights changed."""
     if model.posterior is not None:
@@ -56,7 +62,9 @@ def refit(
         model.posterior.fit(last_features(model, rows, tokenizer.pad_token_id))
 
 
-def _noise(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example], view: View) -> list[float]:
+def _noise(
+    model: LearnedRewardModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], view: View
+) -> list[float]:
     """[of the score, of the probability of being right]"""
     found = judged(model, tokenizer, examples, view)
     known = [number for number, example in enumerate(examples) if example.verdict is not None]
@@ -67,7 +75,9 @@ def _noise(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example
     ]
 
 
-def judged(model: LearnedRewardModel, tokenizer: Any, examples: Sequence[Example], view: View) -> Judgements:
+def judged(
+    model: LearnedRewardModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], view: View
+) -> Judgements:
     """What the model says of the examples, shown of the teacher what the view shows."""
     rows = [
         e.encoded(tokenizer, model.config.max_tokens, with_teacher=view.with_teacher, with_readings=view.with_readings)

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib.util
 import os
+import socket
 from pathlib import Path
 
 from ..errors import UserError
@@ -20,9 +21,14 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", action="append", default=[], metavar="NAME=FOLDER:SHARE", help="another model and its share")
     add("--host", default="127.0.0.1", help="other than loopback only with an API key")
     add("--port", type=int, default=8000, help="0 takes a free one")
-    add("--api_key", help=f"asked of every client (default: the environment's {KEY_VARIABLE}, else none)")
+    add("--api_key", help=f"required from every client (default: the environment's {KEY_VARIABLE}, else none)")
     add("--feedback", type=Path, metavar="FILE", help="a JSONL file that POST /feedback appends to")
-    add("--canaries", type=Path, metavar="FILE", help="JSONL of prompt and answer, asked of every model all the time")
+    add(
+        "--canaries",
+        type=Path,
+        metavar="FILE",
+        help="JSONL of prompt and answer, sent to every model at regular intervals",
+    )
     add("--canary_seconds", type=float, default=300.0, help="from one round of canaries to the next; %(default)s")
     for field in dataclasses.fields(Limits):
         kind = float if isinstance(field.default, float) else int
@@ -35,6 +41,7 @@ def run_serve(args: argparse.Namespace) -> int:
     key = args.api_key or os.environ.get(KEY_VARIABLE) or None
     if not is_loopback(args.host) and key is None:
         raise UserError(f"--host {args.host} is reachable from other machines: set --api_key or {KEY_VARIABLE}")
+    check_port(args.host, args.port)
     need("fastapi", "uvicorn", "prometheus_client")
     from ..progress import quiet_libraries
     from .app import create_app
@@ -53,6 +60,17 @@ def run_serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_port(host: str, port: int) -> None:
+    """UserError where the port cannot be had: a model takes minutes to load, so this is asked before."""
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port} is not between 0 and 65535")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0].lower()
+        raise UserError(f"--port {port} on {host}: {reason}; choose another, or 0 for a free one") from error
+
+
 def need(*modules: str) -> None:
     """UserError where the extra `serve` is not installed."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
@@ -69,7 +87,7 @@ def add_load_test_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompts", type=Path, help="a file with a prompt per line (default: additions of two numbers)")
     add("--max_requests", type=int, default=20_000, help="in all; %(default)s")
     add("--timeout_seconds", type=float, default=30.0, help="per request; %(default)s")
-    add("--goal_seconds", type=float, default=1.0, help="the latency that is wanted; %(default)s")
+    add("--goal_seconds", type=float, default=1.0, help="target latency; %(default)s")
     add("--seed", type=int, default=0, help="of the arrivals; %(default)s")
     add("--api_key", help=f"default: the environment's {KEY_VARIABLE}")
     add("--out", type=Path, default=Path("load_test"), help="folder for load_test.json and load_test.md; %(default)s")
@@ -80,10 +98,12 @@ def run_load_test(args: argparse.Namespace) -> int:
 
     from .load_test import HEADER, LoadTest, best_rate, row, run, write_report
 
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out} is a file; name a folder")
     try:
         test = LoadTest(
             url=args.url,
-            rates=tuple(float(rate) for rate in args.rates.split(",")),
+            rates=_rates(args.rates),
             prompts=_prompts(args.prompts),
             api_key=args.api_key or os.environ.get(KEY_VARIABLE) or None,
             **{name: getattr(args, name) for name in NUMBERS},
@@ -102,7 +122,16 @@ def run_load_test(args: argparse.Namespace) -> int:
 NUMBERS = ("seconds", "max_tokens", "max_requests", "timeout_seconds", "goal_seconds", "seed")
 
 
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(rate) for rate in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--rates {text}: write numbers with commas between them, such as 10,20,40") from error
+
+
 def _prompts(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return tuple(f"What is {i} + {j}?" for i in range(10, 20) for j in range(10, 20))
+    if not path.is_file():
+        raise UserError(f"--prompts {path}: there is no such file")
     return tuple(line for line in path.read_text().splitlines() if line.strip())

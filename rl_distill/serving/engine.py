@@ -13,12 +13,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..generation.sampling import Generated, Sampling, StopStrings, added_text, generate
 from ..models.loading import load
 from ..models.tokenizers import num_token_ids
 from ..types import Finish
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 RESTART_SECONDS = (0.2, 10.0)
@@ -63,7 +66,7 @@ class Decoder(Protocol):
 class StudentDecoder:
     """A student in this process, decoded by the project's own sampler."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.vocab_size = num_token_ids(tokenizer)
 

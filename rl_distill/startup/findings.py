@@ -25,12 +25,12 @@ class Finding:
 
     level: Level
     what: str
-    words: str
+    detail: str
     do: str = ""
 
     @property
     def line(self) -> str:
-        return ": ".join(part for part in (self.what, self.words) if part) + (f"; {self.do}" if self.do else "")
+        return ": ".join(part for part in (self.what, self.detail) if part) + (f"; {self.do}" if self.do else "")
 
 
 def found_by(look: Callable[[], Sequence[Finding]]) -> list[Finding]:

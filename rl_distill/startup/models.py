@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,9 @@ from ..models.positions import has_learned_positions, num_positions
 from ..models.tokenizers import check_same_tokenizer, num_token_ids, prompt_ids
 from ..types import Problem
 from .findings import Finding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 BYTES_PER_PARAMETER = 12
@@ -68,7 +71,7 @@ def _torn(who: str, file: Path) -> Finding | None:
         return Finding("bad", who, words, "copy or download it again")
 
 
-def eos_findings(who: str, tokenizer: Any) -> list[Finding]:
+def eos_findings(who: str, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     """An EOS to end answers with."""
     if tokenizer.eos_token_id is not None:
         return []
@@ -76,7 +79,7 @@ def eos_findings(who: str, tokenizer: Any) -> list[Finding]:
     return [Finding("bad", who, "its tokenizer has no EOS, so no answer could end", do)]
 
 
-def vocabulary_findings(who: str, tokenizer: Any, config: PreTrainedConfig) -> list[Finding]:
+def vocabulary_findings(who: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> list[Finding]:
     """An embedding row for every id."""
     rows, ids = config.get_text_config().vocab_size, num_token_ids(tokenizer)
     if rows >= ids:
@@ -105,7 +108,11 @@ def pair_findings(student: Any, teacher: Any, who: str) -> list[Finding]:
 
 
 def position_findings(
-    who: str, config: PreTrainedConfig, splits: Mapping[str, Sequence[Problem]], tokenizer: Any, num_new: int
+    who: str,
+    config: PreTrainedConfig,
+    splits: Mapping[str, Sequence[Problem]],
+    tokenizer: PreTrainedTokenizerBase,
+    num_new: int,
 ) -> list[Finding]:
     """Whether the longest prompt of every split and an answer fit into the positions the model was made for."""
     limit = num_positions(config)
@@ -125,7 +132,7 @@ def position_findings(
     return [Finding("bad", who, words, do)]
 
 
-def _longest(problems: Sequence[Problem], tokenizer: Any) -> int:
+def _longest(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase) -> int:
     texts = [problem.prompt for problem in problems]
     return max((len(ids) for ids in prompt_ids(tokenizer, texts)), default=0)
 

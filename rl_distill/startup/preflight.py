@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward_models import RewardSpec
 
@@ -22,6 +22,9 @@ from ..teachers.http_api.text_api import TextAPI
 from ..types import Problem, Splits
 from . import files, models, rewards
 from .findings import Finding, found_by, stop_where_bad, warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,12 @@ def teacher_findings(teacher: TeacherConfig) -> list[Finding]:
     return model_findings(f"teacher {teacher.model}", str(teacher.model))
 
 
-def _pair(tokenizer: Any, teacher: TeacherConfig) -> list[Finding]:
+def _pair(tokenizer: PreTrainedTokenizerBase, teacher: TeacherConfig) -> list[Finding]:
     who = f"teacher {teacher.model}"
     return found_by(lambda: models.pair_findings(tokenizer, load_tokenizer(str(teacher.model), who=who), who))
 
 
-def take_template(tokenizer: Any, teachers: Sequence[TeacherConfig]) -> None:
+def take_template(tokenizer: PreTrainedTokenizerBase, teachers: Sequence[TeacherConfig]) -> None:
     """Gives a tokenizer without a chat template that of the first teacher that has one."""
     for teacher in teachers:
         if not tokenizer.chat_template:
@@ -158,12 +161,12 @@ def student_findings(config: RunConfig) -> list[Finding]:
     return findings + files.space_findings(Path(config.output_dir), size, config.checkpoint.keep_last)
 
 
-def _read_data(config: RunConfig, tokenizer: Any, into: list[Splits]) -> list[Finding]:
+def _read_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase, into: list[Splits]) -> list[Finding]:
     into.append(load_splits(config.data, tokenizer, config.seed))
     return []
 
 
-def data_findings(config: RunConfig, tokenizer: Any, splits: Splits) -> list[Finding]:
+def data_findings(config: RunConfig, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> list[Finding]:
     """Prompts against positions, rewards against the data's columns and gold answers."""
     named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     num_new = config.generation.max_completion_length
@@ -180,7 +183,7 @@ def data_findings(config: RunConfig, tokenizer: Any, splits: Splits) -> list[Fin
 
 
 def teacher_prompts(
-    config: RunConfig, tokenizer: Any, splits: Mapping[str, Sequence[Problem]]
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, Sequence[Problem]]
 ) -> dict[str, Sequence[Problem]]:
     """The problems as the teacher sees them. Raises ConfigError where its template cannot be filled, or not uniquely,
     and TeacherServerError where an API is to write its texts and does not answer.
@@ -194,7 +197,7 @@ def teacher_prompts(
     return {name: as_teacher_sees(template, config.data, split, tokenizer) for name, split in splits.items()}
 
 
-def check_rewards(config: RunConfig, tokenizer: Any, problems: Sequence[Problem]) -> list[Finding]:
+def check_rewards(config: RunConfig, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[Finding]:
     """Those of the main process, which starts graders for it."""
     if not distributed.is_main():
         return []

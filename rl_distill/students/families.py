@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..config import ConfigError
+from ..models.loading import load_config_of, load_model
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 
@@ -43,12 +44,8 @@ def load_teacher(folder: str | Path, dtype: str = "auto") -> PreTrainedModel:
     """The model of a folder or hub id in evaluation mode, in the dtype it was saved in; refused before it is loaded."""
     if Path(folder, "adapter_config.json").is_file():
         raise ConfigError(f"{folder} holds a LoRA adapter: merge it into its base model first (merge_and_unload)")
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except ValueError as error:  # a model_type that transformers does not know
-        raise ConfigError(f"cannot read config.json of {folder}: {' '.join(str(error).split())[:200]}") from error
-    check_config(config)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    check_config(load_config_of(folder, who="teacher"))
+    return load_model(folder, dtype, who="teacher").eval()
 
 
 def check_config(config: PreTrainedConfig) -> None:

@@ -11,6 +11,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from reward_models import reasoning
@@ -111,25 +112,33 @@ def load_task(name: str, options: TaskOptions) -> Task:
 
     The named object is a Task, or a function that builds one; it takes `options` if it has such an argument.
     """
+    check_name(name)
     if ":" in name:
         try:
             found = resolve(name)
         except ValueError as error:
             raise TaskError(f"task {name}: {str(error).replace('reward ', '')}") from error
-    elif name in SHORT_NAMES:
+    else:
         module, attribute = SHORT_NAMES[name]
         found = getattr(importlib.import_module(module), attribute)
-    else:
-        raise TaskError(
-            f"no task is called {name!r}; {nearest_or_list(name, SHORT_NAMES)}; your own is ./file.py:function"
-        )
     return _built(name, found, options)
 
 
-def _built(name: str, found: Any, options: TaskOptions) -> Task:
-    takes, takes_all = accepted_arguments(found)
+def check_name(name: str) -> None:
+    """TaskError where nothing can be called so: no short name, or a file that is not there. Imports nothing."""
+    if ":" not in name and name not in SHORT_NAMES:
+        raise TaskError(
+            f"no task is called {name!r}; {nearest_or_list(name, SHORT_NAMES)}; your own is ./file.py:function"
+        )
+    place = Path(name.rpartition(":")[0])
+    if place.suffix == ".py" and not place.is_file():
+        raise TaskError(f"task {name}: there is no file {place} (looked for {place.absolute()})")
+
+
+def _built(name: str, factory: Any, options: TaskOptions) -> Task:
+    takes, takes_all = accepted_arguments(factory)
     with _told(name):
-        task = found(**({"options": options} if takes_all or "options" in takes else {}))
+        task = factory(**({"options": options} if takes_all or "options" in takes else {}))
     if not isinstance(task, Task):
         raise TaskError(f"{name} must return a rl_distill.tasks.base.Task, not {type(task).__name__}")
 

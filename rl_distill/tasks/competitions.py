@@ -5,7 +5,6 @@ Protocols: `chat`, and `base`, which opens a code block for the model to fill. L
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,7 +66,24 @@ def _task(name: str, options: TaskOptions) -> Task:
     )
 
 
-apps, codeforces, livecodebench, leetcode = (functools.partial(_task, name) for name in SOURCES)
+def apps(options: TaskOptions) -> Task:
+    """APPS, programs from introductory to competition level, checked on input and output."""
+    return _task("apps", options)
+
+
+def codeforces(options: TaskOptions) -> Task:
+    """Codeforces, contest programs checked on input and output."""
+    return _task("codeforces", options)
+
+
+def livecodebench(options: TaskOptions) -> Task:
+    """LiveCodeBench, contest problems checked on input and output or by calls."""
+    return _task("livecodebench", options)
+
+
+def leetcode(options: TaskOptions) -> Task:
+    """LeetCode, a method of `Solution` checked by calls."""
+    return _task("leetcode", options)
 
 
 def problems(name: str, options: TaskOptions, protocol: str) -> list[Problem]:

@@ -29,7 +29,7 @@ STOPS = {"chat": (), "5-shot": ("Question:",), "8-shot": ("Q:",)}
 
 
 def gsm8k(options: TaskOptions) -> Task:
-    """The task; metrics `flexible` (as rewarded in training) and `strict` (only an answer marked as one)."""
+    """GSM8K; metrics `flexible` (as rewarded in training) and `strict` (only an answer marked as one)."""
     protocol = options.choose("5-shot", list(MARKS))
     return Task(
         name="gsm8k",

@@ -25,7 +25,7 @@ CHAT = (
 
 
 def humaneval(options: TaskOptions) -> Task:
-    """The task; metric `pass` and, with extra tests, `plus` (passes HumanEval's tests and the extra ones)."""
+    """HumanEval; metric `pass` and, with extra tests, `plus` (HumanEval's tests and the extra ones)."""
     protocol = options.choose("base", ["base", "chat"])
     plus = options.extra_tests_path
     return Task(

@@ -21,7 +21,7 @@ PROMPTS = {
 
 
 def math500(options: TaskOptions) -> Task:
-    """The task; metric `accuracy`."""
+    """MATH-500, competition problems; metric `accuracy`."""
     protocol = options.choose("base", list(PROMPTS))
     return Task(
         name="math500",

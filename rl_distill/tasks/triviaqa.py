@@ -32,7 +32,7 @@ SHOTS = (
 
 
 def triviaqa(options: TaskOptions) -> Task:
-    """The task; metrics `exact_match` and `f1`, each the best over the aliases."""
+    """TriviaQA without context; metrics `exact_match` and `f1`, each the best over the aliases."""
     protocol = options.choose("5-shot", ["chat", "0-shot", "5-shot"])
     return Task(
         name="triviaqa",

@@ -47,7 +47,8 @@ class RoutedTeacher(MultiTeacher):
 
     A member's hidden states fill a block of their own among zeros, and the members' heads stand side by side: one
     product with that head is the right teacher's logits for every row, so the exact KL needs to know of no tasks, and
-    a critic reads one width.
+    a critic reads one width. Example: members of widths 2 and 3, so F = 5 and the head is (V, 5): a token of the first
+    has the state [a, b, 0, 0, 0], one of the second [0, 0, c, d, e].
     """
 
     def __init__(self, members: Sequence[Teacher], tasks: Sequence[Sequence[str]]) -> None:
@@ -122,6 +123,12 @@ class RoutedScoring:
                 sizes.update((rows[i], len(completion_ids[i])) for i in share)
 
     def finish(self) -> TeacherScores:
+        """The scores of all rows, in the order of the rows.
+
+        Why a sort: the first member's tokens come before the second's, and the rollout wants them row after row.
+        Example: rows 0 and 2 (3 and 1 tokens) are the first member's, row 1 (2 tokens) the second's: row_N is
+        [0, 0, 0, 2, 1, 1], and its stable order [0, 1, 2, 4, 5, 3] puts every flat tensor of N = 6 right.
+        """
         scores = [part.finish() for part in self.parts]
         row_N = torch.tensor([row for sizes in self.sizes for row in sorted(sizes) for _ in range(sizes[row])])
         order_N = row_N.argsort(stable=True).to(scores[0].logprobs_N.device)

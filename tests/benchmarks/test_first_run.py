@@ -12,7 +12,7 @@ from rl_distill.config.reading import build
 from rl_distill.config.schema import RunConfig
 
 TEXT = (Path(__file__).parents[2] / "docs" / "own_models.md").read_text()
-WALK = TEXT[TEXT.index("## A first run") : TEXT.index("## What a LoRA run leaves")]
+WALK = TEXT[TEXT.index("## A first run") : TEXT.index("## Output of a LoRA run")]
 
 
 def block(language):

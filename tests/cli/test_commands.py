@@ -1,6 +1,8 @@
 """The console script: help at once, names instead of paths, one line and status 2 for a mistake."""
 
+import importlib.metadata
 import importlib.util
+import re
 import resource
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def test_help_needs_no_heavy_import_and_less_than_a_second(name):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # of CPU: the machine may be busy
     assert done.returncode == 0
-    assert "usage: rl-distill" in done.stdout or name == "check-sandbox"
+    assert "usage: rl-distill" in done.stdout
     assert not heavy_imports(done)
     assert seconds < 1
 
@@ -58,6 +60,29 @@ def test_help_needs_no_heavy_import_and_less_than_a_second(name):
         (["doctor"], "--student, --teacher, --data not given; give --config FILE"),
         (["doctor", "--config", "demo"], "there is nothing to examine"),
         (["report", "nowhere"], "nowhere"),
+        (
+            ["report", "here", "--ot", "x"],
+            "unrecognized arguments: --ot x; did you mean '--out'?; see rl-distill report",
+        ),
+        (["ppo", "--confg", "quick"], "unknown option --confg; did you mean '--config'?"),
+        (["ppo", "--lauch", "zero2"], "unknown option --lauch; did you mean '--launch'?"),
+        (["ppo", "--dry_runn"], "unknown option --dry_runn; did you mean '--dry_run'?"),
+        (["ppo", "--seed", "1.5"], "argument --seed: invalid int value: '1.5'; see rl-distill ppo --help"),
+        (["ppo", "--student.model", "mine"], "student.model would be ignored, because the demo makes models"),
+        (["eval", "--model", "x"], "the following arguments are required: --tasks; see rl-distill eval --help"),
+        (["eval", "--model", "x", "--tasks", "gsm9k"], "no task is called 'gsm9k'; did you mean 'gsm8k'?"),
+        (
+            ["eval", "--model", "x", "--tasks", "./no.py:make"],
+            "task ./no.py:make: there is no file no.py (looked for /",
+        ),
+        (["export", "x", "--out", "y", "--format", "h5"], "argument --format: invalid choice: 'h5' (choose from"),
+        (["prepare-data", "README.md", "--out", "README.md"], "README.md"),
+        (["load-test", "http://127.0.0.1:1", "--rates", "fast"], "--rates fast: write numbers with commas between"),
+        (["load-test", "http://127.0.0.1:1", "--prompts", "no.txt"], "--prompts no.txt: there is no such file"),
+        (["load-test", "http://127.0.0.1:1", "--out", "README.md"], "--out README.md is a file; name a folder"),
+        (["check-sandbox", "--slots", "0"], "num_slots must be at least 1"),
+        (["check-sandbox", "--tier", "Z"], "argument --tier: invalid choice: 'Z'"),
+        (["list", "rewrds"], "argument what: invalid choice: 'rewrds'"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words, message):
@@ -66,6 +91,24 @@ def test_a_mistake_is_one_line_and_status_2(words, message):
     assert done.returncode == 2
     assert len(errors) == 1
     assert message in errors[0]
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_an_option_that_no_command_has_is_one_line(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "rl_distill.cli", command, "--no_such_option", "1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_package():
+    assert run("--version").stdout.strip() == importlib.metadata.version("rl_distill")
 
 
 def test_launch_becomes_options_of_accelerate():
@@ -92,6 +135,24 @@ def test_list_prints_what_there_is(what, expected, tmp_path, capsys, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert main(["list", what]) == 0
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["rewards", "tasks"])
+def test_every_reward_and_task_is_listed_with_what_it_is(what, capsys):
+    main(["list", what])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not re.fullmatch(r"\w+  +\S.*[.:]", line)] == []
+
+
+def test_a_list_may_be_cut_short():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rl_distill.cli", "list", "configs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (0, b"")
 
 
 def test_a_dry_run_in_an_empty_folder_prints_the_plan_and_trains_nothing(tmp_path):

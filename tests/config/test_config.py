@@ -137,8 +137,15 @@ def test_a_text_setting_takes_what_was_typed(text):
 
 def test_a_text_setting_still_reads_null_quotes_and_lists(tmp_path):
     typed = {"data.prompt_template": "null", "data.task": "'a b'", "data.train": "[a.jsonl, b.jsonl]"}
-    data = load_config(None, {name: parse_override(text) for name, text in typed.items()}).data
+    own = {"demo": None, "student.model": "s", "teacher.model": "t"}
+    data = load_config(None, own | {name: parse_override(text) for name, text in typed.items()}).data
     assert (data.prompt_template, data.task, data.train) == (None, "a b", ("a.jsonl", "b.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["student.model", "teacher.model", "data.train", "data.validation", "data.test"])
+def test_what_the_demo_would_ignore_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"{name} would be ignored, .* --demo null"):
+        load_config(None, {name: "mine"})
 
 
 def test_malformed_yaml_on_the_command_line_is_told_with_the_setting():

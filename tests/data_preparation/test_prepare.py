@@ -115,6 +115,8 @@ def test_labels(source):
         (["--augment", "magic"], "there are renamed, numbers"),
         (["--labels", "a"], "two columns"),
         (["--test_set", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--stratify", "subject"], "--stratify subject: no row has this column; the columns are: answer"),
+        (["--prompt_column", "ask"], "--prompt_column ask: no row has this column"),
     ],
 )
 def test_a_mistake_is_one_line(source, words, message, capsys):

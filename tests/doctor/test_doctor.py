@@ -55,7 +55,7 @@ def test_other_tokenizers_are_named_with_the_first_difference(tokenizer):
     other = make_tokenizer(["quite another text with other merges"], 300)
     found = by_what(diagnosis.tokenizer_findings(tokenizer, other))["tokenizers"]
     assert found.level == "bad"
-    assert "token" in found.words
+    assert "token" in found.detail
     assert "one model family" in found.do
 
 
@@ -64,7 +64,7 @@ def test_a_missing_chat_template_is_said(tokenizer):
 
     chatty = copy.copy(tokenizer)
     chatty.chat_template = "{{ messages }}"
-    assert by_what(diagnosis.tokenizer_findings(chatty, tokenizer))["chat template"].words == "the teacher has none"
+    assert by_what(diagnosis.tokenizer_findings(chatty, tokenizer))["chat template"].detail == "the teacher has none"
     assert "chat template" not in by_what(diagnosis.tokenizer_findings(chatty, chatty))
 
 
@@ -72,11 +72,11 @@ def test_padded_vocabularies_are_fine_and_small_ones_are_not(tokenizer):
     pair = {"student": tokenizer, "teacher": tokenizer}
     padded = {"student": Qwen2Config(vocab_size=384), "teacher": Qwen2Config(vocab_size=512)}
     found = by_what(diagnosis.vocabulary_findings(pair, padded))["vocabulary"]
-    assert (found.level, "384 rows in the student, 512 in the teacher" in found.words) == ("ok", True)
+    assert (found.level, "384 rows in the student, 512 in the teacher" in found.detail) == ("ok", True)
     small = padded | {"student": Qwen2Config(vocab_size=300)}
     found = by_what(diagnosis.vocabulary_findings(pair, small))["vocabulary"]
     assert found.level == "bad"
-    assert "300 embedding rows" in found.words
+    assert "300 embedding rows" in found.detail
 
 
 def test_weights_that_were_not_in_the_checkpoint_are_found(folders):
@@ -88,11 +88,11 @@ def test_weights_that_were_not_in_the_checkpoint_are_found(folders):
     save_file({name: tensor for name, tensor in weights.items() if name != lost}, path, metadata={"format": "pt"})
     finding = diagnosis.weight_findings("student", str(folders / "student"))[0][0]
     assert finding.level == "bad"
-    assert lost in finding.words
+    assert lost in finding.detail
     weights[lost][0, 0] = float("nan")
     save_file(weights, path, metadata={"format": "pt"})
     finding = diagnosis.weight_findings("student", str(folders / "student"))[0][0]
-    assert finding.words == f"{lost} holds NaN or infinity"
+    assert finding.detail == f"{lost} holds NaN or infinity"
 
 
 def test_entropy_tells_untrained_sure_and_lost_models(make_policy, tokenizer):
@@ -107,8 +107,8 @@ def test_entropy_tells_untrained_sure_and_lost_models(make_policy, tokenizer):
             model.model.norm.weight.mul_(factor)
         return diagnosis.entropy_findings("teacher", Student.of(model, tokenizer), texts, 8)[0]
 
-    assert "very sure of every token" in scaled(100_000.0).words
-    assert "does not know what to say" in scaled(12.0).words
+    assert "very sure of every token" in scaled(100_000.0).detail
+    assert "does not know what to say" in scaled(12.0).detail
     assert scaled(20.0).level == "ok"
 
 
@@ -116,7 +116,7 @@ def test_gold_answers_that_grade_as_wrong_are_counted():
     grade = lambda ps, ts: [Graded({"accuracy": float(t == "yes")}) for t in ts]  # noqa: E731
     problems = [Problem("t", "k1", "p", "yes"), Problem("t", "k2", "p", "no")]
     found = diagnosis.gold_findings(Task("t", lambda: problems, grade), problems)[0]
-    assert (found.level, found.words) == ("bad", "1 of 2 do not grade as correct; the first: k2 'no'")
+    assert (found.level, found.detail) == ("bad", "1 of 2 do not grade as correct; the first: k2 'no'")
     plain = Task("data", lambda: [], grade)
     found = diagnosis.gold_findings(plain, [Problem("data", "k", "p", columns={"answer": "4"})])[0]
     assert found.level == "ok"
@@ -128,8 +128,8 @@ def test_prompts_over_the_limits_are_counted(folders, tokenizer):
     task = Task("data", lambda: problems, lambda p, t: [])
     case = diagnosis.Case(str(folders / "student"), "", "", plan=memory.Plan(prompt_length=40, completion_length=48))
     found = by_what(diagnosis.length_findings(task, problems, tokenizer, case))
-    assert "1 exceed the planned 40" in found["prompt lengths"].words
-    assert "the student has 512 positions" in found["positions"].words
+    assert "1 exceed the planned 40" in found["prompt lengths"].detail
+    assert "the student has 512 positions" in found["positions"].detail
 
 
 def test_zero_shards_what_the_paper_says():

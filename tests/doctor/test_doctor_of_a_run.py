@@ -116,7 +116,7 @@ def test_a_run_that_does_not_fit_into_what_is_free_is_told_with_advice():
     shape = memory.Shape(10**9, 2048, 8192, 16, 512, 50_000)
     machine = speed.Machine(2, 2, 8.0 * memory.GIB, 4.0 * memory.GIB, 1e11, 1e11)
     found = speed.memory_finding(machine, shape, shape, memory.Plan())
-    assert (found.level, "4.0 of 8.0 GiB are free" in found.words, "gradient_checkpointing" in found.do) == (
+    assert (found.level, "4.0 of 8.0 GiB are free" in found.detail, "gradient_checkpointing" in found.do) == (
         "bad",
         True,
         True,

@@ -145,7 +145,7 @@ def test_speed_overlap_with_training_data_and_the_page_of_an_evaluation(models, 
     ("launcher", "words", "message"),
     [
         ([*LAUNCH, "--cpu", "--num_processes", "2"], [], "with --multi_gpu instead of --cpu it starts all of them"),
-        ([sys.executable], ["--compare", "x=/nowhere/at/all"], "error: model '/nowhere/at/all' cannot be loaded"),
+        ([sys.executable], ["--compare", "x=/nowhere/at/all"], "error: x: '/nowhere/at/all' cannot be loaded"),
         ([sys.executable], ["--max_new_tokens", "500"], "more than the 512 positions of the model"),
         ([sys.executable], ["--decontaminate", "/nowhere.jsonl"], "error: /nowhere.jsonl cannot be read"),
     ],

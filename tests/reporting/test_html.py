@@ -241,6 +241,15 @@ def test_a_student_that_did_not_move_did_not_rise(tmp_path):
     assert "-0.0" not in text
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [(0.5, 0.5, 'gain num ">0.0'), (0.4, 0.5, 'gain num good">+10.0'), (0.5, 0.4, 'bad">-10.0')],
+)
+def test_a_change_of_nothing_is_neither_good_nor_bad(tmp_path, before, after, shown):
+    outcome(tmp_path / "run", before, after)
+    assert shown in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_run_without_grades_says_so(tmp_path):
     text = outcome(tmp_path / "run", None, None, None)
     assert "The student's answers could not be graded" in text

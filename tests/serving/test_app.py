@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -230,6 +231,7 @@ def test_sigterm_answers_what_was_accepted_and_ends_with_status_0(process):
         (["--variant", "control=b:0.5"], "names must differ"),
         (["--queue_length", "0"], "--queue_length: 0 is not at least 1"),
         (["--host", "0.0.0.0"], "set --api_key"),
+        (["--port", "99999"], "--port 99999 is not between 0 and 65535"),
         ([], "serve: 'nowhere' cannot be loaded"),
     ],
 )
@@ -241,6 +243,15 @@ def test_a_mistake_on_the_command_line_is_one_line(capsys, monkeypatch, words, m
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_a_used_port_is_told_before_a_model_is_looked_for(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
+        main(["serve", "nowhere", "--port", str(taken.getsockname()[1])])
+    assert ended.value.code == 2
+    assert re.fullmatch(
+        r"error: --port \d+ on 127.0.0.1: address already in use; choose another.*\n", capsys.readouterr().err
+    )
 
 
 def test_variants_are_served_by_name(models):

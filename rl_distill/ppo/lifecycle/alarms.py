@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from ...config import AlarmsConfig
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 Record = Mapping[str, Any]
 Records = Sequence[Record]
@@ -140,7 +143,9 @@ class Alarms(TrainerCallback):
     def __init__(self, settings: AlarmsConfig) -> None:
         self.settings = settings
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         if not self.settings.enabled or not state.is_world_process_zero or not logs or "ppo_step" not in logs:
             return
         steps = of_steps(state.log_history)

@@ -10,12 +10,15 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
 
 from ... import distributed
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 SAME_PRESS_SECONDS = 1.0
 """A launcher hands on the Ctrl-C that the terminal has sent to every process already."""
@@ -31,7 +34,9 @@ class StopOnSignal(TrainerCallback):
         self.pressed_at: float | None = None
         self._handlers_before: dict[int, Any] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if threading.current_thread() is threading.main_thread():
             for number, handler in ((signal.SIGTERM, self._ask), (signal.SIGINT, self._press)):
                 self._handlers_before[number] = signal.signal(number, handler)
@@ -53,13 +58,15 @@ class StopOnSignal(TrainerCallback):
             if os.environ.get("RANK", "0") == "0":
                 os.write(2, FIRST_PRESS)  # print is not to be called from within itself
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.updates_per_step:
             return
         if distributed.sum_over_processes(torch.tensor(float(self.asked))) > 0:
             self.stopped = control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.restore()
         if self.stopped and state.is_world_process_zero:
             step, name = state.global_step // self.updates_per_step, "SIGTERM" if self.pressed_at is None else "Ctrl-C"
@@ -74,14 +81,16 @@ class SaveByTheClock(TrainerCallback):
         self.minutes, self.updates_per_step = minutes, updates_per_step
         self.saved_at = time.monotonic()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.saved_at = time.monotonic()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.updates_per_step == 0:
             is_late = self.minutes is not None and time.monotonic() - self.saved_at > 60 * self.minutes
             is_last = state.global_step >= state.max_steps
             control.should_save = distributed.from_main(control.should_save or is_late or is_last)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = time.monotonic()

@@ -26,7 +26,7 @@ class Panel:
     """One picture: the metrics it shows by exact name or (prefix, suffix), and what it tells."""
 
     title: str
-    words: str
+    caption: str
     names: tuple[str, ...] = ()
     pattern: tuple[str, str] | None = None
     skip: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ PANELS = (
     Panel("KL to the teacher", "How far the student moved away, in nats per token.", names=("kl",), y_low=0.0),
     Panel(
         "Strength of the KL penalty",
-        "Coefficient of the KL term; under `evidence` it falls as the student catches up.",
+        "Coefficient of the KL term; under the evidence schedule it falls as the student catches up.",
         pattern=("anchor/coefficient", ""),
         y_low=0.0,
     ),
@@ -122,7 +122,7 @@ def figure(panel: Panel, runs: Sequence[Run]) -> str:
     if not series:
         return ""
     chart = line_chart(series, panel.title, percent=panel.percent, y_low=panel.y_low, y_high=panel.y_high)
-    return wrapped(panel.title, panel.words, legend(series) if len(series) > 1 else "", chart)
+    return wrapped(panel.title, panel.caption, legend(series) if len(series) > 1 else "", chart)
 
 
 def series_of(panel: Panel, runs: Sequence[Run]) -> list[Series]:
@@ -168,8 +168,8 @@ def clipped(series: Sequence[Series]) -> list[Series]:
     return [Series(s.label, [(x, y * f) for (x, y), f in zip(s.points, scale, strict=True)], s.color) for s in series]
 
 
-def wrapped(title: str, words: str, key: str, chart: str) -> str:
-    caption = f"<h3>{escape(title)}</h3><figcaption>{escape(words)}</figcaption>"
+def wrapped(title: str, caption_text: str, key: str, chart: str) -> str:
+    caption = f"<h3>{escape(title)}</h3><figcaption>{escape(caption_text)}</figcaption>"
     return f'<figure class="card">{caption}{key}{chart}</figure>'
 
 

@@ -26,8 +26,8 @@ def is_nan(value: float) -> bool:
     return value != value
 
 
-def interval(found: Estimate) -> str:
-    return "" if found.low != found.low else f"{100 * found.low:.1f} – {100 * found.high:.1f}"
+def interval(estimate: Estimate) -> str:
+    return "" if estimate.low != estimate.low else f"{100 * estimate.low:.1f} – {100 * estimate.high:.1f}"
 
 
 def headline(run: Run) -> str:
@@ -101,9 +101,14 @@ def score_row(run: Run, task: str) -> str:
     size = f"<small>{after.n:,} problems</small>" if after.n else ""
     return (
         f'<div class="score"><b>{escape(task)}{size}</b><div class="track" role="img" aria-label="{escape(words)}">'
-        f'{"".join(marks)}</div><div class="gain num {"bad" if gain < 0 else "good"}">{points(gain)}'
+        f'{"".join(marks)}</div><div class="gain num {_tone(points(gain))}">{points(gain)}'
         "<small>points</small></div></div>"
     )
+
+
+def _tone(change: str) -> str:
+    """The colour of a change as it is printed: none where it rounds to 0 or is not known."""
+    return {"+": "good", "-": "bad"}.get(change[0], "")
 
 
 def _band(kind: str, low: float, high: float) -> str:

@@ -101,6 +101,8 @@ details{margin:10px 0}summary{cursor:pointer;color:var(--accent);font-size:14.5p
 margin:12px 0}
 .bars i{display:block;height:12px;border-radius:3px;background:var(--c0);min-width:2px}
 [hidden]{display:none!important}
+@media(max-width:640px){.wide th,.wide td{padding:8px 3px;white-space:normal;font-size:12.5px}
+.wide td small{font-size:11px}}
 @media(max-width:640px){main{padding:26px 16px 60px}h2{margin-top:44px}
 .score,.scale{grid-template-columns:1fr auto;gap:4px 12px}.score .track{grid-column:1/-1;grid-row:2}
 .scale span{display:none}.scale div{grid-column:1/-1}.scores{padding:4px 16px 14px}

@@ -22,7 +22,7 @@ ORIGINAL, NUMBERS = "original", "numbers"
 
 
 def gsm8k_robust(options: TaskOptions) -> Task:
-    """The task; every problem is followed by its rewritings."""
+    """GSM8K's test problems, each followed by its rewritings by rule."""
     plain = gsm8k(options)
     return replace(
         plain,

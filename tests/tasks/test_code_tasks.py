@@ -218,15 +218,15 @@ def test_the_doctor_grades_gold_programs_of_a_users_file(tmp_path):
         for name, row in ROWS.items()
         if name != "livecodebench"
     ]
-    assert gold_findings(task, good)[0].words == "all 5 grade as correct"
+    assert gold_findings(task, good)[0].detail == "all 5 grade as correct"
     assert gold_of(Problem("math", "1", "p", columns={"solution": "[asy] draw [/asy] 5", "answer": "5"})) == (
         "[asy] draw [/asy] 5"
     )
     wrong = Problem("code", "bad", "p", columns=APPS | {"solutions": json.dumps(["print(4)"])})
-    assert gold_findings(task, [*good, wrong])[0].words.startswith("1 of 6 do not grade as correct; the first: bad")
+    assert gold_findings(task, [*good, wrong])[0].detail.startswith("1 of 6 do not grade as correct; the first: bad")
     damaged = Problem("code", "damaged", "p", columns=APPS | {"input_output": "{"})
-    assert gold_findings(task, [damaged])[0].words.startswith("column input_output: expected JSON")
-    assert "no gold answer" in gold_findings(task, [Problem("code", "1", "p", columns=LIVECODEBENCH)])[0].words
+    assert gold_findings(task, [damaged])[0].detail.startswith("column input_output: expected JSON")
+    assert "no gold answer" in gold_findings(task, [Problem("code", "1", "p", columns=LIVECODEBENCH)])[0].detail
 
 
 def recorded(row: dict) -> tuple[list, list]:
