@@ -19,6 +19,7 @@ from .config import ConfigError, DistillConfig, RunConfig
 from .distill.examples import Example, ExampleOrder
 from .distill.heldout import heldout_metrics
 from .distill.stage import check_distillation, is_supervised, wrap_student
+from .distill.teacher_cache import TeacherCache
 from .distill.trainer import DistillationTrainer, pad_id
 from .evals.distributed import solve
 from .evals.evaluation import verdicts
@@ -117,7 +118,10 @@ def make_trainer(
 ) -> DistillationTrainer:
     """The trainer of a stage with its progress bar, metrics and complete checkpoints in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = None if is_supervised(settings) else context.teacher
+    teacher, cache = None if is_supervised(settings) else context.teacher, None
+    if settings.cache != "none":
+        cache = TeacherCache(cache_dir_of(config) / "teacher_logprobs", context.teacher, context.tokenizer, settings)
+        cache.fill(train)
     return DistillationTrainer(
         wrap_student(settings, context.student, context.teacher, num_token_ids(context.tokenizer)),
         config,
@@ -132,6 +136,7 @@ def make_trainer(
             MetricsWriter(folder, 1),
             checkpoint.CompleteCheckpoints(checkpoint.StatefulParts(), config.checkpoint.keep_last, keep_best=False),
         ],
+        cache=cache,
     )
 
 

@@ -66,7 +66,11 @@ class DistillConfig:
     beta: float = ranged(0.5, "[0, 1]")
     """Of jsd: the weight of the teacher in the mixture."""
     top_k: int = ranged(64, "[1, inf)")
-    """Of a teacher behind a server: its likeliest ids per token, all others as one outcome."""
+    """Ids per token: the likeliest of a teacher behind a server or in the cache, all others as one outcome; or those
+    drawn into the cache."""
+    cache: Literal["none", "top_k", "sampled"] = "none"
+    """Keep the teacher's distribution along the texts on disk, so that it scores each of them once: its `top_k`
+    likeliest ids, or as many drawn from it, which leave the forward KL unbiased."""
     alpha: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(0.25))
     """Weight of the cross entropy: 0.25 is KD : task = 3 : 1. {start: 0, end: 0.25, kind: step, step_at: 0.2} begins
     with the teacher alone."""

@@ -28,6 +28,8 @@ def check_distillation(config: RunConfig, settings: DistillConfig) -> None:
     if any(teacher.placement == "remote" for teacher in teachers_of(config)):
         _check_remote(config, settings)
     _check_schedules(settings)
+    if settings.cache != "none":
+        _check_cache(config, settings)
     if settings.optimizer == "muon" and settings.weight_decay:
         raise ConfigError("distill.weight_decay is AdamW's: set distill.optimizer to adamw, or leave it 0")
     if is_supervised(settings) and (settings.on_policy.start or settings.on_policy.end):
@@ -47,6 +49,26 @@ def _check_remote(config: RunConfig, settings: DistillConfig) -> None:
         raise ConfigError("distill.temperature: a remote teacher scores at temperature 1; set start to 1, end null")
     if settings.interpolation.start != 1 or settings.interpolation.end not in (None, 1):
         raise ConfigError("distill.interpolation needs the teacher's whole distribution, which no server sends")
+
+
+def _check_cache(config: RunConfig, settings: DistillConfig) -> None:
+    """What is on disk are distributions at one temperature along texts that do not change."""
+    start = f"distill.cache: {settings.cache} "
+    temperature = settings.temperature
+    if is_supervised(settings):
+        raise ConfigError(start + "has nothing to keep at alpha 1: leave it out")
+    if settings.on_policy.start or settings.on_policy.end:
+        raise ConfigError(start + "holds no texts that the student samples: set distill.on_policy.start to 0")
+    if temperature.kind != "constant" and temperature.end not in (None, temperature.start):
+        raise ConfigError(start + "is made at one temperature: set distill.temperature.end to null")
+    if uses_inner_states(settings) or min(settings.interpolation.start, settings.interpolation.end or 1.0) < 1:
+        raise ConfigError(start + "holds neither inner states nor whole distributions: leave inner, interpolation out")
+    if config.teachers:
+        raise ConfigError(start + "is for one teacher: leave `teachers` out")
+    if settings.cache == "sampled" and settings.divergence != "forward_kl":
+        raise ConfigError(start + "estimates the forward KL alone: set distill.divergence to forward_kl")
+    if settings.cache == "sampled" and config.teacher.placement == "remote":
+        raise ConfigError(start + "draws from the whole distribution, which no server sends: set it to top_k")
 
 
 def _check_schedules(settings: DistillConfig) -> None:

@@ -141,6 +141,8 @@ class DistillationStudent(PreTrainedModel):
             hidden_ND, head.weight, ids, bias=head.bias, temperature=temperature, num_tokens_vocab=self.num_tokens_vocab
         )
         if targets.top_logprobs_NK is not None:
+            if ids.shape[1] >= min(len(head.weight), self.num_tokens_vocab or len(head.weight)):
+                return divergence(stats.logprobs_N, targets.top_logprobs_NK)  # the whole vocabulary: no rest
             return top_k_divergence(divergence, stats.logprobs_N, targets.top_logprobs_NK)
         assert targets.entropy_N is not None
         return sampled_forward_kl(stats.logprobs_N, targets.entropy_N)
