@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 STEPS, ROWS, ROLLOUTS = 120, 16, 64
 WORLD: dict[str, Any] = {
     "demo.teacher": {"num_layers": 6, "hidden_size": 96, "intermediate_size": 192, "num_heads": 4},
-    "demo.teacher_sft": {"num_steps": 300, "batch_size": 32, "learning_rate": 1e-2, "warmup_steps": 30},
+    "demo.teacher_sft": {"num_steps": 450, "batch_size": 32, "learning_rate": 1e-2, "warmup_steps": 30},
     "demo.num_test": 400,
     "demo.num_validation": 32,
     "demo.num_train_prompts": 4000,

@@ -24,6 +24,8 @@ from ..maths.batching import TokenBatch, length_sorted, token_batch
 from ..maths.distillation import Divergence, make_divergence
 from ..teachers import Teacher
 from .examples import Example, ExampleOrder, Row
+from .guidance import Guidance
+from .mixed_sampling import generate_mixed
 from .schedules import value_at
 from .sft import MuonAdamW
 from .student import DistillationOutput, DistillationStudent, SoftTargets, teacher_inner_states
@@ -76,6 +78,7 @@ class DistillationTrainer(Trainer):
         self.engine: GenerationEngine = TransformersEngine(tokenizer, config.generation.batch_size, None)
         self.evaluate_student = evaluate_student
         self.divergence: Divergence = make_divergence(self.distill.divergence, self.distill.beta)
+        self.guidance = make_guidance(self.distill, model, examples)
         self.sums: list[dict[str, Tensor]] = []
         self.logged_at = 0
         super().__init__(
@@ -84,7 +87,7 @@ class DistillationTrainer(Trainer):
             train_dataset=list(examples),
             eval_dataset=list(examples),
             processing_class=tokenizer,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *([] if self.guidance is None else [self.guidance])],
         )
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
@@ -122,13 +125,17 @@ class DistillationTrainer(Trainer):
         temperature = value_at(settings.temperature, self.progress)
         tokens = piece.tokens.to(device)
         piece = replace(piece, tokens=tokens, fixed_N=piece.fixed_N.to(device))
+        guides = self.guidance is not None and self.guidance.measures(self.state.global_step)
         output = model(
             tokens,
             self.soft_targets(piece, temperature),
             self.divergence,
             temperature=temperature,
             interpolation=value_at(settings.interpolation, self.progress),
+            keep_points=guides,
         )
+        if guides and self.guidance is not None:
+            self.guidance.measure(output, piece.fixed_N, piece.tasks, list(map(len, piece.completion_ids)))
         loss, parts = self._loss(output, piece, temperature)
         if not torch.isfinite(loss):
             raise FloatingPointError(
@@ -167,18 +174,33 @@ class DistillationTrainer(Trainer):
         cross_entropy = (output.cross_entropy_N * piece.fixed_N).sum() / max(1.0, piece.num_fixed_tokens)
         parts = {"loss/task": alpha * cross_entropy}
         if output.divergence_N is not None:
-            divergence = output.divergence_N.sum() / piece.num_tokens
-            parts["loss/kd"] = (1 - alpha) * temperature**2 * divergence
-            parts["divergence"] = divergence.detach()
-        for name, value_N, coef in (
-            ("hidden", output.hidden_N, inner.hidden_coef),
-            ("attention", output.attention_N, inner.attention_coef),
-            ("embedding", output.embedding_N, inner.embedding_coef),
+            weighted = (output.divergence_N * self._task_weights(piece)).sum() / piece.num_tokens
+            parts["loss/kd"] = (1 - alpha) * temperature**2 * weighted
+            parts["divergence"] = output.divergence_N.detach().sum() / piece.num_tokens
+        for name, value_LN, coef, layers in (
+            ("hidden", output.hidden_LN, inner.hidden_coef, self.student.hidden_map),
+            ("attention", output.attention_LN, inner.attention_coef, self.student.attention_map),
         ):
-            if value_N is not None:
-                parts[f"loss/{name}"] = coef * value_N.sum() / piece.num_tokens
+            if value_LN is not None:
+                per_layer = value_LN.sum(dim=1) * value_LN.new_tensor([self._weight(f"{name}/{n}") for n in layers])
+                parts[f"loss/{name}"] = coef * per_layer.mean() / piece.num_tokens
+        if output.embedding_N is not None:
+            parts["loss/embedding"] = inner.embedding_coef * output.embedding_N.sum() / piece.num_tokens
         loss = torch.stack([value for name, value in parts.items() if name.startswith("loss/")]).sum()
         return loss, parts | {"nll": cross_entropy}
+
+    def _weight(self, part: str) -> float:
+        return 1.0 if self.guidance is None else self.guidance.weights()[part]
+
+    def _task_weights(self, piece: MicroBatch) -> Tensor | float:
+        """Of each token, the weight of the KD term in its task."""
+        if self.guidance is None:
+            return 1.0
+        weights = self.guidance.weights()
+        of_rows = piece.fixed_N.new_tensor([weights[f"kd/{task}"] for task in piece.tasks], dtype=torch.float32)
+        return of_rows.repeat_interleave(
+            piece.fixed_N.new_tensor(list(map(len, piece.completion_ids)), dtype=torch.long)
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the parts of the loss over all processes, and the ratio of the KD term to the task term as it really is:
@@ -191,6 +213,8 @@ class DistillationTrainer(Trainer):
             logs |= dict(zip(names, distributed.sum_over_processes(totals).tolist(), strict=True))
             logs["schedule/temperature"] = value_at(self.distill.temperature, self.progress)
             logs["schedule/alpha"] = value_at(self.distill.alpha, self.progress)
+            if self.guidance is not None:
+                logs |= {f"guided/{part}": weight for part, weight in self.guidance.weights().items()}
             if logs.get("loss/task"):
                 logs["ratio/kd_to_task"] = logs.get("loss/kd", 0.0) / logs["loss/task"]
             self.sums = []
@@ -261,10 +285,27 @@ class ExampleStream:
         sampling = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
         was_training = trainer.student.training
         trainer.student.eval()
+        share = value_at(trainer.distill.teacher_mix, trainer.progress)
         with trainer.gathered_weights():
-            generated = trainer.engine.generate(trainer.student.policy, prompt_ids, sampling, seeds, lambda *_: None)
+            policy = trainer.student.policy
+            if share:
+                teacher: Any = trainer.teacher  # colocated: check_distillation refuses others
+                generated = generate_mixed(policy, teacher, share, trainer.tokenizer, prompt_ids, sampling, seeds)
+            else:
+                generated = trainer.engine.generate(policy, prompt_ids, sampling, seeds, lambda *_: None)
         trainer.student.train(was_training)
         return generated
+
+
+def make_guidance(
+    settings: DistillConfig, student: DistillationStudent, examples: Sequence[Example]
+) -> Guidance | None:
+    """What the weights of tasks and mapped layers follow; None where the config does not ask for it."""
+    if settings.guided is None:
+        return None
+    tasks = sorted({example.task for example in examples})
+    layers = [f"{kind}/{n}" for kind in ("hidden", "attention") for n in getattr(student, f"{kind}_map")]
+    return Guidance(settings.guided, [*(f"kd/{task}" for task in tasks), *layers])
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -298,6 +339,8 @@ def training_arguments(config: RunConfig, settings: DistillConfig, output_dir: P
         logging_nan_inf_filter=False,
         eval_strategy="steps",
         eval_steps=settings.evaluate_every_steps,
+        metric_for_best_model=None if settings.patience is None else "eval_accuracy",
+        greater_is_better=None if settings.patience is None else True,
         save_strategy="steps",
         save_steps=settings.evaluate_every_steps,
         save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
