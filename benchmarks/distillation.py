@@ -65,6 +65,8 @@ def schedule(name: str, start: float, end: float, kind: str = "linear") -> dict[
 
 SFT = {"distill.alpha.start": 1.0}
 GOLD = {"distill.data": "gold"}
+BOTH: dict[str, Any] = {"distill.inner.attention_map": {1: 3, 2: 5}, "distill.inner.hidden_map": "uniform"}
+GUIDED: dict[str, Any] = {"distill.guided.every_steps": 5}
 HALF, EQUAL_STEPS = {"distill.num_steps": STEPS}, STEPS * ROWS // ROLLOUTS
 ARMS: dict[str, Arm] = {
     "cut": Arm("the cut alone, untrained", None),
@@ -85,6 +87,18 @@ ARMS: dict[str, Arm] = {
     "attention": Arm("3 : 1 and attention at two mapped layers", {"distill.inner.attention_map": {1: 3, 2: 5}}),
     "hidden": Arm("3 : 1 and hidden states of all layers", {"distill.inner.hidden_map": "uniform"}),
     "on_policy": Arm("3 : 1, half of the rows the student's own", {"distill.on_policy.start": 0.5}),
+    "guided": Arm("3 : 1, guided by conflict per task", GUIDED),
+    "guided_layers": Arm("hidden states and attention, guided by conflict", GUIDED | BOTH),
+    "guided_variance": Arm(
+        "hidden states and attention, guided by variance", GUIDED | BOTH | {"distill.guided.by": "variance"}
+    ),
+    "layers": Arm("hidden states and attention, not guided", BOTH),
+    "mixed": Arm(
+        "half the student's own rows, drawn with 0.2 of the teacher",
+        {"distill.on_policy.start": 0.5, "distill.teacher_mix.start": 0.2},
+    ),
+    "cache_sampled": Arm("3 : 1 from 16 drawn ids per token", {"distill.cache": "sampled", "distill.top_k": 16}),
+    "cache_top_k": Arm("3 : 1 from the 16 likeliest ids", {"distill.cache": "top_k", "distill.top_k": 16}),
     "block_influence": Arm("layers by block influence", student="teacher:block_influence:50%"),
     "learned": Arm("layers by greedy search", student="teacher:learned:50%"),
     "heads_variance": Arm("and 1 of 4 heads by weight variance", student="teacher:layers=50%;heads=weight_variance:3"),
