@@ -133,3 +133,13 @@ def test_patience_ends_a_stage_and_takes_the_best_student(tmp_path, monkeypatch)
     student = distilled(config)
     assert len(kept) == 4  # two evaluations without a better one after the second
     assert all(torch.equal(student[name], kept[1][name]) for name in student)
+
+
+def test_a_stage_reports_to_the_trackers_of_the_run(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    distilled(make_config(tmp_path, distill__num_steps=10, report_to=["tensorboard"]))
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    found = EventAccumulator(str(events)).Reload().Tags()["scalars"]
+    assert {"train/loss/kd", "train/schedule/temperature", "eval/accuracy", "eval/forward_kl"} <= set(found)

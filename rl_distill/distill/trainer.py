@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from .. import distributed
 from ..config import ConfigError, DistillConfig, RunConfig
 from ..generation.sampling import Generated, GenerationEngine, Sampling, TransformersEngine
+from ..hf_training import make_training_arguments, summed_over_processes
 from ..maths.batching import TokenBatch, length_sorted, token_batch
 from ..maths.distillation import Divergence, make_divergence
 from ..teachers import Teacher
@@ -83,7 +84,7 @@ class DistillationTrainer(Trainer):
         self.logged_at = 0
         super().__init__(
             model=model,
-            args=distributed.on_one_device(training_arguments(config, self.distill, output_dir)),
+            args=training_arguments(config, self.distill, output_dir),
             train_dataset=list(examples),
             eval_dataset=list(examples),
             processing_class=tokenizer,
@@ -206,11 +207,9 @@ class DistillationTrainer(Trainer):
         """Adds the parts of the loss over all processes, and the ratio of the KD term to the task term as it really is:
         the factor T^2 shrinks it sixteenfold when T falls from 2 to 0.5."""
         if self.sums and "loss" in logs:
-            names = sorted({name for sums in self.sums for name in sums})
-            totals = torch.stack([torch.stack([s[n].double() for s in self.sums if n in s]).sum() for n in names])
-            totals /= max(1, self.state.global_step - self.logged_at)
+            steps = max(1, self.state.global_step - self.logged_at)
             self.logged_at = self.state.global_step
-            logs |= dict(zip(names, distributed.sum_over_processes(totals).tolist(), strict=True))
+            logs |= summed_over_processes(self.sums, steps)
             logs["schedule/temperature"] = value_at(self.distill.temperature, self.progress)
             logs["schedule/alpha"] = value_at(self.distill.alpha, self.progress)
             if self.guidance is not None:
@@ -319,40 +318,21 @@ def training_arguments(config: RunConfig, settings: DistillConfig, output_dir: P
     if settings.batch_size % processes:
         raise ConfigError(f"distill.batch_size ({settings.batch_size}) must divide over the {processes} processes")
     rows = settings.batch_size // processes
-    sharded = distributed.is_deepspeed() or distributed.is_fsdp()
-    arguments = TrainingArguments(
-        output_dir=str(output_dir),
+    best = {} if settings.patience is None else {"metric_for_best_model": "eval_accuracy", "greater_is_better": True}
+    return make_training_arguments(
+        config,
+        output_dir,
+        final_learning_rate_fraction=settings.final_learning_rate_fraction,
         max_steps=settings.num_steps,
         per_device_train_batch_size=min(settings.micro_batch_size, rows),
         gradient_accumulation_steps=math.ceil(rows / settings.micro_batch_size),
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": settings.final_learning_rate_fraction},
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=config.ppo.bf16,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=config.student.gradient_checkpointing,
-        logging_strategy="steps",
         logging_steps=10,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
         eval_steps=settings.evaluate_every_steps,
-        metric_for_best_model=None if settings.patience is None else "eval_accuracy",
-        greater_is_better=None if settings.patience is None else True,
-        save_strategy="steps",
         save_steps=settings.evaluate_every_steps,
-        save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
-        report_to=config.trackers,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ignore_data_skip=True,
-        seed=config.seed,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if sharded and not torch.cuda.is_available() else None,
-        accelerator_config={"use_configured_state": processes > 1 and not sharded},
+        **best,
     )
-    distributed.shard_on_cpu(arguments.distributed_state)
-    return arguments
