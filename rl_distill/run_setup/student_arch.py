@@ -24,7 +24,7 @@ from ..teachers import Teacher
 from ..teachers.outputs import TeacherOutput
 from ..types import Problem, Splits
 
-NUM_TEXTS = 512
+NUM_TEXTS = 256
 """Prompts whose answers by the teacher measure importance and judge the cut."""
 FEWEST_TEXTS = 16
 CARD_FOLDER = "student_cut"
