@@ -104,3 +104,34 @@ def test_what_cannot_be_guided_or_mixed_is_refused_in_one_line(tmp_path, setting
     config = make_config(tmp_path, **{"guided__cap": 2.0} | settings)
     with pytest.raises(ConfigError, match=message):
         check_distillation(config, config.distill)
+
+
+def test_norms_are_averaged_per_token_and_their_spread_needs_two_measurements():
+    guidance = Guidance(GuidedConfig(by="variance", every_steps=2, memory=0.5, cap=10.0), ["kd/a", "kd/b"])
+
+    class State:
+        global_step = 1  # after step 0, which was measured
+
+    for norm_a, norm_b in ((2.0, 3.0), (4.0, 3.5)):
+        tokens = 7.0
+        guidance.sums = {
+            "kd/a": torch.tensor([0.0, 0.0, tokens * norm_a**2, tokens], dtype=torch.float64),
+            "kd/b": torch.tensor([0.0, 0.0, tokens * norm_b**2, tokens], dtype=torch.float64),
+        }
+        if norm_a == 4.0:
+            assert guidance.weights() == {"kd/a": 1.0, "kd/b": 1.0}
+        guidance.on_step_end(None, State, None)
+    # a: mean 3, mean square 10, spread 1/3; b: mean 3.25, mean square 10.625, spread 0.25 / 3.25 = 1/13
+    mean = (1 / 3 + 1 / 13) / 2
+    assert guidance.weights() == pytest.approx({"kd/a": 3 * mean, "kd/b": 13 * mean})
+    State.global_step = 2  # step 1 was not measured
+    guidance.on_step_end(None, State, None)
+    assert guidance.averages["kd/a"] == pytest.approx([3.0, 10.0, 2.0])
+
+
+def test_a_run_guided_by_variance_trains(tmp_path):
+    trainer = make_distiller(tmp_path, **GUIDED | {"num_steps": 4, "guided__by": "variance", "guided__memory": 0.7})
+    trainer.train()
+    weights = trainer.guidance.weights()
+    assert len(set(weights.values())) == 2
+    assert all(0.5 <= weight <= 2 for weight in weights.values())
