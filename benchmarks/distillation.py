@@ -3,7 +3,8 @@
     python benchmarks/distillation.py --output runs/distillation --seeds 0 1 2
 
 Every arm of a seed has the same six-layer teacher, the same sequences and as many of them. An arm that is finished is
-not run again; one that was killed goes on from its checkpoint. `--table_only` prints the table of what is there.
+not run again; one that was killed goes on from its checkpoint. One process per output folder. `--table_only` prints the
+table of what is there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -135,6 +137,8 @@ def run_arm(name: str, seed: int, output: Path, settings: dict[str, Any]) -> Non
         return
     config = config_of(arm, seed, folder, output / "cache", settings)
     context = run_setup.prepare(config, Stages(quiet=True), with_anchor=False)
+    for stage in (output / "cache").glob("distill-*"):  # an arm that begins like another pays for it, too
+        shutil.rmtree(stage)
     if arm.is_random:
         context.student = random_like(context.student, seed)
     started = time.process_time()
