@@ -1,7 +1,7 @@
 """Distillation by itself: `accelerate launch launch/distill.py [--config FILE] [--distill.divergence reverse_kl]`.
 
 settings      rl_distill/config/                     schema, checks, command line (no torch until they are right)
-run context   rl_distill/run_setup.py                teacher, student, problems
+run context   rl_distill/run_setup/                 teacher, student, problems
 sequences     rl_distill/student_stages.py           the teacher's texts or reference solutions, verified or not
 losses        rl_distill/maths/distillation.py       soft targets, exact over the vocabulary in chunks
 inner states  rl_distill/distill/inner_states.py     hidden states, attention maps and embeddings of mapped layers

@@ -1,7 +1,7 @@
 """A trained reward model: `accelerate launch launch/reward_model.py [--config FILE] [--reward_model.num_steps 400]`.
 
 settings      rl_distill/reward_model/settings.py    (no torch until they are right)
-run context   rl_distill/run_setup.py                teacher, untrained student, problems
+run context   rl_distill/run_setup/                 teacher, untrained student, problems
 data          rl_distill/reward_model/data.py        their answers with blended scores and verdicts
 model         reward_models/learned_model.py         a trunk with scalar heads
 training      rl_distill/reward_model/training.py    regression, or preference pairs (TRL's RewardTrainer)

@@ -41,6 +41,7 @@ EXPORT_FILES = (".gguf", ".onnx")
 class Distiller:
     """One distillation run. Without models it is the demo; with `config` (a file or a packaged name) it is that run.
 
+    `student_arch`: a model, or "teacher:50%" and the like for one that is cut from the teacher (docs/students.md).
     `rewards`: names, config entries or functions in TRL's calling convention. `task`: the name that rows without a
     `task` column are counted under. Any other setting by its dotted name: `settings={"ppo.learning_rate": 1e-6}`.
     """
@@ -68,7 +69,10 @@ class Distiller:
         if teacher_model is not None and student_arch is not None:
             self.settings |= {"demo": None}
             self.settings["teacher.model"] = self._folder(teacher_model, "teacher", tokenizer)
-            self.settings["student.model"] = self._folder(student_arch, "student_before", tokenizer)
+            if isinstance(student_arch, str) and student_arch.startswith("teacher:"):
+                self.settings["student.arch"] = student_arch
+            else:
+                self.settings["student.model"] = self._folder(student_arch, "student_before", tokenizer)
         elif config is None:
             self.path = config_path("demo")
         if task is not None:

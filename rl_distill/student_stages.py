@@ -19,12 +19,14 @@ from .config import ConfigError, DistillConfig, RunConfig
 from .distill.examples import Example, ExampleOrder
 from .distill.heldout import heldout_metrics
 from .distill.stage import check_distillation, is_supervised, wrap_student
+from .distill.teacher_cache import TeacherCache
 from .distill.trainer import DistillationTrainer, pad_id
 from .evals.distributed import solve
 from .evals.evaluation import verdicts
 from .models.loading import load, save_to_use
 from .models.tokenizers import num_token_ids, prompt_ids
 from .ppo import checkpoint
+from .ppo.callbacks import BestAndPatience
 from .progress import StageProgress, Stages
 from .reporting.training_log import MetricsWriter
 from .run_setup import RunContext, cache_dir_of, count_tokens, teacher_outputs
@@ -120,8 +122,11 @@ def make_trainer(
 ) -> DistillationTrainer:
     """The trainer of a stage with its progress bar, metrics and complete checkpoints in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = None if is_supervised(settings) else context.teacher
-    return DistillationTrainer(
+    teacher, cache = None if is_supervised(settings) else context.teacher, None
+    if settings.cache != "none":
+        cache = TeacherCache(cache_dir_of(config) / "teacher_logprobs", context.teacher, context.tokenizer, settings)
+        cache.fill(train)
+    trainer = DistillationTrainer(
         wrap_student(settings, context.student, context.teacher, num_token_ids(context.tokenizer)),
         config,
         settings,
@@ -133,9 +138,20 @@ def make_trainer(
         callbacks=[
             StageProgress(folder.name.partition("-")[0]),
             MetricsWriter(folder, 1),
-            checkpoint.CompleteCheckpoints(checkpoint.StatefulParts(), config.checkpoint.keep_last, keep_best=False),
+            BestAndPatience(settings.patience, save_best=False),
         ],
+        cache=cache,
     )
+    keep_best = settings.patience is not None
+    trainer.add_callback(
+        checkpoint.CompleteCheckpoints(stateful_parts(trainer), config.checkpoint.keep_last, keep_best=keep_best)
+    )
+    return trainer
+
+
+def stateful_parts(trainer: DistillationTrainer) -> checkpoint.StatefulParts:
+    """What a checkpoint of the stage holds beside Trainer's own."""
+    return checkpoint.StatefulParts(**({} if trainer.guidance is None else {"guidance": trainer.guidance}))
 
 
 def _heldout(config: RunConfig, context: RunContext, examples: Sequence[Example]) -> Callable[[Any], dict[str, float]]:
@@ -147,7 +163,8 @@ def _heldout(config: RunConfig, context: RunContext, examples: Sequence[Example]
             pad_token_id=pad_id(context.tokenizer),
             num_tokens_vocab=num_token_ids(context.tokenizer),
         )
-        return near | solve(policy, context.tokenizer, context.splits.validation, config).accuracy()
+        solved = solve(policy, context.tokenizer, context.splits.validation, config).accuracy()
+        return near | solved | {"accuracy": solved["overall"]}
 
     return evaluate
 
@@ -157,7 +174,11 @@ def train_from_newest_checkpoint(trainer: DistillationTrainer, folder: Path) -> 
     resume = checkpoint.find(folder, "latest")
     if resume is not None:
         checkpoint.tidy(folder, resume)
+        stateful_parts(trainer).load(resume)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    best = trainer.state.best_model_checkpoint
+    if best is not None:  # with patience alone
+        checkpoint.load_weights(trainer.student, Path(best))
 
 
 def _key(settings: DistillConfig, config: RunConfig, context: RunContext, examples: Sequence[Example]) -> str:

@@ -1,4 +1,4 @@
-"""Models and data of one's own on disk, for tests: a student, two teachers of different widths, two tasks."""
+"""Models and data of one's own on disk, for tests: a student, teachers of different sizes, two tasks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ SHAPES = {
     "student": TinyModelConfig(32, 64, 2, 4),
     "small": TinyModelConfig(32, 64, 1, 4),
     "large": TinyModelConfig(48, 64, 2, 4),
+    "deep": TinyModelConfig(48, 64, 4, 4),
 }
 
 
 def write(folder: Path) -> Path:
-    """The folder, with student/, small/, large/ and train.jsonl in it."""
+    """The folder, with student/, small/, large/, deep/ and train.jsonl in it."""
     problems = make_problems("train", 40, 0)
     tokenizer = make_tokenizer([p.prompt + p.solution for p in problems], 320)
     for seed, (name, shape) in enumerate(SHAPES.items()):

@@ -14,7 +14,7 @@ LAYERS = (
     ("progress",),
     ("maths", "config"),
     ("distributed",),
-    ("stage_cache", "parquet_shards"),
+    ("stage_cache", "parquet_shards", "hf_training"),
     ("models",),
     ("generation",),
     ("teachers", "tasks", "data"),

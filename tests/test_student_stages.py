@@ -115,3 +115,31 @@ def test_weights_in_another_order_are_other_weights(make_policy):
     weight = policy.model.layers[0].mlp.up_proj.weight
     weight.data = weight.data.flip(0)
     assert fingerprint(policy) != before
+
+
+def test_patience_ends_a_stage_and_takes_the_best_student(tmp_path, monkeypatch):
+    accuracies = iter([0.1, 0.4, 0.3, 0.2, 0.9])
+    kept = []
+
+    def scripted(config, context, examples):
+        def evaluate(policy):
+            kept.append({name: p.detach().clone() for name, p in policy.named_parameters()})
+            return {"accuracy": next(accuracies)}
+
+        return evaluate
+
+    monkeypatch.setattr(student_stages, "_heldout", scripted)
+    config = make_config(tmp_path, distill__num_steps=10, distill__patience=2)
+    student = distilled(config)
+    assert len(kept) == 4  # two evaluations without a better one after the second
+    assert all(torch.equal(student[name], kept[1][name]) for name in student)
+
+
+def test_a_stage_reports_to_the_trackers_of_the_run(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    distilled(make_config(tmp_path, distill__num_steps=10, report_to=["tensorboard"]))
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    found = EventAccumulator(str(events)).Reload().Tags()["scalars"]
+    assert {"train/loss/kd", "train/schedule/temperature", "eval/accuracy", "eval/forward_kl"} <= set(found)

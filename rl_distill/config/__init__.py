@@ -1,6 +1,6 @@
 """Settings of a run: schema, checks, loading and the command line. Imports no torch."""
 
-from .distillation import DistillConfig, InnerStatesConfig, ScheduleConfig, WarmUpConfig
+from .distillation import DistillConfig, GuidedConfig, InnerStatesConfig, ScheduleConfig, WarmUpConfig
 from .loading import Config, load_config, teachers_of
 from .reading import ConfigError
 from .sampling import MixtureEntry, SamplingConfig
@@ -40,6 +40,7 @@ __all__ = [
     "DistributedConfig",
     "EvaluationConfig",
     "GenerationConfig",
+    "GuidedConfig",
     "InnerStatesConfig",
     "LoraAdapterConfig",
     "MixtureEntry",

@@ -24,6 +24,7 @@ def check(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
     for teacher in teachers:
         _check_teacher(config, teacher)
     _check_writing(config)
+    _check_arch(config)
     _check_rest(config)
     _check_mixture(config)
     if config.demo is None:
@@ -172,7 +173,7 @@ def _check_mixture(config: RunConfig) -> None:
 
 def _check_own(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:
     needed = {
-        "student.model": config.student.model is not None,
+        "student.model": config.student_source is not None,
         "teacher.model": all(teacher.model for teacher in teachers),
         "data.train": config.data.train is not None or bool(config.data.mixture),
     }
@@ -209,6 +210,21 @@ def _check_writing(config: RunConfig) -> None:
         raise ConfigError(
             "teacher.prompt_template gives the teacher another prompt than the student, and distill.inner compares "
             "their states token by token: leave one of them out"
+        )
+
+
+def _check_arch(config: RunConfig) -> None:
+    """A student cut from the teacher, whose weights must then be at hand."""
+    if config.student.arch is None:
+        return
+    if config.student.model is not None:
+        raise ConfigError("student.arch makes the student, and student.model names one: leave one of them out")
+    if config.teachers:
+        raise ConfigError("student.arch cuts one teacher: leave `teachers` out, or cut by `rl-distill init-student`")
+    if config.teacher.placement == "remote":
+        raise ConfigError(
+            "student.arch needs the teacher's weights, and a server sends none: cut by `rl-distill init-student` and "
+            "set student.model"
         )
 
 

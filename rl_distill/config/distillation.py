@@ -44,6 +44,21 @@ class InnerStatesConfig:
 
 
 @dataclass(frozen=True)
+class GuidedConfig:
+    """Weights of the KD term per task, and of each mapped layer, that follow measured gradients."""
+
+    by: Literal["conflict", "variance"] = "conflict"
+    """conflict: cap to the power of the cosine between the term's gradient and the task's. variance: what is steadier
+    than the others of its kind counts more."""
+    every_steps: int = ranged(10, "[1, inf)")
+    """Steps between measurements; each costs a backward pass."""
+    cap: float = ranged(2.0, "[1, inf)")
+    """No weight is above this or below its inverse."""
+    memory: float = ranged(0.7, "[0, 1)")
+    """Share of the moving averages that a new measurement leaves."""
+
+
+@dataclass(frozen=True)
 class DistillConfig:
     """One distillation stage: alpha x cross entropy + (1 - alpha) x T^2 x divergence, plus inner states."""
 
@@ -61,12 +76,18 @@ class DistillConfig:
     """Keep only the teacher's texts that pass the check."""
     on_policy: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(0.0))
     """Share of the rows whose completion the student samples itself (GKD's lambda); these carry no cross entropy."""
+    teacher_mix: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(0.0))
+    """Of those samples: the teacher's share in the distribution that each token is drawn from (MiniLLM)."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "tvd"] = "forward_kl"
     """Between the distributions of student and teacher: KL(teacher || student) is forward."""
     beta: float = ranged(0.5, "[0, 1]")
     """Of jsd: the weight of the teacher in the mixture."""
     top_k: int = ranged(64, "[1, inf)")
-    """Of a teacher behind a server: its likeliest ids per token, all others as one outcome."""
+    """Ids per token: the likeliest of a teacher behind a server or in the cache, all others as one outcome; or those
+    drawn into the cache."""
+    cache: Literal["none", "top_k", "sampled"] = "none"
+    """Keep the teacher's distribution along the texts on disk, so that it scores each of them once: its `top_k`
+    likeliest ids, or as many drawn from it, which leave the forward KL unbiased."""
     alpha: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(0.25))
     """Weight of the cross entropy: 0.25 is KD : task = 3 : 1. {start: 0, end: 0.25, kind: step, step_at: 0.2} begins
     with the teacher alone."""
@@ -76,6 +97,8 @@ class DistillConfig:
     """Below 1 the target is interpolated between student and teacher (TAID)."""
     inner: InnerStatesConfig = field(default_factory=InnerStatesConfig)
     """Hidden states, attention maps and embeddings."""
+    guided: GuidedConfig | None = None
+    """Weights that follow the gradients; null: all stay 1."""
     optimizer: Literal["auto", "muon", "adamw"] = "auto"
     """`auto`: Muon on the matrices of models below 20 M parameters, AdamW above."""
     learning_rate: float = ranged(3e-3, "(0, inf)")
@@ -90,6 +113,8 @@ class DistillConfig:
     """Gradients are clipped to this norm."""
     evaluate_every_steps: int = ranged(100, "[1, inf)")
     """Steps between evaluations, each with a checkpoint."""
+    patience: int | None = ranged(None, "[1, inf)")
+    """Stop after so many evaluations without a better validation accuracy, and take the best student; null: never."""
     num_heldout: int = ranged(128, "[1, inf)")
     """Held-out sequences for divergence, agreement and perplexity."""
 

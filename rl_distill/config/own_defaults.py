@@ -55,10 +55,10 @@ def with_own_defaults(config: RunConfig, settings: Mapping[str, Any], teachers: 
 
     The demo, and a config that says all of it, come back as they are. `chosen` of the result tells what and why.
     """
-    if config.demo is not None or not config.student.model:
+    if config.demo is not None or not config.student_source:
         return config
     stated = set(stated_names(settings))
-    facts = read_facts(config.student.model)
+    facts = read_facts(config.student_source)  # of a student to be cut: its teacher's, so rates are on the low side
     choices = [choice for choice in _choices(config, facts, stated, teachers) if choice.name not in stated]
     if not choices:
         return config

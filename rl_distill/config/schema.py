@@ -110,6 +110,9 @@ class StudentConfig:
 
     model: str | None = None
     """A folder or hub id; None takes the demo student."""
+    arch: str | None = None
+    """In place of `model`: cut from the teacher when the run starts, such as teacher:50% (of its layers) or
+    "teacher:layers=block_influence:50%;ffn=0.75;heads=2"."""
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     """Data type of the weights; auto: the checkpoint's."""
     lora: LoraAdapterConfig | None = None
@@ -306,6 +309,12 @@ class RunConfig:
         if self.report_to is not None:
             return list(self.report_to)
         return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+
+    @property
+    def student_source(self) -> str | None:
+        """The folder or hub id that the student's configuration, tokenizer and licence come from: its own, or that of
+        the teacher which it is cut from."""
+        return self.student.model if self.student.arch is None else self.teacher.model
 
     @property
     def num_teacher_processes(self) -> int:

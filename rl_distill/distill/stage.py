@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .. import distributed
 from ..config import ConfigError, DistillConfig, RunConfig, teachers_of
 from ..teachers import Teacher
 from ..teachers.colocated import ColocatedTeacher
@@ -28,6 +29,12 @@ def check_distillation(config: RunConfig, settings: DistillConfig) -> None:
     if any(teacher.placement == "remote" for teacher in teachers_of(config)):
         _check_remote(config, settings)
     _check_schedules(settings)
+    if settings.cache != "none":
+        _check_cache(config, settings)
+    if settings.guided is not None:
+        _check_guided(config, settings)
+    if max(settings.teacher_mix.start, settings.teacher_mix.end or 0.0) > 0:
+        _check_mix(config, settings)
     if settings.optimizer == "muon" and settings.weight_decay:
         raise ConfigError("distill.weight_decay is AdamW's: set distill.optimizer to adamw, or leave it 0")
     if is_supervised(settings) and (settings.on_policy.start or settings.on_policy.end):
@@ -49,9 +56,53 @@ def _check_remote(config: RunConfig, settings: DistillConfig) -> None:
         raise ConfigError("distill.interpolation needs the teacher's whole distribution, which no server sends")
 
 
+def _check_guided(config: RunConfig, settings: DistillConfig) -> None:
+    """Gradients are measured inside the model."""
+    if is_supervised(settings):
+        raise ConfigError("distill.guided has nothing to weigh at alpha 1 without inner states: leave it out")
+    if distributed.is_deepspeed() or distributed.is_fsdp():
+        raise ConfigError("distill.guided measures gradients of whole weights: launch without DeepSpeed and FSDP")
+    if config.student.gradient_checkpointing:
+        raise ConfigError(
+            "distill.guided measures gradients inside the model: leave student.gradient_checkpointing out"
+        )
+
+
+def _check_mix(config: RunConfig, settings: DistillConfig) -> None:
+    """Teacher and student write each token together."""
+    if not max(settings.on_policy.start, settings.on_policy.end or 0.0):
+        raise ConfigError("distill.teacher_mix is about the student's samples: set distill.on_policy.start above 0")
+    teacher = config.teacher
+    if teacher.placement != "colocated" or teacher.sharded or config.teachers or teacher.prompt_template is not None:
+        raise ConfigError(
+            "distill.teacher_mix draws each token from teacher and student, which takes one whole teacher in the "
+            "student's processes under the student's prompts: set teacher.placement to colocated, or leave it out"
+        )
+
+
+def _check_cache(config: RunConfig, settings: DistillConfig) -> None:
+    """What is on disk are distributions at one temperature along texts that do not change."""
+    start = f"distill.cache: {settings.cache} "
+    temperature = settings.temperature
+    if is_supervised(settings):
+        raise ConfigError(start + "has nothing to keep at alpha 1: leave it out")
+    if settings.on_policy.start or settings.on_policy.end:
+        raise ConfigError(start + "holds no texts that the student samples: set distill.on_policy.start to 0")
+    if temperature.kind != "constant" and temperature.end not in (None, temperature.start):
+        raise ConfigError(start + "is made at one temperature: set distill.temperature.end to null")
+    if uses_inner_states(settings) or min(settings.interpolation.start, settings.interpolation.end or 1.0) < 1:
+        raise ConfigError(start + "holds neither inner states nor whole distributions: leave inner, interpolation out")
+    if config.teachers:
+        raise ConfigError(start + "is for one teacher: leave `teachers` out")
+    if settings.cache == "sampled" and settings.divergence != "forward_kl":
+        raise ConfigError(start + "estimates the forward KL alone: set distill.divergence to forward_kl")
+    if settings.cache == "sampled" and config.teacher.placement == "remote":
+        raise ConfigError(start + "draws from the whole distribution, which no server sends: set it to top_k")
+
+
 def _check_schedules(settings: DistillConfig) -> None:
     """Shares lie between 0 and 1, and a temperature is above 0."""
-    for name in ("alpha", "on_policy", "interpolation"):
+    for name in ("alpha", "on_policy", "teacher_mix", "interpolation"):
         schedule = getattr(settings, name)
         if max(schedule.start, schedule.end or 0.0) > 1:
             raise ConfigError(f"distill.{name} is a share: start and end lie between 0 and 1")

@@ -45,14 +45,24 @@ class SoftTargets:
     inner: InnerStates = field(default_factory=InnerStates)
 
 
+class GradientPoints(NamedTuple):
+    """States that terms of the loss share with the cross entropy: the final ones of the targets, and by student layer
+    those that its inner loss compares."""
+
+    final_ND: Tensor
+    hidden_BLD: dict[int, Tensor]
+    attention_BLD: dict[int, Tensor]
+
+
 class DistillationOutput(NamedTuple):
-    """Per real completion token; the inner losses are means over their mapped layers. None: not asked for."""
+    """Per real completion token; the inner losses by mapped layer, in the order of the maps. None: not asked for."""
 
     cross_entropy_N: Tensor
     divergence_N: Tensor | None
-    hidden_N: Tensor | None
-    attention_N: Tensor | None
+    hidden_LN: Tensor | None
+    attention_LN: Tensor | None
     embedding_N: Tensor | None
+    points: GradientPoints | None = None
 
 
 class DistillationStudent(PreTrainedModel):
@@ -106,8 +116,12 @@ class DistillationStudent(PreTrainedModel):
         *,
         temperature: float = 1.0,
         interpolation: float = 1.0,
+        keep_points: bool = False,
     ) -> DistillationOutput:
-        """DistillationOutput of the batch's targets, in their order. `targets` are about the same tokens."""
+        """DistillationOutput of the batch's targets, in their order. `targets` are about the same tokens.
+
+        `keep_points` adds the states at which gradients can be compared.
+        """
         with LayerRecorder(self.policy, self.hidden_map, self.attention_map, embeddings=self.embeddings) as recorder:
             trunk = self.policy.get_decoder()
             hidden_BLD = trunk(input_ids=batch.input_ids_BL, use_cache=False).last_hidden_state
@@ -129,7 +143,12 @@ class DistillationStudent(PreTrainedModel):
         if divergence_N is None:
             divergence_N = self._sparse_divergence(hidden_ND, head, targets, divergence, temperature)
         inner = self._inner_losses(recorder, batch, targets.inner)
-        return DistillationOutput(stats.cross_entropy_N, divergence_N, *inner)
+        points = None
+        if keep_points:
+            read = {layer: inputs["hidden_states"] for layer, inputs in recorder.attention_inputs.items()}
+            attention_BLD = {layer: read[layer] for layer in self.attention_map}
+            points = GradientPoints(hidden_ND, {n: recorder.hidden_BLD[n] for n in self.hidden_map}, attention_BLD)
+        return DistillationOutput(stats.cross_entropy_N, divergence_N, *inner, points)
 
     def _sparse_divergence(
         self, hidden_ND: Tensor, head: Any, targets: SoftTargets, divergence: Divergence, temperature: float
@@ -141,6 +160,8 @@ class DistillationStudent(PreTrainedModel):
             hidden_ND, head.weight, ids, bias=head.bias, temperature=temperature, num_tokens_vocab=self.num_tokens_vocab
         )
         if targets.top_logprobs_NK is not None:
+            if ids.shape[1] >= min(len(head.weight), self.num_tokens_vocab or len(head.weight)):
+                return divergence(stats.logprobs_N, targets.top_logprobs_NK)  # the whole vocabulary: no rest
             return top_k_divergence(divergence, stats.logprobs_N, targets.top_logprobs_NK)
         assert targets.entropy_N is not None
         return sampled_forward_kl(stats.logprobs_N, targets.entropy_N)
@@ -168,7 +189,7 @@ class DistillationStudent(PreTrainedModel):
             embedding_N = hidden_distance(
                 at_tokens(recorder.embeddings_BLD, index), teacher.embeddings_NE, projection, "mse"
             )
-        return _mean(hidden), _mean(attention), embedding_N
+        return _stack(hidden), _stack(attention), embedding_N
 
 
 def at_tokens(states_BLD: Tensor, index_N: Tensor) -> Tensor:
@@ -176,8 +197,8 @@ def at_tokens(states_BLD: Tensor, index_N: Tensor) -> Tensor:
     return states_BLD.reshape(-1, states_BLD.shape[-1])[index_N]
 
 
-def _mean(parts: list[Tensor]) -> Tensor | None:
-    return torch.stack(parts).mean(dim=0) if parts else None
+def _stack(parts: list[Tensor]) -> Tensor | None:
+    return torch.stack(parts) if parts else None
 
 
 @torch.no_grad()

@@ -20,16 +20,19 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from .. import distributed
 from ..config import ConfigError, DistillConfig, RunConfig
 from ..generation.sampling import Generated, GenerationEngine, Sampling, TransformersEngine
+from ..hf_training import make_training_arguments, summed_over_processes
 from ..maths.batching import TokenBatch, length_sorted, token_batch
 from ..maths.distillation import Divergence, make_divergence
 from ..teachers import Teacher
 from .examples import Example, ExampleOrder, Row
+from .guidance import Guidance
+from .mixed_sampling import generate_mixed
 from .schedules import value_at
 from .sft import MuonAdamW
 from .student import DistillationOutput, DistillationStudent, SoftTargets, teacher_inner_states
 
 if TYPE_CHECKING:
-    pass
+    from .teacher_cache import TeacherCache
 
 MUON_BELOW_PARAMETERS = 20_000_000
 """A Muon step orthogonalises every matrix: 6.2 CPU-seconds at 106 M parameters, where AdamW takes 0.46."""
@@ -52,7 +55,8 @@ class MicroBatch:
 class DistillationTrainer(Trainer):
     """Trains a DistillationStudent on `examples` under `teacher` (None: cross entropy alone).
 
-    `evaluate_student` returns held-out numbers of the causal LM it is given.
+    `evaluate_student` returns held-out numbers of the causal LM it is given. With `cache` its targets replace the
+    teacher's.
     """
 
     def __init__(
@@ -66,22 +70,25 @@ class DistillationTrainer(Trainer):
         output_dir: Path,
         evaluate_student: Callable[[Any], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        cache: TeacherCache | None = None,
     ) -> None:
+        self.cache = cache
         self.config, self.distill = config, settings
         self.student, self.examples, self.teacher, self.tokenizer = model, examples, teacher, tokenizer
         self.order = ExampleOrder(len(examples), self.distill, config.seed)
         self.engine: GenerationEngine = TransformersEngine(tokenizer, config.generation.batch_size, None)
         self.evaluate_student = evaluate_student
         self.divergence: Divergence = make_divergence(self.distill.divergence, self.distill.beta)
+        self.guidance = make_guidance(self.distill, model, examples)
         self.sums: list[dict[str, Tensor]] = []
         self.logged_at = 0
         super().__init__(
             model=model,
-            args=distributed.on_one_device(training_arguments(config, self.distill, output_dir)),
+            args=training_arguments(config, self.distill, output_dir),
             train_dataset=list(examples),
             eval_dataset=list(examples),
             processing_class=tokenizer,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *([] if self.guidance is None else [self.guidance])],
         )
         self.loss_is_scaled_for_ga = True
         self.remove_callback(PrinterCallback)
@@ -119,13 +126,17 @@ class DistillationTrainer(Trainer):
         temperature = value_at(settings.temperature, self.progress)
         tokens = piece.tokens.to(device)
         piece = replace(piece, tokens=tokens, fixed_N=piece.fixed_N.to(device))
+        guides = self.guidance is not None and self.guidance.measures(self.state.global_step)
         output = model(
             tokens,
             self.soft_targets(piece, temperature),
             self.divergence,
             temperature=temperature,
             interpolation=value_at(settings.interpolation, self.progress),
+            keep_points=guides,
         )
+        if guides and self.guidance is not None:
+            self.guidance.measure(output, piece.fixed_N, piece.tasks, list(map(len, piece.completion_ids)))
         loss, parts = self._loss(output, piece, temperature)
         if not torch.isfinite(loss):
             raise FloatingPointError(
@@ -138,6 +149,8 @@ class DistillationTrainer(Trainer):
     def soft_targets(self, piece: MicroBatch, temperature: float) -> SoftTargets:
         """The teacher's side of a micro-batch; empty where the stage is cross entropy alone."""
         teacher = self.teacher
+        if self.cache is not None:
+            return self.cache.targets(piece.prompt_ids, piece.completion_ids)
         if teacher is None:
             return SoftTargets()
         if self.student.hidden_map or self.student.attention_map or self.student.embeddings:
@@ -162,30 +175,45 @@ class DistillationTrainer(Trainer):
         cross_entropy = (output.cross_entropy_N * piece.fixed_N).sum() / max(1.0, piece.num_fixed_tokens)
         parts = {"loss/task": alpha * cross_entropy}
         if output.divergence_N is not None:
-            divergence = output.divergence_N.sum() / piece.num_tokens
-            parts["loss/kd"] = (1 - alpha) * temperature**2 * divergence
-            parts["divergence"] = divergence.detach()
-        for name, value_N, coef in (
-            ("hidden", output.hidden_N, inner.hidden_coef),
-            ("attention", output.attention_N, inner.attention_coef),
-            ("embedding", output.embedding_N, inner.embedding_coef),
+            weighted = (output.divergence_N * self._task_weights(piece)).sum() / piece.num_tokens
+            parts["loss/kd"] = (1 - alpha) * temperature**2 * weighted
+            parts["divergence"] = output.divergence_N.detach().sum() / piece.num_tokens
+        for name, value_LN, coef, layers in (
+            ("hidden", output.hidden_LN, inner.hidden_coef, self.student.hidden_map),
+            ("attention", output.attention_LN, inner.attention_coef, self.student.attention_map),
         ):
-            if value_N is not None:
-                parts[f"loss/{name}"] = coef * value_N.sum() / piece.num_tokens
+            if value_LN is not None:
+                per_layer = value_LN.sum(dim=1) * value_LN.new_tensor([self._weight(f"{name}/{n}") for n in layers])
+                parts[f"loss/{name}"] = coef * per_layer.mean() / piece.num_tokens
+        if output.embedding_N is not None:
+            parts["loss/embedding"] = inner.embedding_coef * output.embedding_N.sum() / piece.num_tokens
         loss = torch.stack([value for name, value in parts.items() if name.startswith("loss/")]).sum()
         return loss, parts | {"nll": cross_entropy}
+
+    def _weight(self, part: str) -> float:
+        return 1.0 if self.guidance is None else self.guidance.weights()[part]
+
+    def _task_weights(self, piece: MicroBatch) -> Tensor | float:
+        """Of each token, the weight of the KD term in its task."""
+        if self.guidance is None:
+            return 1.0
+        weights = self.guidance.weights()
+        of_rows = piece.fixed_N.new_tensor([weights[f"kd/{task}"] for task in piece.tasks], dtype=torch.float32)
+        return of_rows.repeat_interleave(
+            piece.fixed_N.new_tensor(list(map(len, piece.completion_ids)), dtype=torch.long)
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the parts of the loss over all processes, and the ratio of the KD term to the task term as it really is:
         the factor T^2 shrinks it sixteenfold when T falls from 2 to 0.5."""
         if self.sums and "loss" in logs:
-            names = sorted({name for sums in self.sums for name in sums})
-            totals = torch.stack([torch.stack([s[n].double() for s in self.sums if n in s]).sum() for n in names])
-            totals /= max(1, self.state.global_step - self.logged_at)
+            steps = max(1, self.state.global_step - self.logged_at)
             self.logged_at = self.state.global_step
-            logs |= dict(zip(names, distributed.sum_over_processes(totals).tolist(), strict=True))
+            logs |= summed_over_processes(self.sums, steps)
             logs["schedule/temperature"] = value_at(self.distill.temperature, self.progress)
             logs["schedule/alpha"] = value_at(self.distill.alpha, self.progress)
+            if self.guidance is not None:
+                logs |= {f"guided/{part}": weight for part, weight in self.guidance.weights().items()}
             if logs.get("loss/task"):
                 logs["ratio/kd_to_task"] = logs.get("loss/kd", 0.0) / logs["loss/task"]
             self.sums = []
@@ -256,10 +284,27 @@ class ExampleStream:
         sampling = Sampling(settings.max_completion_length, settings.temperature, settings.top_p)
         was_training = trainer.student.training
         trainer.student.eval()
+        share = value_at(trainer.distill.teacher_mix, trainer.progress)
         with trainer.gathered_weights():
-            generated = trainer.engine.generate(trainer.student.policy, prompt_ids, sampling, seeds, lambda *_: None)
+            policy = trainer.student.policy
+            if share:
+                teacher: Any = trainer.teacher  # colocated: check_distillation refuses others
+                generated = generate_mixed(policy, teacher, share, trainer.tokenizer, prompt_ids, sampling, seeds)
+            else:
+                generated = trainer.engine.generate(policy, prompt_ids, sampling, seeds, lambda *_: None)
         trainer.student.train(was_training)
         return generated
+
+
+def make_guidance(
+    settings: DistillConfig, student: DistillationStudent, examples: Sequence[Example]
+) -> Guidance | None:
+    """What the weights of tasks and mapped layers follow; None where the config does not ask for it."""
+    if settings.guided is None:
+        return None
+    tasks = sorted({example.task for example in examples})
+    layers = [f"{kind}/{n}" for kind in ("hidden", "attention") for n in getattr(student, f"{kind}_map")]
+    return Guidance(settings.guided, [*(f"kd/{task}" for task in tasks), *layers])
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -273,38 +318,21 @@ def training_arguments(config: RunConfig, settings: DistillConfig, output_dir: P
     if settings.batch_size % processes:
         raise ConfigError(f"distill.batch_size ({settings.batch_size}) must divide over the {processes} processes")
     rows = settings.batch_size // processes
-    sharded = distributed.is_deepspeed() or distributed.is_fsdp()
-    arguments = TrainingArguments(
-        output_dir=str(output_dir),
+    best = {} if settings.patience is None else {"metric_for_best_model": "eval_accuracy", "greater_is_better": True}
+    return make_training_arguments(
+        config,
+        output_dir,
+        final_learning_rate_fraction=settings.final_learning_rate_fraction,
         max_steps=settings.num_steps,
         per_device_train_batch_size=min(settings.micro_batch_size, rows),
         gradient_accumulation_steps=math.ceil(rows / settings.micro_batch_size),
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": settings.final_learning_rate_fraction},
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=config.ppo.bf16,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=config.student.gradient_checkpointing,
-        logging_strategy="steps",
         logging_steps=10,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
         eval_steps=settings.evaluate_every_steps,
-        save_strategy="steps",
         save_steps=settings.evaluate_every_steps,
-        save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
-        report_to=config.trackers,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ignore_data_skip=True,
-        seed=config.seed,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if sharded and not torch.cuda.is_available() else None,
-        accelerator_config={"use_configured_state": processes > 1 and not sharded},
+        **best,
     )
-    distributed.shard_on_cpu(arguments.distributed_state)
-    return arguments

@@ -28,6 +28,7 @@ from ..tasks.base import SHORT_NAMES, Task, TaskError, TaskOptions, check_answer
 from ..types import Problem
 from . import memory
 from .speed import machine_findings
+from .stages import stage_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,7 +76,11 @@ def diagnose(case: Case, stages: Stages | None = None) -> list[Finding]:
         with stages(name, f"every weight of {path}, and {len(texts)} answers"):
             findings += loaded_findings(name, path, tokenizers[name], texts)
     with stages("machine", "memory, and the speed of this machine"):
-        findings += memory_findings(case) + machine_findings(case.student, case.teacher, case.plan, case.run)
+        findings += (
+            memory_findings(case)
+            + stage_findings(case)
+            + machine_findings(case.student, case.teacher, case.plan, case.run)
+        )
     return _once(findings)
 
 
@@ -300,6 +305,19 @@ def memory_findings(case: Case) -> list[Finding]:
         do = "" if case.gpu_gib is None else memory.advice(peak, case.gpu_gib * memory.GIB, case.plan)
         findings.append(Finding("bad" if do else "ok", f"memory of a {name}", words, do))
     return findings
+
+
+def stage_findings(case: Case) -> list[Finding]:
+    """What the stages before PPO need beside the models, or the layer of a map that is not there."""
+    if case.run is None or case.plan.placement == "remote":
+        return []
+    student, teacher = (load_config_of(path) for path in (case.student, case.teacher))
+    stages = {"warm_up": case.run.warm_up, "distill": case.run.distill}
+    try:
+        words = [stage_words(case.run, n, s, student, teacher) for n, s in stages.items() if s is not None]
+    except ValueError as error:
+        return [Finding("bad", "distill.inner", str(error), "name layers that both models have")]
+    return [Finding("ok", "memory of a stage", text, "") for text in words if text]
 
 
 def show(findings: Sequence[Finding]) -> str:

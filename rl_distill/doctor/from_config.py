@@ -20,7 +20,7 @@ def case_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0, gpu_gib: 
             "`rl-distill ppo --dry_run` prints what the run would do"
         )
     return Case(
-        str(config.student.model),
+        str(config.student_source),
         str(teachers_of(config)[0].model),
         str(config.data.train),
         plan=plan_of(config, num_gpus, zero_stage),

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from ..models.tokenizers import num_token_ids
 from ..progress import progress_bar
 from ..types import Finish
-from .decoding import make_decoder
+from .decoding import Decoder, make_decoder
 from .policy_copy import PolicyCopy
 
 if TYPE_CHECKING:
@@ -256,11 +256,13 @@ def generate(
     vocab_size: int | None = None,
     stop: StopStrings | None = None,
     on_batch: OnBatch | None = None,
+    decoder_of: Callable[[PreTrainedModel, int], Decoder] = make_decoder,
 ) -> list[Generated]:
     """One completion per prompt, in order. Prompts of similar length share a batch, so little padding is computed.
 
     A completion ends at any of `eos_token_ids`, at those of the model's own generation_config, or at a stop string.
     `vocab_size` hides padding rows of the language-model head (ids the tokenizer does not have) from sampling.
+    `decoder_of` makes the decoder of a batch from the model and the number of new tokens.
     Raises ValueError on an empty prompt.
     """
     if any(len(ids) == 0 for ids in prompt_ids):
@@ -282,6 +284,7 @@ def generate(
                 uniforms_BT=None if uniforms is None else uniforms[torch.tensor(rows, device=device)],
                 vocab_size=vocab_size,
                 stop=stop,
+                decoder_of=decoder_of,
             )
         for row, generated in zip(rows, tokens, strict=True):
             results[row] = generated
@@ -317,6 +320,7 @@ def _generate_batch(
     uniforms_BT: Tensor | None,
     vocab_size: int | None,
     stop: StopStrings | None,
+    decoder_of: Callable[[PreTrainedModel, int], Decoder],
 ) -> list[Generated]:
     """Why the batch shrinks: lengths differ by a factor of ten, and a finished row would cost as much as a living one
     to the end. `alive` maps the rows that still decode to those of the whole batch; the cache drops the others with
@@ -324,7 +328,7 @@ def _generate_batch(
     """
     device = eos.device
     distinct, prompt_of_row = _distinct(prompt_ids)
-    decoder = make_decoder(model, sampling.max_new_tokens)
+    decoder = decoder_of(model, sampling.max_new_tokens)
     alive = torch.arange(len(prompt_ids), device=device)
     tokens_BT = torch.full((len(prompt_ids), sampling.max_new_tokens), pad_token_id, dtype=torch.long, device=device)
     lengths_B = torch.full((len(prompt_ids),), sampling.max_new_tokens, dtype=torch.long, device=device)

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from .. import distributed
 from ..config import ConfigError, RunConfig
+from ..hf_training import make_training_arguments
 from ..models.loading import student_dtype
 from .rank_padding import check_rows, micro_batches_per_update, rows_per_minibatch
 
@@ -40,41 +41,22 @@ def training_arguments(config: RunConfig, output_dir: Path, longest_row: int) ->
     """
     check_launch(config)
     ppo, updates, rows = config.ppo, updates_per_step(config), rows_per_minibatch(config)
-    sharded = distributed.is_deepspeed() or distributed.is_fsdp()
-    arguments = TrainingArguments(
-        output_dir=str(output_dir),
+    return make_training_arguments(
+        config,
+        output_dir,
+        final_learning_rate_fraction=ppo.final_learning_rate_fraction,
         max_steps=ppo.num_steps * updates,
         per_device_train_batch_size=min(ppo.micro_batch_size, rows),
         gradient_accumulation_steps=micro_batches_per_update(config, longest_row),
         learning_rate=ppo.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": ppo.final_learning_rate_fraction},
         warmup_steps=ppo.warmup_steps * updates,
         weight_decay=ppo.weight_decay,
         adam_beta2=ppo.adam_beta2,
         max_grad_norm=ppo.max_grad_norm if distributed.is_deepspeed() else 0.0,
-        bf16=ppo.bf16,
         use_cpu=(ppo.bf16 or distributed.is_fsdp()) and not torch.cuda.is_available(),
-        gradient_checkpointing=config.student.gradient_checkpointing,
-        logging_strategy="steps",
         logging_steps=updates,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
         eval_steps=config.evaluation.every_steps * updates,
         metric_for_best_model="eval_accuracy",
         greater_is_better=True,
-        save_strategy="steps",
         save_steps=config.checkpoint.every_steps * updates,
-        save_total_limit=None,  # CompleteCheckpoints removes old ones, after the new one is whole
-        report_to=config.trackers,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ignore_data_skip=True,
-        seed=config.seed,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if sharded and not torch.cuda.is_available() else None,
-        accelerator_config={"use_configured_state": distributed.world_size() > 1 and not sharded},
     )
-    distributed.shard_on_cpu(arguments.distributed_state)
-    return distributed.on_one_device(arguments)

@@ -20,6 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from .. import distributed
 from ..config import RunConfig
+from ..hf_training import summed_over_processes
 from ..maths.losses import anchor_loss, entropy_bonus, policy_loss, value_loss
 from ..maths.schedules import warmup_cosine
 from ..models.actor_critic import ActorCritic, ActorCriticOutput, clip_gradients, parameter_groups
@@ -251,10 +252,7 @@ class PPOTrainer(Trainer):
 
     def _step_metrics(self) -> dict[str, float]:
         metrics = rollout_metrics(self.collector.latest(), self.collector.coefficient, self.config.ppo.group_size)
-        names = sorted({name for stats in self.step_stats for name in stats})
-        sums = torch.stack([torch.stack([s[name].double() for s in self.step_stats]).sum() for name in names])
-        for name, value in zip(names, distributed.sum_over_processes(sums).tolist(), strict=True):
-            metrics[name] = value / updates_per_step(self.config)
+        metrics |= summed_over_processes(self.step_stats, updates_per_step(self.config))
         if has_one_update(self.config) and self.collector.explodes(metrics["kl"]):
             self.collector.stop_at_kl(self.collector.latest().step, metrics["kl"])
         if self.grad_norms:

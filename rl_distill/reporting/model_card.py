@@ -33,7 +33,7 @@ def model_card(config: RunConfig, results: dict[str, Any], command: str) -> str:
     header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "license": licence}
     header |= {"tags": ["rl_distill", "distillation"]}
     if config.demo is None:
-        header["base_model"] = str(config.student.model)
+        header["base_model"] = str(config.student_source)
     notice = NO_LICENCE if licence == UNKNOWN_LICENCE else ""
     return f"""---
 {yaml.safe_dump(header, sort_keys=False).strip()}
@@ -69,7 +69,8 @@ def sources(config: RunConfig) -> str:
         return "Student, teacher and data are synthetic: the demo of rl_distill made them."
     teachers = ", ".join(f"`{teacher.model}`" for teacher in teachers_of(config))
     data = ", ".join(f"`{entry.train}`" for entry in config.data.mixture or (config.data,))
-    return f"- student before training: `{config.student.model}`\n- teacher: {teachers}\n- data: {data}"
+    cut = f" (student.arch: `{config.student.arch}`)" if config.student.arch else ""
+    return f"- student before training: `{config.student_source}`{cut}\n- teacher: {teachers}\n- data: {data}"
 
 
 def result_table(results: dict[str, Any]) -> str:
@@ -95,7 +96,7 @@ def licence_of(config: RunConfig) -> str:
     """That of the student's base model, from the model card in its folder; the demo's is this project's own."""
     if config.demo is not None:
         return "apache-2.0"
-    card = Path(str(config.student.model)) / "README.md"
+    card = Path(str(config.student_source)) / "README.md"
     if not card.is_file():
         return UNKNOWN_LICENCE
     parts = card.read_text().split("---")

@@ -32,6 +32,7 @@ def tell_chosen(config: RunConfig) -> None:
     if not config.chosen or not distributed.is_main():
         return
     width = max(map(len, config.chosen))
-    print(f"settings chosen for {config.student.model} (state one to change it; all are in {RUN_FILE}):")
+    student = config.student.arch or config.student.model
+    print(f"settings chosen for {student} (state one to change it; all are in {RUN_FILE}):")
     for name, words in config.chosen.items():
         print(f"  {name:<{width}}  {words}", flush=True)

@@ -87,7 +87,7 @@ def examine(config: RunConfig) -> tuple[list[Finding], Looked | None]:
 def settings_findings(config: RunConfig) -> list[Finding]:
     """Of the folders and of the files of each model."""
     findings = file_findings(config) if distributed.is_main() else []
-    findings += found_by(lambda: model_findings("student", str(config.student.model)))
+    findings += found_by(lambda: model_findings("student", str(config.student_source)))
     for teacher in teachers_of(config):
         findings += found_by(lambda teacher=teacher: teacher_findings(teacher))  # type: ignore[misc]
     return findings
@@ -99,7 +99,7 @@ def read_findings(config: RunConfig) -> tuple[list[Finding], Looked | None]:
     A student without a chat template takes the teacher's: base models are often trained under instruct teachers.
     """
     teachers = teachers_of(config)
-    tokenizer = load_tokenizer(str(config.student.model), who="student")
+    tokenizer = load_tokenizer(str(config.student_source), who="student")
     findings = [finding for teacher in teachers for finding in _pair(tokenizer, teacher)]
     take_template(tokenizer, teachers)
     if tokenizer.pad_token_id is None:
@@ -153,11 +153,11 @@ def take_template(tokenizer: PreTrainedTokenizerBase, teachers: Sequence[Teacher
 
 def student_findings(config: RunConfig) -> list[Finding]:
     """LoRA's targets, and room on the disk for the checkpoints."""
-    shape = load_config_of(str(config.student.model), who="student")
+    shape = load_config_of(str(config.student_source), who="student")
     findings = models.adapter_findings(config.student)
     if config.student.lora is not None:
         return findings + models.lora_findings(config.student.lora.target_modules, shape)
-    size = models.checkpoint_bytes(str(config.student.model), shape)
+    size = models.checkpoint_bytes(str(config.student_source), shape)
     return findings + files.space_findings(Path(config.output_dir), size, config.checkpoint.keep_last)
 
 
@@ -170,7 +170,7 @@ def data_findings(config: RunConfig, tokenizer: PreTrainedTokenizerBase, splits:
     """Prompts against positions, rewards against the data's columns and gold answers."""
     named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     num_new = config.generation.max_completion_length
-    paths = {"student": str(config.student.model)}
+    paths = {"student": str(config.student_source)}
     paths |= {f"teacher {t.model}": str(t.model) for t in teachers_of(config) if t.placement != "remote"}
     shapes = {who: load_config_of(path, who=who) for who, path in paths.items()}
     seen = teacher_prompts(config, tokenizer, named)

@@ -4,8 +4,7 @@ import pytest
 from torch import nn
 from transformers import TrainingArguments
 
-from rl_distill import distributed, pipeline
-from rl_distill.ppo import hf_arguments
+from rl_distill import distributed, hf_training, pipeline
 from tests.tiny_run import make_trainer
 
 
@@ -18,7 +17,7 @@ def with_two_gpus(**settings):
 
 
 def test_the_model_is_never_wrapped_in_data_parallel(tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_arguments, "TrainingArguments", with_two_gpus)
+    monkeypatch.setattr(hf_training, "TrainingArguments", with_two_gpus)
     with pytest.warns(UserWarning, match=r"uses one of 2 GPUs; .*accelerate launch --multi_gpu --num_processes 2"):
         trainer = make_trainer(tmp_path, ppo__num_steps=1)
     pipeline.train(trainer.config, trainer)

@@ -5,11 +5,10 @@ Either the demo context, made and cached here, or the user's own models and prom
 
 from __future__ import annotations
 
-import itertools
-import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +17,36 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reward_models import RewardSpec
 
-from . import distributed
-from .config import ConfigError, RunConfig, teachers_of
-from .data.teacher_prompts import as_teacher_sees, prompt_table
-from .demo.models import make_splits, student_folder, teacher_folder
-from .distill.sft import TrainingText
-from .distributed import TeacherLink
-from .evals.evaluation import grade, verdicts
-from .generation.sampling import Sampling, StopStrings, added_text, ending_ids
-from .models.heads import check_head
-from .models.loading import load, load_model, load_tokenizer, student_dtype
-from .models.tokenizers import prompt_ids
-from .ppo.anchor import follows_evidence
-from .ppo.coefficients import SuccessCount, count_successes
-from .progress import Stages
-from .startup import preflight
-from .startup.chosen import keep_settings, tell_chosen
-from .startup.rewards import has_gold
-from .teachers import Teacher
-from .teachers.http_api.text_api import TextAPI, messages_of
-from .teachers.multi_teacher import RoutedTeacher
-from .teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
-from .teachers.placement import open_teacher, open_teachers
-from .teachers.prompted import PromptedTeacher
-from .types import Completion, Finish, Problem, Splits
+from .. import distributed
+from ..config import ConfigError, RunConfig, teachers_of
+from ..data.teacher_prompts import as_teacher_sees, prompt_table
+from ..demo.models import make_splits, student_folder, teacher_folder
+from ..distill.sft import TrainingText
+from ..distributed import TeacherLink
+from ..evals.evaluation import grade, verdicts
+from ..generation.sampling import Sampling, StopStrings, added_text, ending_ids
+from ..models.heads import check_head
+from ..models.loading import load, load_model, load_tokenizer, student_dtype
+from ..models.tokenizers import prompt_ids
+from ..ppo.anchor import follows_evidence
+from ..ppo.coefficients import SuccessCount
+from ..progress import Stages
+from ..startup import preflight
+from ..startup.chosen import keep_settings, tell_chosen
+from ..teachers import Teacher
+from ..teachers.http_api.text_api import TextAPI, messages_of
+from ..teachers.multi_teacher import RoutedTeacher
+from ..teachers.outputs import TeacherOutput, TeacherOutputCache, output_key
+from ..teachers.placement import open_teacher, open_teachers
+from ..teachers.prompted import PromptedTeacher
+from ..types import Completion, Finish, Problem, Splits
+from .evidence import evidence_problems, evidence_sample, success_counts, without_evidence
+from .student_arch import cut_student, shape_of
 
 TEXTS_PER_SHARD = 1024
 """Prompts per request to the teacher, which seeds the rows of a request by number: rows of two requests share draws."""
 API_PROMPTS_PER_SHARD = 64
 """Prompts between two writes of what an API has answered: little is paid for twice after a crash."""
-NUM_PROBED = 8
-"""Problems of a task that are looked at to see whether its answers can be verified."""
 
 
 @dataclass
@@ -88,6 +86,7 @@ def prepare(
     `with_anchor` False spares the anchor's evidence, which only PPO needs. Raises ConfigError where models, tokenizers
     or data do not fit together.
     """
+    shape_of(config)  # refused before anything is loaded
     context = (_own if config.demo is None else _demo_context)(config, stages, link)
     if with_anchor and follows_evidence(config):
         measure_evidence(config, context, stages)
@@ -128,9 +127,13 @@ def _demo_context(config: RunConfig, stages: Stages, link: TeacherLink | None) -
     with stages("outputs", f"the teacher writes {len(splits.cold_start)} outputs"):
         outputs = teacher_outputs(config, teacher, tokenizer, splits.cold_start, 1)
         texts = [output.texts[0] for output in outputs]
-    with stages("cold_start", "the student learns from those outputs"):
-        lessons = cold_start_lessons(splits.cold_start, outputs, config.demo.only_verified)
-        student_path = student_folder(config, config.demo, teacher_path, lessons, cache_dir, work_dir)
+    if config.student.arch is not None:
+        answers = partial(teacher_outputs, config, teacher, tokenizer, num_texts=1)
+        student_path = cut_student(config, stages, teacher, str(teacher_path), splits, answers)
+    else:
+        with stages("cold_start", "the student learns from those outputs"):
+            lessons = cold_start_lessons(splits.cold_start, outputs, config.demo.only_verified)
+            student_path = student_folder(config, config.demo, teacher_path, lessons, cache_dir, work_dir)
     student = load(student_path)[0].to(distributed.device())
     return RunContext(splits, teacher, student, tokenizer, {}, count_tokens(tokenizer, texts), link)
 
@@ -161,11 +164,16 @@ def _own(config: RunConfig, stages: Stages, link: TeacherLink | None) -> RunCont
         looked = preflight.check_own(config)
         tokenizer, splits = looked.tokenizer, looked.splits
         keep_settings(config)
-    with stages("models", f"loading student {config.student.model} and teacher {', '.join(teachers)}"):
-        student = load_student(config)
+    with stages("models", f"loading the teacher {', '.join(teachers)}"):
+        teacher = under_own_prompts(config, open_teachers(config, tokenizer, link), splits, tokenizer)
+    place = config.student.model
+    if config.student.arch is not None:
+        answers = partial(teacher_outputs, config, teacher, tokenizer, num_texts=1)
+        place = str(cut_student(config, stages, teacher, teachers[0], splits, answers))
+    with stages("student", f"loading the student {place}"):
+        student = load_student(replace(config, student=replace(config.student, model=place)))
         check_head(student, "student", bias_allowed=True)
         end_at_either(student, [tokenizer, *(load_tokenizer(model, who="teacher") for model in teachers)])
-        teacher = under_own_prompts(config, open_teachers(config, tokenizer, link), splits, tokenizer)
         if isinstance(teacher, RoutedTeacher):
             teacher.shares([problem.task for problem in [*splits.train, *splits.validation, *splits.test]])
     if config.student.quantization is None:  # a quantized model is on its device and may not be moved
@@ -208,17 +216,6 @@ def judge_teacher(config: RunConfig, context: RunContext, stages: Stages) -> Non
     context.splits = replace(context.splits, train=train)
 
 
-def without_evidence(tasks: Sequence[str], coefficient: float, others: bool) -> str:
-    """What it means that answers to these tasks cannot be verified; `others`: those of other tasks can."""
-    named = ", ".join(tasks[:5]) + (f" and {len(tasks) - 5} more" if len(tasks) > 5 else "")
-    which = f"the tasks {named}" if others else f"any task ({named})"
-    return (
-        f"anchor.schedule: evidence: no answer to {which} could be verified, so the anchor keeps anchor.coef "
-        f"({coefficient:g}) there for the whole run, as under anchor.schedule: fixed. Verifying takes an `answer` "
-        "column, or `test` and `entry_point`, and a reward that checks them"
-    )
-
-
 def teacher_evidence(config: RunConfig, context: RunContext) -> dict[str, SuccessCount]:
     """How often the present teacher's sampled answers are right, per task, by the run's own verifying rewards.
 
@@ -233,43 +230,6 @@ def teacher_evidence(config: RunConfig, context: RunContext) -> dict[str, Succes
     outputs = teacher_outputs(config, context.teacher, context.tokenizer, sample, number, sampling)
     context.teacher_tokens_generated += sum(count_tokens(context.tokenizer, output.texts) for output in outputs)
     return distributed.from_main(success_counts(sample, outputs, specs) if main else None)
-
-
-def evidence_problems(splits: Splits) -> list[Problem]:
-    """Those the teacher writes for, else training problems; of either, those with gold where some have it."""
-    for problems in (splits.cold_start, splits.train):
-        if labelled := [problem for problem in problems if has_gold(problem)]:
-            return labelled
-    return splits.cold_start or splits.train
-
-
-def evidence_sample(config: RunConfig, problems: Sequence[Problem], specs: Sequence[RewardSpec]) -> list[Problem]:
-    """Problems whose answers can be verified, drawn by the seed, as many of each task as there are or fit."""
-    by_task: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_task.setdefault(problem.task, []).append(problem)
-    for task, own in by_task.items():
-        random.Random(f"{config.seed}:evidence:{task}").shuffle(own)
-    probed = [problem for own in by_task.values() for problem in own[:NUM_PROBED]]
-    found = verdicts(probed, [Completion("", [0], Finish.STOP)] * len(probed), specs)
-    verifiable = {problem.task for problem, verdict in zip(probed, found, strict=True) if verdict is not None}
-    rounds = itertools.zip_longest(*(by_task[task] for task in sorted(verifiable)))
-    one_after_the_other = (problem for round in rounds for problem in round if problem is not None)
-    return list(itertools.islice(one_after_the_other, config.teacher.num_evidence_prompts))
-
-
-def success_counts(
-    problems: Sequence[Problem], outputs: Sequence[TeacherOutput], specs: Sequence[RewardSpec]
-) -> dict[str, SuccessCount]:
-    """Per task the right answers among the problems with a verdict; a problem counts the mean of its texts."""
-    rows = [(problem, c) for problem, output in zip(problems, outputs, strict=True) for c in output.completions()]
-    found = iter(verdicts([problem for problem, _ in rows], [completion for _, completion in rows], specs))
-    means = [_mean([v for v in itertools.islice(found, len(o.texts)) if v is not None]) for o in outputs]
-    return count_successes([problem.task for problem in problems], means)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _with_teacher_texts(config: RunConfig, context: RunContext, stages: Stages) -> RunContext:
