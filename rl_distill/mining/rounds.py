@@ -107,7 +107,7 @@ class Rounds:
         if number > 1:
             found["warm_up"] = found["distill"] = None  # stages before PPO belong to the first round
         found["log_completions_every"] = found["log_completions_every"] or 1
-        found["data"] |= {"train": None, "mixture": self.mixture(number, start)}
+        found["data"] |= {"train": None, "mixture": self.mixture(number, start), "mixture_preset": None}
         return found
 
     def mixture(self, number: int, start: int) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from ..config import ConfigError, RunConfig, load_config
 from ..config.command_line import check_writable, config_parser, config_path, overrides_of
 from ..config.ranges import Interval
 from ..config.reading import convert_field, plain, read_file, set_dotted
+from ..config.sampling import mixture_shares
 from ..config.schema import DataConfig
 from ..errors import UserError
 from ..files import write_atomically
@@ -21,7 +22,12 @@ from .command import KINDS
 
 NUMBERS = {
     "rounds": (int, 3, "[1, inf)", "PPO runs, one after the other"),
-    "share": (float, 0.2, "(0, 0.5]", "largest share of a round's prompts that the mined pool gives"),
+    "share": (
+        float,
+        0.2,
+        "[0, 0.5]",
+        "largest share of a round's prompts from the mined pool; 0: none",
+    ),
     "patience": (int, 2, "[1, inf)", "stop after so many rounds in a row below the best"),
     "mining_share": (float, 0.2, "(0, 0.5]", "part of --problems that is not trained on but asked after every round"),
     "mining_size": (int, 500, "[1, inf)", "most problems of that part that are asked after a round"),
@@ -93,6 +99,9 @@ def settings_of(args: Any, rest: Sequence[str]) -> tuple[RunConfig, list[dict[st
     fixed |= {} if settings.get("cache_dir") else {"cache_dir": str(folder.parent / "cache")}
     config: RunConfig = load_config(path, overrides | named | fixed)
     _check(config)
+    if config.data.mixture and config.data.mixture_preset is not None:  # the pool's share is beside what a preset says
+        shares = mixture_shares(config.data.mixture, config.data.mixture_preset)
+        base = [entry | {"share": shares[entry["name"] or entry["task"]]} for entry in base]
     return config, base
 
 

@@ -184,7 +184,7 @@ def yaml_of(folder, out, **changes):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--share", "0.7"], "--share 0.7 is not in (0, 0.5]"),
+        (["--share", "0.7"], "--share 0.7 is not in [0, 0.5]"),
         (["--augment", "typo"], "--augment typo: there are"),
         ([], "data.test"),
         (["--ppo.num_stepz", "3"], "num_steps"),
@@ -218,7 +218,7 @@ def test_a_mixture_of_ones_own_is_the_base(tmp_path):
     path = yaml_of(models, tmp_path / "out", data__mixture=mixture, data__test=str(tmp_path / "train.jsonl"))
     args, rest = rounds_command.parser().parse_known_args(["--config", str(path), "--problems", "p.jsonl"])
     config, base = rounds_command.settings_of(args, rest)
-    assert base == [mixture[0] | {"name": "", "anchor_only": False}]
+    assert base == [mixture[0] | {"name": "", "anchor_only": False, "part": "task"}]
     assert config.data.validation.endswith("problems/validation.jsonl")
 
 
