@@ -211,3 +211,14 @@ def test_shares_of_tokens_are_resumed_exactly():
 def test_a_preset_needs_its_parts(settings, words):
     with pytest.raises(ConfigError, match=words):
         load_config(None, OWN | settings)
+
+
+def test_prompts_that_are_too_long_are_told_of_their_entry(tmp_path, tokenizer, capsys):
+    for name, words in (("a", 3), ("b", 60)):
+        rows = [{"prompt": f"{name} {i} " + "word " * (words if i < 2 else 1)} for i in range(30)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entries = tuple(MixtureEntry(train=str(tmp_path / f"{name}.jsonl"), name=name) for name in "ab")
+    load_splits(DataConfig(mixture=entries, max_prompt_length=40), tokenizer, 0)
+    told = capsys.readouterr().out
+    assert "data.mixture[1].train: 2 of 30 prompts are longer" in told
+    assert "data.train" not in told
