@@ -42,8 +42,8 @@ Encode = Callable[[str], list[int]]
 def reward_findings(
     specs: Sequence[RewardSpec], sources: Mapping[str, Sequence[Problem]], encode: Encode, *, has_teacher_texts: bool
 ) -> list[Finding]:
-    """Columns that are missing from all sources; where none is, source by source what the functions say to gold answers,
-    and gold answers of no use. The names of the sources begin what is said of them.
+    """Columns that are missing from all sources; where none is, source by source what is said of gold answers, and
+    gold answers of no use. The names of the sources begin what is said of them.
     """
     every = [problem for problems in sources.values() for problem in problems]
     findings = column_findings(specs, every, has_teacher_texts=has_teacher_texts)

@@ -1,6 +1,7 @@
 """The doctor on a run's own settings: what the run would ask, its data as the run reads it, and this machine."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -145,7 +146,7 @@ def test_what_is_wrong_with_a_later_entry_of_a_mixture_is_found(run_file, capsys
     path = run_file(data={"mixture": entries, "prompt_template": "Q: {question}\nA:"})
     assert main(["doctor", "--config", path]) == 1
     text = capsys.readouterr().out
-    assert "data.mixture[1] (bad): 12 of 12 gold answers cannot be read" in " ".join(text.split())
+    assert re.search(r"data\.mixture\[1\] \(bad\): (\d+) of \1 gold answers cannot be read", " ".join(text.split()))
     assert "data.mixture[0]" not in text
 
 
