@@ -17,6 +17,7 @@ from reward_models import RewardBlend, RewardSpec
 
 from . import distributed
 from .config import RunConfig
+from .config.sampling import mixture_shares
 from .data.adaptive import make_sampler
 from .evals.distributed import solve, solve_with
 from .evals.evaluation import Evaluation, gap_recovered
@@ -193,8 +194,13 @@ def make_collector(config: RunConfig, context: RunContext, coefficient: Coeffici
     problems, tokenizer = context.splits.train, context.tokenizer
     collector = RolloutCollector(config, problems, tokenizer, context.teacher, blend, coefficient, Phases())
     number = config.ppo.batch_size // config.ppo.group_size
-    shares = config.data.mixture and {entry.label: entry.share for entry in config.data.mixture}
-    collector.sampler = make_sampler(problems, number, config.seed, config.sampling, shares or None)
+    data = config.data
+    shares = mixture_shares(data.mixture, data.mixture_preset) if data.mixture else None
+    tokens = None
+    if data.share_by == "tokens":  # until answers were seen, half of the longest stands for one
+        answer = config.generation.max_completion_length / 2
+        tokens = [config.ppo.group_size * (len(ids) + answer) for ids in collector.prompt_ids]
+    collector.sampler = make_sampler(problems, number, config.seed, config.sampling, shares, tokens)
     return collector
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from reward_models import RewardSpec
 
 from . import distributed
 from .config import ConfigError, DistillConfig, RunConfig
+from .config.sampling import mixture_shares
+from .data.mixture import PromptSampler
 from .distill.examples import Example, ExampleOrder
 from .distill.heldout import heldout_metrics
 from .distill.stage import check_distillation, is_supervised, wrap_student
@@ -60,7 +62,7 @@ def prepare_student(config: RunConfig, context: RunContext, stages: Stages) -> N
 
 def run_stage(name: str, config: RunConfig, settings: DistillConfig, context: RunContext, stages: Stages) -> Any:
     """The student after one stage, from the cache if it was made before."""
-    problems = [*context.splits.cold_start, *context.splits.train][: settings.num_prompts]
+    problems = prompts_of(config, settings, context)
     with stages(f"{name}_texts", f"{len(problems)} sequences to learn from ({settings.data})"):
         examples = sequences(config, settings, context, problems)
     heldout, train = examples[: settings.num_heldout], examples[settings.num_heldout :]
@@ -83,33 +85,55 @@ def run_stage(name: str, config: RunConfig, settings: DistillConfig, context: Ru
     return load(folder, config.student.dtype)[0].to(distributed.device())
 
 
+def prompts_of(config: RunConfig, settings: DistillConfig, context: RunContext) -> list[Problem]:
+    """The prompts of a stage: those the teacher writes for, then training prompts; of a mixture distinct ones by its
+    shares. A supervised stage has no use for free text, whose answers nothing checks."""
+    mixture, train = config.data.mixture, context.splits.train
+    if not mixture:
+        return [*context.splits.cold_start, *train][: settings.num_prompts]
+    quiet = free_text(config) if is_supervised(settings) else set()
+    able = [problem for problem in train if problem.source not in quiet]
+    shares = mixture_shares(mixture, config.data.mixture_preset)
+    drawn = PromptSampler(able, settings.num_prompts, config.seed, shares).rows(0)
+    return [able[row] for row in dict.fromkeys(drawn)]
+
+
+def free_text(config: RunConfig) -> set[str]:
+    """The entries of data.mixture without a check."""
+    return {entry.label for entry in config.data.mixture or () if entry.anchor_only}
+
+
 def sequences(
     config: RunConfig, settings: DistillConfig, context: RunContext, problems: Sequence[Problem]
 ) -> list[Example]:
     """What the stage learns from, in the order of the problems. Texts cut by length end without EOS."""
+    quiet = free_text(config)
     if settings.data == "gold":
         lacking = sum(not problem.solution for problem in problems)
         if lacking:
             raise ConfigError(f"data: gold needs a solution, which {lacking} of {len(problems)} problems lack")
-        return [_example(context.tokenizer, problem, problem.solution, True) for problem in problems]
+        return [_example(context.tokenizer, problem, problem.solution, True, quiet) for problem in problems]
     outputs = teacher_outputs(config, context.teacher, context.tokenizer, problems, 1)
     context.teacher_tokens_generated += count_tokens(context.tokenizer, [output.texts[0] for output in outputs])
     kept = [True] * len(problems)
     if settings.only_verified:
         specs = [RewardSpec.from_config(entry) for entry in config.rewards]
         found = verdicts(problems, [output.completions()[0] for output in outputs], specs)
-        kept = [verdict == 1.0 for verdict in found]
+        kept = [verdict == 1.0 or p.source in quiet for p, verdict in zip(problems, found, strict=True)]
     return [
-        _example(context.tokenizer, problem, output.texts[0], output.finished[0])
+        _example(context.tokenizer, problem, output.texts[0], output.finished[0], quiet)
         for problem, output, keep in zip(problems, outputs, kept, strict=True)
         if keep
     ]
 
 
-def _example(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, finished: bool) -> Example:
+def _example(
+    tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, finished: bool, quiet: Container[str]
+) -> Example:
     (prompt,) = prompt_ids(tokenizer, [problem.prompt])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return Example(problem.task, prompt, [*ids, tokenizer.eos_token_id] if finished or not ids else ids)
+    ids = [*ids, tokenizer.eos_token_id] if finished or not ids else ids
+    return Example(problem.task, prompt, ids, problem.source, problem.source in quiet)
 
 
 def make_trainer(
@@ -182,7 +206,7 @@ def train_from_newest_checkpoint(trainer: DistillationTrainer, folder: Path) -> 
 
 
 def _key(settings: DistillConfig, config: RunConfig, context: RunContext, examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256(repr(list(examples)).encode()).hexdigest()
+    digest, data = hashlib.sha256(repr(list(examples)).encode()).hexdigest(), config.data
     return cache_key(
         settings=dataclasses.asdict(settings),
         generation=dataclasses.asdict(config.generation),
@@ -193,6 +217,7 @@ def _key(settings: DistillConfig, config: RunConfig, context: RunContext, exampl
         bf16=config.ppo.bf16,
         autocast=config.teacher.autocast,
         processes=distributed.world_size(),
+        **({"shares": mixture_shares(data.mixture, data.mixture_preset), "by": data.share_by} if data.mixture else {}),
     )
 
 

@@ -28,6 +28,7 @@ COMMANDS = (
     Command("ppo", "train a student with PPO under a teacher (launch/ppo.py)", "rl_distill.cli.ppo"),
     Command("prepare-data", "clean, check, deduplicate and split training rows", "rl_distill.cli.prepare_data"),
     Command("mine", "collect wrongly answered problems for the next run", "rl_distill.cli.mine"),
+    Command("rounds", "rounds of PPO that learn from the last round's errors", "rl_distill.cli.rounds"),
     Command("init-student", "cut a smaller student from its teacher", "rl_distill.cli.init_student"),
     Command("distill", "distil a student without RL (launch/distill.py)", "rl_distill.cli.distill"),
     Command("reward-model", "train a reward model (launch/reward_model.py)", "rl_distill.cli.reward_model"),

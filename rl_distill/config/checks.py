@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .reading import ConfigError
+from .sampling import PRESETS
 
 if TYPE_CHECKING:
     from . import AnchorConfig, RunConfig, TeacherConfig, TinyModelConfig
@@ -151,6 +152,8 @@ def _check_rest(config: RunConfig) -> None:
 def _check_mixture(config: RunConfig) -> None:
     entries = config.data.mixture
     if entries is None:
+        if config.data.mixture_preset is not None or config.data.share_by != "rows":
+            raise ConfigError("data.mixture_preset and data.share_by are of data.mixture: give its entries")
         return
     if config.data.train is not None:
         raise ConfigError("data.train and data.mixture exclude each other: make data.train an entry of data.mixture")
@@ -169,6 +172,17 @@ def _check_mixture(config: RunConfig) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"data.mixture: two entries are called {twice[0]!r}; give one of them another `name`")
+    if config.data.mixture_preset is not None:
+        _check_preset(config.data.mixture_preset, [entry.part for entry in entries])
+
+
+def _check_preset(preset: str, parts: Sequence[str]) -> None:
+    part = PRESETS[preset][0]
+    if part not in parts or set(parts) == {part}:
+        raise ConfigError(
+            f"data.mixture_preset: {preset} divides between entries with `part: {part}` and others, and there are "
+            f"{'none of the former' if part not in parts else 'no others'}"
+        )
 
 
 def _check_own(config: RunConfig, teachers: Sequence[TeacherConfig]) -> None:

@@ -5,6 +5,7 @@ Every number has its range beside it and every field its meaning below it. Impor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,11 +26,38 @@ class MixtureEntry:
     """What metrics call it; empty takes `task`. No two entries may have one name."""
 
     anchor_only: bool = False
-    """Free text without a check: no reward counts there, and its completions feel the anchor alone."""
+    """Free text without a check: no reward counts there, its completions feel the anchor alone, and a distillation
+    stage learns its divergence alone."""
+    part: Literal["task", "general", "domain"] = "task"
+    """What it is to a preset of data.mixture_preset; nothing without one."""
 
     @property
     def label(self) -> str:
         return self.name or self.task
+
+
+Preset = Literal["task_7_general_3", "domain_30", "domain_40", "domain_50"]
+PRESETS: dict[str, tuple[str, float]] = {
+    "task_7_general_3": ("general", 0.3),
+    "domain_30": ("domain", 0.3),
+    "domain_40": ("domain", 0.4),
+    "domain_50": ("domain", 0.5),
+}
+"""Which part of the entries has which share together; all other entries have the rest."""
+
+
+def mixture_shares(entries: Sequence[MixtureEntry], preset: str | None = None) -> dict[str, float]:
+    """By label; they sum to 1. Under a preset the shares of entries say how they divide what their part has."""
+    weights = {entry.label: entry.share for entry in entries}
+    if preset is not None:
+        part, share = PRESETS[preset]
+        inside = {entry.label for entry in entries if entry.part == part}
+        sums = [sum(w for label, w in weights.items() if (label in inside) is side) for side in (True, False)]
+        weights = {
+            label: share * w / sums[0] if label in inside else (1 - share) * w / sums[1] for label, w in weights.items()
+        }
+    total = sum(weights.values())
+    return {label: weight / total for label, weight in weights.items()}
 
 
 @dataclass(frozen=True)

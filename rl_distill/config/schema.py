@@ -14,7 +14,7 @@ from typing import Any, Literal
 from .distillation import DistillConfig, WarmUpConfig
 from .ranges import ranged
 from .reading import plain
-from .sampling import MixtureEntry, SamplingConfig
+from .sampling import MixtureEntry, Preset, SamplingConfig
 from .training import (
     AlarmsConfig,
     AnchorConfig,
@@ -217,7 +217,12 @@ class DataConfig:
     train: str | tuple[str, ...] | None = None
     """Where the training prompts are."""
     mixture: tuple[MixtureEntry, ...] | None = None
-    """In place of `train`: sources with their shares in PPO, such as [{train: a.jsonl, task: math, share: 0.7}]."""
+    """In place of `train`: sources with their shares, such as [{train: a.jsonl, task: math, share: 0.7}]."""
+    share_by: Literal["rows", "tokens"] = "rows"
+    """What the shares of `mixture` are shares of: rows, or their tokens (prompt and completion)."""
+    mixture_preset: Preset | None = None
+    """Shares by the `part` of the entries: 30 % of `general`, or 30, 40 or 50 % of `domain`, the rest of the
+    others; `share` then divides what a part has."""
     validation: str | tuple[str, ...] | None = None
     """The same for validation; None holds out 5 % of the training prompts, at most 200."""
     test: str | tuple[str, ...] | None = None

@@ -29,8 +29,9 @@ class AdaptiveSampler(PromptSampler):
         seed: int,
         settings: SamplingConfig,
         shares: Mapping[str, float] | None = None,
+        tokens: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(problems, number, seed, shares)
+        super().__init__(problems, number, seed, shares, tokens)
         self.settings = settings
 
 
@@ -226,9 +227,13 @@ def make_sampler(
     seed: int,
     settings: SamplingConfig,
     shares: Mapping[str, float] | None,
+    tokens: Sequence[float] | None = None,
 ) -> PromptSampler | None:
-    """What chooses the prompts of a step; None where shuffled passes over all of them are all that is asked for."""
+    """What chooses the prompts of a step; None where shuffled passes over all of them are all that is asked for.
+
+    `tokens`: expected tokens of each problem's row, where the shares are of tokens.
+    """
     kinds = {"weak_tasks": WeakTasks, "learning_progress": LearningProgress, "prompt_pools": PromptPools}
     if settings.kind == "fixed":
-        return None if shares is None else PromptSampler(problems, number, seed, shares)
-    return kinds[settings.kind](problems, number, seed, settings, shares)
+        return None if shares is None else PromptSampler(problems, number, seed, shares, tokens)
+    return kinds[settings.kind](problems, number, seed, settings, shares, tokens)

@@ -57,10 +57,11 @@ def _train(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[Probl
         return load_problems(config, config.train or "", "train", tokenizer)
     found = []
     for number, entry in enumerate(config.mixture):
+        setting = f"data.mixture[{number}].train"
         try:
-            own = load_problems(replace(config, task=entry.task), entry.train, "train", tokenizer)
+            own = load_problems(replace(config, task=entry.task), entry.train, "train", tokenizer, setting)
         except ConfigError as error:
-            raise ConfigError(str(error).replace("data.train", f"data.mixture[{number}].train")) from error
+            raise ConfigError(str(error).replace("data.train", setting)) from error
         found += [replace(problem, source=entry.label) for problem in own]
     return found
 

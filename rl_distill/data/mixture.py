@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..types import Problem
+from .token_places import TokenPlaces
 
 
 def groups_of(problems: Sequence[Problem]) -> dict[str, list[int]]:
@@ -50,23 +51,38 @@ class SharedPlaces:
         self.credit[chosen] -= 1
         return chosen
 
+    def state(self) -> dict[str, Any]:
+        return {"credit": dict(self.credit)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.credit = dict(state["credit"])
+
 
 class PromptSampler:
     """Draws by fixed shares. Subclasses change the shares, or the choice within a group.
 
-    `shares` by group name are relative; None takes the sizes of the groups. All follows from the seed, the steps so far
-    and what was observed: the state of a checkpoint.
+    `shares` by group name are relative; None takes the sizes of the groups. With `tokens`, the expected tokens of each
+    problem's row, they are shares of tokens, and `observe_tokens` is told what rows had. All follows from the seed, the
+    steps so far and what was observed: the state of a checkpoint.
     """
 
     def __init__(
-        self, problems: Sequence[Problem], number: int, seed: int, shares: Mapping[str, float] | None = None
+        self,
+        problems: Sequence[Problem],
+        number: int,
+        seed: int,
+        shares: Mapping[str, float] | None = None,
+        tokens: Sequence[float] | None = None,
     ) -> None:
         self.problems, self.number, self.seed = problems, number, seed
         self.groups = groups_of(problems)
         given = {name: len(rows) for name, rows in self.groups.items()} if shares is None else shares
         total = sum(given[name] for name in self.groups)
         self.base = {name: given[name] / total for name in self.groups}
-        self.places = SharedPlaces(list(self.groups))
+        self.places: SharedPlaces | TokenPlaces = SharedPlaces(list(self.groups))
+        if tokens is not None:
+            means = {name: sum(tokens[row] for row in rows) / len(rows) for name, rows in self.groups.items()}
+            self.places = TokenPlaces(means)
         self.drawn = dict.fromkeys(self.groups, 0)
         """Prompts that each group has given so far."""
         self.step = -1
@@ -89,9 +105,18 @@ class PromptSampler:
     def observe(self, successes: Sequence[float | None]) -> None:
         """Of the step's completions, prompt after prompt, as many of each; None where nothing was verified."""
 
+    def observe_tokens(self, tokens: Sequence[float]) -> None:
+        """Of the step's rows, prompt after prompt, as many of each; only shares of tokens listen."""
+        if isinstance(self.places, TokenPlaces):
+            size = len(tokens) // self.number
+            self.places.settle([sum(tokens[i * size : (i + 1) * size]) for i in range(self.number)])
+
     def metrics(self) -> dict[str, float]:
-        """The part of the step's prompts that each group gave."""
-        return {f"sampling/share/{name}": self._names.count(name) / self.number for name in self.groups}
+        """The part of the step's prompts that each group gave; with shares of tokens also of all tokens before."""
+        found = {f"sampling/share/{name}": self._names.count(name) / self.number for name in self.groups}
+        if isinstance(self.places, TokenPlaces):
+            found |= {f"sampling/tokens/{name}": share for name, share in self.places.token_shares().items()}
+        return found
 
     def by_prompt(self, successes: Sequence[float | None]) -> list[tuple[str, int, list[float]]]:
         """(group, index, verified successes) of each prompt of the step."""
@@ -117,7 +142,8 @@ class PromptSampler:
         return self._orders[name][1]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"credit": dict(self.places.credit), "drawn": dict(self.drawn)}
+        return self.places.state() | {"drawn": dict(self.drawn)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.places.credit, self.drawn, self.step = dict(state["credit"]), dict(state["drawn"]), -1
+        self.places.load(state)
+        self.drawn, self.step = dict(state["drawn"]), -1

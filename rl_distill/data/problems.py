@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 
 
 def load_problems(
-    config: DataConfig, source: str | Sequence[str], split: str, tokenizer: PreTrainedTokenizerBase
+    config: DataConfig, source: str | Sequence[str], split: str, tokenizer: PreTrainedTokenizerBase, setting: str = ""
 ) -> list[Problem]:
-    """The rows of one source as problems; ConfigError on a missing file or column, listing what there is."""
+    """The rows of one source as problems; ConfigError on a missing file or column, listing what there is.
+
+    `setting` is what names the source where that is not data.`split`.
+    """
     rows = read_rows(source, split, config.config_name)
     columns = list(dict.fromkeys(name for row in rows for name in row.columns))
     try:
         check_settings(config, columns, tokenizer)
     except ConfigError as error:
         raise ConfigError(f"{error} (data.{split})") from error
-    return _of_length(config, _problems(config, rows, split, tokenizer), split, tokenizer)
+    return _of_length(config, _problems(config, rows, split, tokenizer), setting or f"data.{split}", tokenizer)
 
 
 def _problems(config: DataConfig, rows: list[Row], split: str, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
@@ -58,7 +61,7 @@ def _problem(config: DataConfig, row: dict[str, Any], tokenizer: PreTrainedToken
 
 
 def _of_length(
-    config: DataConfig, problems: list[Problem], split: str, tokenizer: PreTrainedTokenizerBase
+    config: DataConfig, problems: list[Problem], setting: str, tokenizer: PreTrainedTokenizerBase
 ) -> list[Problem]:
     """Those within data.max_prompt_length, or all of them cut to it."""
     limit = config.max_prompt_length
@@ -68,7 +71,7 @@ def _of_length(
     lengths = [len(ids) for ids in prompt_ids(tokenizer, texts)]
     fitting = [problem for problem, n in zip(problems, lengths, strict=True) if n <= limit]
     words = (
-        f"data.{split}: {len(problems) - len(fitting)} of {len(problems)} prompts are longer than "
+        f"{setting}: {len(problems) - len(fitting)} of {len(problems)} prompts are longer than "
         f"data.max_prompt_length ({limit}); the longest has {max(lengths)} tokens"
     )
     if len(fitting) == len(problems):

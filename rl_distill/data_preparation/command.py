@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--key", metavar="COLUMN", help="rows of one value stay in one split")
     add("--labels", default="", metavar="COLUMNS", help="columns with annotators' labels, for Fleiss' kappa")
     add("--augment", default="", metavar="KINDS", help=f"add rows to train: {', '.join(KINDS)}")
+    add(
+        "--writers",
+        metavar="FILE.py",
+        help="with solve(prompts) and any of paraphrase(prompts), translate(prompts) and translate_back(texts), "
+        "synonyms(prompts): each adds rows to train where the answer to the new text is graded right",
+    )
     add("--script", choices=SCRIPTS, help="keep rows whose letters are mostly of this script")
     add("--without_gold", action="store_true", help="keep rows with neither an answer nor tests")
     add("--no_gold_check", action="store_true", help="do not ask the graders about gold answers")
@@ -78,6 +84,7 @@ def _prepare(args: argparse.Namespace, shares: dict[str, float], augment: list[s
         shares=shares,
         labels=tuple(labels),
         augment=tuple(augment),
+        writers=args.writers,
         **{n: getattr(args, n) for n in ("ngram", "stratify", "key", "min_agreement", "seed", "processes")},
     )
     report = prepare(settings, shlex.join(["rl-distill", *sys.argv[1:]]))

@@ -10,7 +10,7 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..config import ConfigError
 from ..data.sources import read_rows
@@ -18,6 +18,7 @@ from ..errors import UserError
 from .texts import Row
 
 Given = tuple[str, Row | str]
+Item = TypeVar("Item")
 """(place, row), or (place, the line) where that is no JSON object."""
 
 
@@ -48,8 +49,8 @@ def _json_lines(path: Path) -> Iterator[Given]:
             yield f"{path.name} line {number}", row if isinstance(row, dict) else text
 
 
-def in_chunks(rows: Iterable[Given], size: int) -> Iterator[list[Given]]:
-    chunk: list[Given] = []
+def in_chunks(rows: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    chunk: list[Item] = []
     for row in rows:
         chunk.append(row)
         if len(chunk) == size:

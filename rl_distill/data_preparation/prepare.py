@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..evals.decontamination import training_texts
-from .augmentation import all_augmented
+from .augmentation import all_augmented, rewritten, writers_of
 from .duplicates import Prints, find_duplicates, fingerprint
 from .examine import Examined, HeldGrams, examine, examine_in_worker, start_worker
 from .files import Given, RowStore, given_rows, in_chunks, line_of
@@ -137,8 +137,26 @@ class _Work:
             for one in [row, *made]:
                 files[split].write(line_of(one))
                 self.tally.written(split, one, settings)
+        train = (index for index, split in zip(left, splits, strict=True) if split == TRAIN)
+        for one in self._rewritten(train, texts) if settings.writers is not None else ():
+            files[TRAIN].write(line_of(one))
+            self.tally.written(TRAIN, one, settings)
         for file in files.values():
             file.close()
+
+    def _rewritten(self, train: Iterator[int], texts: set[int]) -> Iterator[Row]:
+        """What the user's functions write of the rows of train, a chunk at a time, verified and new."""
+        column = self.settings.prompt_column
+        solve, writers = writers_of(str(self.settings.writers))
+        for chunk in in_chunks(train, CHUNK):
+            rows = [self.kept.read(index)["row"] for index in chunk]
+            for kind, write in writers.items():
+                allowed: Callable[[str], bool] = lambda text: self.tests.shared_with(text) is None  # noqa: E731
+                for new in rewritten(rows, write, solve, kind, column, allowed).rows:
+                    text = fingerprint(new, column).text
+                    if text not in texts:
+                        texts.add(text)
+                        yield new
 
     def _more(self, row: Row, texts: set[int]) -> list[Row]:
         """New rows that no row has said already and no test problem contains."""

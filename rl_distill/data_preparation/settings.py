@@ -37,6 +37,8 @@ class Settings:
     """Rows whose most frequent label has a smaller share of the labels are left out."""
     augment: tuple[str, ...] = ()
     """Rules that add rows to `train`: renamed, numbers."""
+    writers: str | None = None
+    """A Python file with `solve` and functions that write the texts of `train` anew."""
     seed: int = ranged(0, "[0, 4294967295]")
     processes: int = ranged(1, "[1, 256]")
     """Worker processes; the output does not depend on them."""

@@ -24,7 +24,7 @@ from ..hf_training import make_training_arguments, summed_over_processes
 from ..maths.batching import TokenBatch, length_sorted, token_batch
 from ..maths.distillation import Divergence, make_divergence
 from ..teachers import Teacher
-from .examples import Example, ExampleOrder, Row
+from .examples import Example, Row, example_order
 from .guidance import Guidance
 from .mixed_sampling import generate_mixed
 from .schedules import value_at
@@ -40,8 +40,8 @@ MUON_BELOW_PARAMETERS = 20_000_000
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of similar length. `fixed_N` marks tokens of fixed sequences (not the student's samples), which alone carry
-    cross entropy; the counts are those of the whole step over all processes."""
+    """Rows of similar length. `fixed_N` marks tokens of fixed sequences, but for free text: they alone carry cross
+    entropy. The counts are those of the whole step over all processes."""
 
     prompt_ids: list[list[int]]
     completion_ids: list[list[int]]
@@ -75,7 +75,7 @@ class DistillationTrainer(Trainer):
         self.cache = cache
         self.config, self.distill = config, settings
         self.student, self.examples, self.teacher, self.tokenizer = model, examples, teacher, tokenizer
-        self.order = ExampleOrder(len(examples), self.distill, config.seed)
+        self.order = example_order(examples, self.distill, config)
         self.engine: GenerationEngine = TransformersEngine(tokenizer, config.generation.batch_size, None)
         self.evaluate_student = evaluate_student
         self.divergence: Divergence = make_divergence(self.distill.divergence, self.distill.beta)
@@ -214,6 +214,7 @@ class DistillationTrainer(Trainer):
             logs["schedule/alpha"] = value_at(self.distill.alpha, self.progress)
             if self.guidance is not None:
                 logs |= {f"guided/{part}": weight for part, weight in self.guidance.weights().items()}
+            logs |= self.order.metrics()
             if logs.get("loss/task"):
                 logs["ratio/kd_to_task"] = logs.get("loss/kd", 0.0) / logs["loss/task"]
             self.sums = []
@@ -255,14 +256,15 @@ class ExampleStream:
         examples = [trainer.examples[row.example] for row in mine]
         completions = self._completions(mine, examples)
         lengths = [len(e.prompt_ids) + len(c) for e, c in zip(examples, completions, strict=True)]
-        fixed = sum(len(c) for row, c in zip(mine, completions, strict=True) if not row.on_policy)
+        taught = [not row.on_policy and not e.divergence_only for row, e in zip(mine, examples, strict=True)]
+        fixed = sum(len(c) for is_taught, c in zip(taught, completions, strict=True) if is_taught)
         counts = torch.tensor([sum(map(len, completions)), fixed], dtype=torch.float64)
         num_tokens, num_fixed = distributed.sum_over_processes(counts).tolist()
         pieces = []
         for picks in length_sorted(lengths, trainer.distill.micro_batch_size):
             prompts, chosen = [examples[i].prompt_ids for i in picks], [completions[i] for i in picks]
             sizes = torch.tensor([len(c) for c in chosen])
-            fixed_N = torch.tensor([not mine[i].on_policy for i in picks]).repeat_interleave(sizes)
+            fixed_N = torch.tensor([taught[i] for i in picks]).repeat_interleave(sizes)
             tokens = token_batch(prompts, chosen, pad_id(trainer.tokenizer))
             tasks = [examples[i].task for i in picks]
             pieces.append(MicroBatch(prompts, chosen, tokens, fixed_N, tasks, num_tokens, num_fixed))

@@ -6,6 +6,7 @@ at its start (startup/preflight.py) and then what takes the weights. Nothing is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..config import ConfigError, DataConfig, RunConfig, teachers_of
+from ..data.mixture import groups_of
 from ..evals.engine import Student, complete, shown
 from ..evals.statistics import quantile
 from ..generation.sampling import Sampling
@@ -112,8 +114,14 @@ def files_of_run(case: Case, config: RunConfig) -> Files:
     teacher = load_tokenizer(case.teacher, who="teacher")
     preflight.take_template(teacher, teachers_of(config))
     findings += tokenizer_findings(looked.tokenizer, teacher)
-    problems = looked.splits.train
+    problems = in_turn(looked.splits.train)
     return findings, data_task(problems), problems, {"student": looked.tokenizer, "teacher": teacher}
+
+
+def in_turn(problems: Sequence[Problem]) -> list[Problem]:
+    """One problem of each source after the other, so that the first of them are of every entry of a mixture."""
+    groups = groups_of(problems).values()
+    return [problems[row] for rows in itertools.zip_longest(*groups) for row in rows if row is not None]
 
 
 def loaded_findings(name: str, path: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Finding]:

@@ -22,7 +22,7 @@ def case_of(config: RunConfig, num_gpus: int = 1, zero_stage: int = 0, gpu_gib: 
     return Case(
         str(config.student_source),
         str(teachers_of(config)[0].model),
-        str(config.data.train),
+        ", ".join(str(entry.train) for entry in config.data.mixture or (config.data,)),
         plan=plan_of(config, num_gpus, zero_stage),
         gpu_gib=gpu_gib,
         run=config,

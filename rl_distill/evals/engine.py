@@ -152,6 +152,8 @@ def _solve_batch(
             "scores": dict(verdict.scores),
             "finish": end.value,
             "tokens": len(output.token_ids),
+            "prompt_tokens": len(item.token_ids),
+            **({"language": str(language)} if (language := item.problem.columns.get("language")) else {}),
             "seconds": round(seconds / len(batch), 6),
             **extra,
         }

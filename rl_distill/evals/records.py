@@ -17,6 +17,8 @@ from ..files import read_jsonl, write_atomically
 from ..tasks.base import Task
 from . import statistics
 
+LENGTHS = (1000, 4000, 8000)
+"""Tokens of a prompt beyond which accuracy is told by itself."""
 Record = dict[str, Any]
 Place = tuple[int, int]  # problem index, sample
 
@@ -85,6 +87,8 @@ def summarize(task: Task, records: Sequence[Record], ks: Sequence[int]) -> dict[
     metrics: dict[str, Any] = {}
     for metric in task.metrics:
         metrics[metric] = summarize_metric(metric, records)
+    for name, part in parts(records).items():
+        metrics[f"{task.metrics[0]} ({name})"] = summarize_metric(task.metrics[0], part)
     for k in ks:
         values = _pass_at_k(records, task.metrics[0], k)
         if values:
@@ -97,6 +101,23 @@ def summarize(task: Task, records: Sequence[Record], ks: Sequence[int]) -> dict[
         "cut_by_length": sum(record["finish"] == "length" for record in records),
         "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
     }
+
+
+def parts(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records with prompts beyond each of LENGTHS, and of each language, by what to call them; none where all records
+    would be in one part."""
+    found: dict[str, list[Record]] = {}
+    lengths = [record.get("prompt_tokens", 0) for record in records]
+    if lengths and max(lengths) > LENGTHS[0]:
+        found[f"prompts up to {LENGTHS[0]:,} tokens"] = [
+            r for r, n in zip(records, lengths, strict=True) if n <= LENGTHS[0]
+        ]
+        for limit in LENGTHS:
+            found[f"prompts beyond {limit:,} tokens"] = [r for r, n in zip(records, lengths, strict=True) if n > limit]
+    languages = sorted({record["language"] for record in records if "language" in record})
+    for language in languages if len(languages) > 1 else ():
+        found[f"language {language}"] = [record for record in records if record.get("language") == language]
+    return {name: part for name, part in found.items() if part}
 
 
 def summarize_metric(metric: str, records: Sequence[Record]) -> dict[str, Any]:

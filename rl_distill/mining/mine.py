@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data_preparation.augmentation import all_augmented
-from ..data_preparation.duplicates.critical import tokens
+from ..data_preparation.augmentation import Writer, all_augmented, rewritten
 from ..data_preparation.examine import HeldGrams
-from ..data_preparation.texts import Row, gold_of, prompt_column, prompt_text
+from ..data_preparation.texts import Row, prompt_text
 from ..tasks.base import check_answers
 from ..types import Problem
 from .known import KnownProblems
 from .sources import FEEDBACK, Answer
-
-Writer = Callable[[Sequence[str]], Sequence[str]]
-"""Prompts -> one text for each: a teacher's paraphrases, or its solutions."""
 
 
 @dataclass(frozen=True)
@@ -169,24 +165,10 @@ def paraphrased(
     column: str | None = None,
 ) -> list[Row]:
     """The rows in other words, where every number is still there and the teacher's solution is right."""
-    texts = [prompt_text(row, column) or "" for row in rows]
-    written = list(paraphrase(texts)) if texts else []
-    made = []
-    for row, old, new in zip(rows, texts, written, strict=True):
-        name = prompt_column(row, column)
-        if name is None or new.strip() == old or _numbers(new) != _numbers(old) or tests.shared_with(new):
-            counts["paraphrase_refused"] += 1
-        elif gold_of(row) is not None:
-            made.append(row | {name: new.strip(), "augmented": "paraphrase"})
-    solutions = list(solve([prompt_text(row, column) or "" for row in made])) if made else []
-    problems = [Problem("", str(i), prompt_text(row, column) or "", columns=dict(row)) for i, row in enumerate(made)]
-    verdicts = check_answers(problems, solutions) if made else []
-    counts["paraphrase_unsolved"] += sum(verdict != 1 for verdict in verdicts)
-    return [row for row, verdict in zip(made, verdicts, strict=True) if verdict == 1]
-
-
-def _numbers(text: str) -> Counter[str]:
-    return Counter(token for token in tokens(text) if token[0].isdigit())
+    made = rewritten(rows, paraphrase, solve, "paraphrase", column, lambda text: tests.shared_with(text) is None)
+    counts["paraphrase_refused"] += made.refused
+    counts["paraphrase_unsolved"] += made.unsolved
+    return made.rows
 
 
 def summary(mined: Mined) -> dict[str, Any]:

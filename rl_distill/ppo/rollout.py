@@ -307,6 +307,8 @@ class RolloutCollector:
         self.coefficient.observe(tasks=tasks, successes=solved, kl=kl)
         if self.sampler is not None:
             self.sampler.observe(solved)
+            rows = zip(rollout.prompt_ids, rollout.lengths, strict=True)
+            self.sampler.observe_tokens(distributed.gather_list([len(prompt) + length for prompt, length in rows]))
 
     def explodes(self, kl: float) -> bool:
         """Whether a mean KL per token is one at which a run stops."""

@@ -198,12 +198,17 @@ def teacher_prompts(
 
 
 def check_rewards(config: RunConfig, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[Finding]:
-    """Those of the main process, which starts graders for it."""
+    """Those of the main process, which starts graders for it. Of a mixture every entry that rewards count for."""
     if not distributed.is_main():
         return []
+    rewarded = {
+        f"data.mixture[{number}] ({entry.label}): ": [p for p in problems if p.source == entry.label]
+        for number, entry in enumerate(config.data.mixture or ())
+        if not entry.anchor_only
+    }
     return rewards.reward_findings(
         [RewardSpec.from_config(entry) for entry in config.rewards],
-        problems,
+        rewarded or {"": problems},
         lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
         has_teacher_texts=config.teacher.num_outputs_per_prompt > 0,
     )

@@ -6,7 +6,7 @@ It may assume problems of the training split. It starts the graders that trainin
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,14 +40,20 @@ Encode = Callable[[str], list[int]]
 
 
 def reward_findings(
-    specs: Sequence[RewardSpec], problems: Sequence[Problem], encode: Encode, *, has_teacher_texts: bool
+    specs: Sequence[RewardSpec], sources: Mapping[str, Sequence[Problem]], encode: Encode, *, has_teacher_texts: bool
 ) -> list[Finding]:
-    """Columns that are missing; where none is, what the functions say to gold answers, and gold answers of no use."""
-    findings = column_findings(specs, problems, has_teacher_texts=has_teacher_texts)
+    """Columns that are missing from all sources; where none is, source by source what is said of gold answers, and
+    gold answers of no use. The names of the sources begin what is said of them.
+    """
+    every = [problem for problems in sources.values() for problem in problems]
+    findings = column_findings(specs, every, has_teacher_texts=has_teacher_texts)
     if findings:
         return findings
-    unreadable = unreadable_findings(specs, problems)
-    return unreadable + gold_findings(specs, problems, encode, has_teacher_texts=has_teacher_texts)
+    for name, problems in sources.items():
+        found = unreadable_findings(specs, problems)
+        found += gold_findings(specs, problems, encode, has_teacher_texts=has_teacher_texts)
+        findings += [replace(finding, detail=name + finding.detail) for finding in found]
+    return findings
 
 
 def column_findings(

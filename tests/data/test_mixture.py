@@ -6,6 +6,7 @@ import random
 import pytest
 
 from rl_distill.config import ConfigError, DataConfig, MixtureEntry, load_config
+from rl_distill.config.sampling import mixture_shares
 from rl_distill.data.loading import load_splits
 from rl_distill.data.mixture import PromptSampler, SharedPlaces
 from rl_distill.types import Problem
@@ -142,3 +143,82 @@ def test_what_is_wrong_with_a_source_names_its_entry(tmp_path, second, message):
     entries = tuple(MixtureEntry(train=str(tmp_path / name), name=name) for name in ("a.jsonl", second))
     with pytest.raises(ConfigError, match=message):
         load_splits(DataConfig(mixture=entries), None, 0)
+
+
+def test_shares_of_tokens_hold_whatever_the_lengths():
+    """Rows of 10 and of about 400 tokens at equal shares, lengths known only once they were drawn: within 1 %."""
+    found = problems(short=300, long=300)
+    draw = random.Random(0)
+    lengths = [draw.uniform(5, 15) if p.source == "short" else draw.uniform(50, 800) for p in found]
+    sampler = PromptSampler(found, 16, 0, {"short": 1, "long": 1}, [30.0] * len(found))
+    totals = {"short": 0.0, "long": 0.0}
+    for step in range(200):
+        rows = sampler.rows(step)
+        for row in rows:
+            totals[found[row].source] += lengths[row]
+        sampler.observe_tokens([lengths[row] for row in rows])
+    assert totals["short"] / sum(totals.values()) == pytest.approx(0.5, abs=0.01)
+    assert sampler.metrics()["sampling/tokens/short"] == pytest.approx(totals["short"] / sum(totals.values()))
+
+
+@pytest.mark.parametrize("preset", ["task_7_general_3", "domain_30", "domain_40", "domain_50"])
+def test_presets_hold_within_one_percent_of_the_tokens(preset):
+    parts = {"a": "task", "b": "general", "c": "domain"}
+    entries = [MixtureEntry(name, name, 2.0 if name == "a" else 1.0, part=part) for name, part in parts.items()]
+    shares = mixture_shares(entries, preset)
+    wanted = {"task_7_general_3": ("b", 0.3), "domain_30": ("c", 0.3), "domain_40": ("c", 0.4), "domain_50": ("c", 0.5)}
+    label, share = wanted[preset]
+    others = [name for name in "abc" if name != label]
+    assert shares[label] == pytest.approx(share)
+    assert shares[others[0]] == pytest.approx(2 * shares[others[1]])  # a has twice the share of either of the others
+    found = problems(a=50, b=50, c=50)
+    draw, counts = random.Random(1), dict.fromkeys("abc", 0.0)
+    lengths = [draw.expovariate(1 / {"a": 80, "b": 500, "c": 30}[p.source]) + 1 for p in found]
+    sampler = PromptSampler(found, 32, 0, shares, lengths)
+    for step in range(100):
+        rows = sampler.rows(step)
+        sampler.observe_tokens([lengths[row] for row in rows])
+        for row in rows:
+            counts[found[row].source] += lengths[row]
+    assert {name: n / sum(counts.values()) for name, n in counts.items()} == pytest.approx(shares, abs=0.01)
+
+
+def test_shares_of_tokens_are_resumed_exactly():
+    def run(sampler, steps):
+        found = []
+        for step in steps:
+            found.append(sampler.rows(step))
+            sampler.observe_tokens([float(row % 7 + 1) for row in found[-1]])
+        return found
+
+    def make():
+        return PromptSampler(problems(a=7, b=5), 3, 0, {"a": 0.6, "b": 0.4}, [4.0] * 12)
+
+    whole, first, second = run(make(), range(30)), make(), make()
+    run(first, range(13))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert run(second, range(13, 30)) == whole[13:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"data.mixture": [A], "data.mixture_preset": "domain_30"}, "none of the former"),
+        ({"data.mixture": [A | {"part": "domain"}], "data.mixture_preset": "domain_30"}, "no others"),
+        ({"data.train": "a.jsonl", "data.share_by": "tokens"}, "are of data.mixture"),
+    ],
+)
+def test_a_preset_needs_its_parts(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(None, OWN | settings)
+
+
+def test_prompts_that_are_too_long_are_told_of_their_entry(tmp_path, tokenizer, capsys):
+    for name, words in (("a", 3), ("b", 60)):
+        rows = [{"prompt": f"{name} {i} " + "word " * (words if i < 2 else 1)} for i in range(30)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entries = tuple(MixtureEntry(train=str(tmp_path / f"{name}.jsonl"), name=name) for name in "ab")
+    load_splits(DataConfig(mixture=entries, max_prompt_length=40), tokenizer, 0)
+    told = capsys.readouterr().out
+    assert "data.mixture[1].train: 2 of 30 prompts are longer" in told
+    assert "data.train" not in told

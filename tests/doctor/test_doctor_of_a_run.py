@@ -1,6 +1,7 @@
 """The doctor on a run's own settings: what the run would ask, its data as the run reads it, and this machine."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from rl_distill.cli import main
-from rl_distill.doctor import memory, speed
+from rl_distill.doctor import diagnosis, memory, speed
+from rl_distill.types import Problem
 
 ROWS = [{"question": f"{i} and {i}?", "answer": str(2 * i), "subject": "sums"} for i in range(8)]
 
@@ -133,3 +135,23 @@ def test_threads_of_the_doctor_do_not_spin(run_file):
         [sys.executable, "-c", code, run_file()], capture_output=True, text=True, check=True, env=environment
     )
     assert "policy PASSIVE" in done.stdout
+
+
+def test_what_is_wrong_with_a_later_entry_of_a_mixture_is_found(run_file, capsys, tmp_path):
+    """The first entry has more rows than are looked at of one source."""
+    for name, answers in (("good", [str(2 * i) for i in range(30)]), ("bad", [" "] * 12)):
+        rows = [{"question": f"{name} {i} and {i}?", "answer": answer} for i, answer in enumerate(answers)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entries = [{"train": str(tmp_path / f"{name}.jsonl"), "task": name, "share": 1.0} for name in ("good", "bad")]
+    path = run_file(data={"mixture": entries, "prompt_template": "Q: {question}\nA:"})
+    assert main(["doctor", "--config", path]) == 1
+    text = capsys.readouterr().out
+    assert re.search(r"data\.mixture\[1\] \(bad\): (\d+) of \1 gold answers cannot be read", " ".join(text.split()))
+    assert "data.mixture[0]" not in text
+
+
+def test_problems_of_all_sources_stand_first():
+    given = [
+        Problem("t", str(i), f"{source} {i}", source=source) for source, n in (("a", 5), ("b", 2)) for i in range(n)
+    ]
+    assert [p.prompt for p in diagnosis.in_turn(given)] == ["a 0", "b 0", "a 1", "b 1", "a 2", "a 3", "a 4"]

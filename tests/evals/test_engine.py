@@ -85,7 +85,8 @@ def test_records_have_everything_and_come_in_order(tmp_path, student):
     records = solve(make_task(), student, tmp_path)
     assert [(r["index"], r["sample"]) for r in records] == [(i, s) for i in range(7) for s in range(2)]
     assert set(records[0]) == {
-        "task", "key", "index", "sample", "prompt", "completion", "extracted", "scores", "finish", "tokens", "seconds",
+        "task", "key", "index", "sample", "prompt", "completion", "extracted", "scores", "finish", "tokens",
+        "prompt_tokens", "seconds",
     }  # fmt: skip
     assert records[0]["prompt"] == "Q: 0\nA:"
     assert all(0 < r["tokens"] <= 6 and r["seconds"] > 0 for r in records)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...config import RunConfig
 from ...files import write_atomically
-from . import audit, changes, curves, evaluated, numbers
+from . import audit, changes, curves, evaluated, numbers, rounds
 from .runs import ReportError, Run, read_runs
 from .style import CSS, SCRIPT
 from .svg import clip_path
@@ -22,26 +22,27 @@ PLACES = ("output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "num
 def write(folders: Sequence[Path], out: Path | None = None) -> Path:
     """The report about one or several runs, as a file: `out`, else report.html in the first run's folder.
 
-    ReportError where a folder is no finished run, or where training and evaluation runs are mixed.
+    A folder of `rl-distill rounds` stands for the runs of its rounds. ReportError where a folder is no finished run, or
+    where training and evaluation runs are mixed.
     """
-    runs = read_runs(folders)
+    runs = read_runs(rounds.runs_of(folders))
     if len({run.is_training for run in runs}) > 1:
         raise ReportError("training runs and evaluations cannot share a page: make one of each kind")
     path = out or folders[0] / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page(runs))
+    write_atomically(path, page(runs, rounds.section(folders)))
     return path
 
 
-def page(runs: Sequence[Run]) -> str:
-    """The whole HTML text."""
+def page(runs: Sequence[Run], above: str = "") -> str:
+    """The whole HTML text; `above` comes before what is said of the runs."""
     if not runs[0].is_training:
         title, body = "Evaluation", "".join(evaluated.section(run, len(runs) > 1) for run in runs)
     elif len(runs) == 1:
         title, body = numbers.headline(runs[0]), one_run(runs[0])
     else:
         title, body = f"{len(runs)} runs compared", several_runs(runs)
-    return document(title, body, [run.name for run in runs])
+    return document(title, above + body, [run.name for run in runs])
 
 
 def document(title: str, body: str, names: Sequence[str], reload_seconds: int | None = None) -> str:
