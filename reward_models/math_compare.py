@@ -179,6 +179,9 @@ def _without_names(left: str, right: str) -> tuple[str, str, Pairs] | None:
     None where one text is an equation or a condition and the other a value: they are not equal.
     """
     left, right = (MEMBER.sub("", text, count=1) if MEMBER.match(text) else text for text in (left, right))
+    left, right = (
+        _rounded(text) if not RELATION.search(other) else text for text, other in ((left, right), (right, left))
+    )
     parts = sides(left), sides(right)
     if len(parts[0]) == len(parts[1]) == 1 or structures.is_list(left) or structures.is_list(right):
         return left, right, []
@@ -189,6 +192,12 @@ def _without_names(left: str, right: str) -> tuple[str, str, Pairs] | None:
         return None if not (_has_words(left) and _has_words(right)) else (left, right, [])
     value, unproven = named
     return (value, right, unproven) if len(parts[0]) > 1 else (left, value, unproven)
+
+
+def _rounded(text: str) -> str:
+    r"""`x \approx 9` as `x = 9`, where the left side is a name."""
+    name, approx, value = text.partition("\\approx")
+    return f"{name.strip()} = {value.strip()}" if approx and is_name(name.strip()) and value.strip() else text
 
 
 def _two_equations(left: str, right: str, parts: tuple[list[str], list[str]]) -> tuple[str, str, Pairs] | None:

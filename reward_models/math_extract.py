@@ -34,6 +34,7 @@ HTML_TAG = re.compile(
     re.I,
 )
 HTML_POWER = re.compile(r"<sup>([^<>]{1,20})</sup>", re.I)
+OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(?![^{}]*\})[^{}]*$")  # cut in the middle of the answer
 CALCULATION = re.compile(r"<<[^<>\n]{0,200}?([^<>=\n]{0,40})>>(?=(\s?\$?\d)?)")
 BOLD = re.compile(r"(?<![\w)*])\*\*(?=[^\s*])([^*\n]{1,200}?)(?<=\S)\*\*(?![\w*])")
 JSON_ANSWER = re.compile(
@@ -90,7 +91,7 @@ def extract_answer(
     if said is None:
         return None
     answer = _found(with_decimal_points(said) if how.decimal_comma else said, how)
-    if answer is None or len(answer) > MAX_ANSWER_CHARACTERS:
+    if answer is None or len(answer) > MAX_ANSWER_CHARACTERS or OPEN_BOX.search(answer):
         return None
     return answer.strip() or None
 

@@ -97,7 +97,7 @@ NOT_A_COUNTER = re.compile(
 # What ends a sentence that states an answer: "42です", "42입니다", "उत्तर 42 है".
 ENDING = re.compile(
     r"\s*(?:になります|となります|でございます|であります|である|です|だった|だ|になる|となる|になった|입니다|이에요|예요|이다|이므로|"
-    r"이 됩니다|가 됩니다|됩니다|है|हैं|होगा|dir|olur|だよ)[.!\s]*$"
+    r"이 됩니다|가 됩니다|됩니다|है|हैं|होगा|dir|olur|だよ)[.!。！\s]*$"
 )
 MARKERS = (
     # Chinese, Japanese, Korean: no spaces between words

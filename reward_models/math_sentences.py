@@ -7,6 +7,7 @@ It will not compute: "18 plus 2" stays a sum.
 
 import re
 
+from .math_claims import claims_no_value, sentence_before
 from .math_languages import ENDING, MARKER_WORDS, MARKERS, MINUS_WORDS, NOT_WORDS
 from .math_relations import value_named
 from .math_structures import split_list
@@ -121,6 +122,9 @@ CHANGED_BEFORE = re.compile(
     r"\s*(?:(?:of|from|by|the|a|an|number|value|its|negative|minus)\s+)*[$(]?\s*$",
     re.I,
 )
+WHICH_IS = re.compile(
+    r"\s*,?\s*(?:which|that|and (?:it|this|that))\s+(?:is|are|equals?|gives|makes|comes to|amounts to)\s+(?=\S)", re.I
+)
 NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
     r"\s*(?:squared\b|cubed\b|factorial\b|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b"
@@ -140,7 +144,8 @@ SAFE_BETWEEN = re.compile(
 COMPOUND = re.compile(r"\d\s*([^\W\d_]+)\.?(?:\s*,)?\s*(?:and\s+|und\s+|y\s+|et\s+)?$")
 LEAD = re.compile(
     r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain"
-    r"|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故|よって|따라서"
+    r"|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故"
+    r"|因而|从而|于是|那么|综上|综上所述|よって|したがって|従って|ゆえに|つまり|따라서|그러므로|결국"
     r"|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
     re.I,
 )
@@ -168,7 +173,7 @@ def spoken_answer(tail: str) -> str | None:
     """What the last "the answer is" of a text says, or None if there is none; a denial is none."""
     end = max(_english_mark(tail), _foreign_mark(tail))
     choice = _last(STATED_CHOICE, tail) if "correct" in tail or "right" in tail or "answer" in tail else None
-    if choice and choice.start() > end:
+    if choice and choice.start() > end and not DENIAL.search(sentence_before(tail, choice.start())):
         return choice[1]
     return None if end == -1 else read_sentence(tail[end:].lstrip(" \t\n*_:}、,，"))
 
@@ -210,8 +215,9 @@ def unmarked_answer(text: str, whole: bool = True) -> str | None:
     arrow = NOT_AN_ARROW.split(stripped[-300:])
     if len(arrow) > 1 and arrow[-1].strip() and "\n" not in arrow[-1]:
         stripped = arrow[-1].strip(" *_")
-    if len(stripped) <= 200 and "\n" not in stripped and not looks_like_prose(stripped) and not _derives(stripped):
-        return without_delimiters(ENDING.sub("", stripped)) if MATH_SPAN.search(stripped) else ENDING.sub("", stripped)
+    short = ENDING.sub("", stripped)
+    if len(short) <= 200 and "\n" not in short and not looks_like_prose(short) and not _derives(short):
+        return without_delimiters(short) if MATH_SPAN.search(short) else short
     tail = text[-TAIL_CHARACTERS:]
     return _last_value(tail, whole and len(tail) == len(text))
 
@@ -228,6 +234,9 @@ def read_sentence(rest: str) -> str | None:
         equals and equals[-1].start() > clause.start() and equals[-1][0].strip() not in ("=", "is", "are")
     ):
         length = clause.start()
+    further = WHICH_IS.match(rest, length)
+    if further and not re.search(r"[\d\x00]", masked[:length]) and re.search(r"\s", rest[:length].strip()):
+        return read_sentence(rest[further.end() :])  # "the number of days, which is 12"
     sentence = NOTE.sub("", SMILEY.sub("", rest[:length]))
     sentence = LEAD.sub("", ENDING.sub("", sentence).strip("*_ \t").rstrip("="))
     plain = without_delimiters(sentence)
@@ -304,7 +313,7 @@ def _last_value(tail: str, whole: bool) -> str | None:
     value, after = _with_scale(tail, last)
     if _is_part_of_a_compound(before, after) or CHANGED_AFTER.match(after):
         return None
-    if UNDECIDED.search(before):
+    if UNDECIDED.search(before) or claims_no_value(_masked(tail), begin, last.end()):
         return None
     if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(COPULA.split(before)[-1]):
         return None

@@ -112,6 +112,20 @@ REWRITES = (
     (re.compile(r"(?<!\\)\\([%$#&])"), r"\1"),
     (re.compile(r"\\lbrace(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
+    (
+        re.compile(rf"(\d)\s*{MARK}?\s*(?:a\.\s?m\b\.?|A\.M\b\.?|AM\b|(?<=:\d\d)am\b|(?<=:\d\d )am\b)", re.ASCII),
+        r"\1 am",
+    ),
+    (
+        re.compile(rf"(\d)\s*{MARK}?\s*(?:p\.\s?m\b\.?|P\.M\b\.?|PM\b|(?<=:\d\d)pm\b|(?<=:\d\d )pm\b)", re.ASCII),
+        r"\1 pm",
+    ),
+    (
+        re.compile(
+            r"\s*\(\s*(?:approximately|approx\.?|exact(?:ly)?|rounded\b[^()]*|to the nearest\b[^()]*|大?约)\s*\)\s*$"
+        ),
+        "",
+    ),
     (re.compile(r" +"), " "),
 )
 

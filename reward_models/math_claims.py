@@ -1,0 +1,55 @@
+r"""Whether the last value of a text that marks no answer is claimed to be one: "Step 14", "perhaps 14?", "12, 13, 14".
+
+It may assume the end of a text, with its math spans masked. A sentence that is not understood claims nothing.
+It will not look at answers that are marked: a box or "the answer is" claims by itself.
+"""
+
+import re
+
+# A number that names a step, a case or a place in the text; one of a row of numbers; a sentence that claims nothing.
+LABEL = re.compile(
+    r"\b(?:step|case|part|options?|choices?|question|problem|exercise|example|equations?|eq|figure|fig|table|page|line"
+    r"|chapter|section|attempt|approach|method|rule|theorem|lemma|claim|item|version|paso|schritt|étape|шаг|passo"
+    r"|第|步骤|ステップ|단계)[ .#(:]*$",
+    re.I,
+)
+ROW = re.compile(r"[\d\x00)][^\W\d_]{0,3}(?:\s*[,，、;]\s*(?:and\s+|or\s+)?|\s+(?:and|or|und|y|et|и)\s+)[$]?$")
+CLAIMS_NOTHING = re.compile(
+    r"\b(?:maybe|perhaps|possibly|might|could|guess(?:ed|ing)?|suppose|assum(?:e|ing)|let['’]?s|let us|try|trying|wait"
+    r"|hmm+|wrong|incorrect|mistaken?|false|options?|choices?|candidates?|impossible|at first|initially|originally"
+    r"|first thought|i thought|need to|have to|unclear|uncertain|quizás|vielleicht|peut-être|возможно)\b"
+    r"|可能|也许|假设|かもしれ|아마",
+    re.I,
+)
+TAKEN_BACK = re.compile(
+    r"\b(?:wrong|incorrect|mistake|not (?:right|correct|true)|doesn['’]t work|does not work|impossible|too (?:big|large"
+    r"|small|high|low|many|few)|not sure|unsure|hard to say|contradict\w*)\b|不对|错了|不正确",
+    re.I,
+)
+CONTRAST = re.compile(r"\b(?:but|however|yet|pero|aber|mais|но)\b|但", re.I)
+DANGLING = re.compile(
+    r"(?:\b(?:and|or|the|of|to|is|are|a|an|with|for|we|so|then|by|from|that|which|plus|minus|times|if|but|because)"
+    r"|[,+*=/(\-])\s*$",
+    re.I,
+)
+
+
+def sentence_before(text: str, position: int) -> str:
+    """What stands before a position in its sentence or line."""
+    start = max(text.rfind(stop, 0, position) for stop in (". ", "\n", "? ", "! ", "; ", "。"))
+    return text[start + 1 : position]
+
+
+def claims_no_value(masked: str, begin: int, end: int) -> bool:
+    """True if the value from `begin` to `end` is a label, one of a row, guessed, asked for, taken back or cut short.
+
+    masked: the text with its math spans as NUL characters.
+    """
+    sentence = sentence_before(masked, begin)
+    stop = re.search(r"[.!?](?=\s|$)|\n|。|？", masked[end:])
+    rest = masked[end : end + stop.start()] if stop else masked[end:]
+    if LABEL.search(sentence) or ROW.search(sentence) or (stop and stop[0] in "?？"):
+        return True
+    if CLAIMS_NOTHING.search(CONTRAST.split(sentence)[-1] + " # " + rest) or TAKEN_BACK.search(masked[end:]):
+        return True
+    return not stop and DANGLING.search(rest) is not None
