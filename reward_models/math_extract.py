@@ -39,7 +39,7 @@ CALCULATION = re.compile(r"<<[^<>\n]{0,200}?([^<>=\n]{0,40})>>(?=(\s?\$?\d)?)")
 BOLD = re.compile(r"(?<![\w)*])\*\*(?=[^\s*])([^*\n]{1,200}?)(?<=\S)\*\*(?![\w*])")
 JSON_ANSWER = re.compile(
     r"[\"'](?:final[_ ]?)?(?:answer|result|solution)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.){0,400}\""
-    r"|'[^'\n]{0,400}'|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[]{1,100})",
+    r"|'[^'\n]{0,400}'|\{[^{}]{0,400}\}|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[{]{1,100})",
     re.I,
 )
 
@@ -240,6 +240,9 @@ def _json_answer(text: str) -> str | None:
         except json.JSONDecodeError:  # LaTeX with single backslashes: "\frac{1}{2}"
             value = value[1:-1]
         return value if not re.search(r"[\b\f\t\r\n]", value) else match[1][1:-1]
+    if value.startswith("{"):  # {"value": 88}: what it holds, where that is one thing
+        inner = re.fullmatch(r"\{\s*[\"'][^\"']*[\"']\s*:\s*[\"']?([^\"',{}]*)[\"']?\s*\}", value)
+        return inner[1].strip() if inner else value
     return value.strip("'[]")
 
 

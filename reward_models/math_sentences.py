@@ -7,7 +7,7 @@ It will not compute: "18 plus 2" stays a sum.
 
 import re
 
-from .math_claims import claims_no_value, sentence_before
+from .math_claims import claims_no_value, sentence_before, understood
 from .math_languages import ENDING, MARKER_WORDS, MARKERS, MINUS_WORDS, NOT_WORDS
 from .math_relations import value_named
 from .math_structures import split_list
@@ -50,8 +50,9 @@ SPOKEN_WORDS = re.compile(
 )
 FOREIGN = re.compile(rf"(?:{'|'.join(MARKERS)})[ \t*_]*", re.IGNORECASE)
 STATED_CHOICE = re.compile(
-    r"(?<![\w(])\(?([A-J])\)?\s+is\s+(?:the\s+|our\s+|my\s+)?(?:final\s+)?(?:correct|right|best|answer)\b"
+    r"(?<![\w(])\(?([A-J])\)?\s+is\s+(?:the\s+|our\s+|my\s+)?(?:final\s+)?(?:correct|right|best|answer)\b|(?:选项|選項)\s*([A-J])\s*(?:是|为|為)?\s*(?:正确|正確|对)"
 )
+CHOICE_WORDS = re.compile("correct|right|answer|best|正确|正確|选项|選項")
 LAST_MARKS = 64  # how many of them may be denials before the search ends
 SENTENCE_END = re.compile(
     r"[.!?;,]?[ \t]*(?:\n|$)"
@@ -86,6 +87,7 @@ NUMBER = re.compile(
 CJK_NUMBER = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])[-+]?\d[\d,]*(?:\.\d+)?(?![\d^/.]\d)")
 
 COPULA = re.compile(r"\b(?:is|are|was|were|equals|has|have|had|makes|leaves)\b(?!['’n])|=")
+NOT_BUT = re.compile(r"\bnot\b[^.;\n]*?\bbut\s+(?:rather\s+)?[$]?$", re.I)
 RESULT_OF = re.compile(r"=\s?[$]?\s?[-$\d.]?$")
 REMARK = re.compile(
     r"\b(?:in|for|from|after|per|within|during|at|with|out of|of|to|into|than|every)\s+(?:(?:the|each|all"
@@ -105,7 +107,9 @@ DENIAL = re.compile(
 )
 UNDECIDED = re.compile(
     r"\b(?:whether|wonder if|if the (?:final )?answer|unsure|(?:don['’]t|do not|cannot|can['’]t|not)"
-    r" (?:know|say|tell|sure|certain|think|believe)|doubt|no idea)\b[^.!?\n]{0,60}$",
+    r" (?:know|say|tell|sure|certain|think|believe)|doubt|no idea)\b[^.!?\n]{0,60}$"
+    r"|\b(?:suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|if|unless|thought|guessed|claimed|said)\s+(?:that\s+)?"
+    r"(?:the\s+|my\s+)?(?:(?:final|correct|right|only|true)\s+)?$",
     re.I,
 )
 CHANGED_BEFORE = re.compile(
@@ -131,7 +135,7 @@ CHANGED_AFTER = re.compile(
     r"|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
     r"|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b"
     r"|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b"
-    r"|to the (?:\d|power|n|\w+ power)|below\b|short of\b|\\pm|±|\?|!(?!\s|$)"
+    r"|per\s+\d|to the (?:\d|power|n|\w+ power)|below\b|short of\b|\\pm|±|\?|!(?!\s|$)"
     r"|(?:over|to|through|by|out of)\s+[-$\\(\d\x00]|in\s+[-$\\(\d\x00]+(?![\d.]*\s?[a-z]{3})|[-–~]\s?\d"
     r"|[-+*^×÷=<>]|/(?!\s?[a-z]{2})|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
 )
@@ -172,10 +176,11 @@ RUN_CHARACTERS = 160
 def spoken_answer(tail: str) -> str | None:
     """What the last "the answer is" of a text says, or None if there is none; a denial is none."""
     end = max(_english_mark(tail), _foreign_mark(tail))
-    choice = _last(STATED_CHOICE, tail) if "correct" in tail or "right" in tail or "answer" in tail else None
-    if choice and choice.start() > end and not DENIAL.search(sentence_before(tail, choice.start())):
-        return choice[1]
-    return None if end == -1 else read_sentence(tail[end:].lstrip(" \t\n*_:}、,，"))
+    choice = _last(STATED_CHOICE, tail) if CHOICE_WORDS.search(tail) else None
+    if choice and choice.end() > end and not DENIAL.search(sentence_before(tail, choice.start())):
+        return choice[1] or choice[2]
+    said = tail[end:].lstrip(" \t\n*_:}、,，")
+    return None if end == -1 or re.match(r"[^.!?,\n]{0,80}[?？]\s*(?:\n|$)", said) else read_sentence(said)
 
 
 def _last(pattern: re.Pattern, text: str) -> re.Match | None:
@@ -274,7 +279,12 @@ def _from_prose(sentence: str, plain: str) -> str:
     if equals and (equals[-1][0].strip() not in ("is", "are") or values[0].start() > 2) and not DENIAL.search(sentence):
         return _after_equals(sentence, equals[-1], plain)
     first, before = values[0], _masked(sentence)[: values[0].start()]
-    if DENIAL.search(before) or CHANGED_BEFORE.search(before) or (len(values) > 1 and not _safe(sentence, *values[:2])):
+    if (
+        not understood(before)
+        or DENIAL.search(before)
+        or CHANGED_BEFORE.search(before)
+        or (len(values) > 1 and not _safe(sentence, *values[:2]))
+    ):
         return plain
     value, after = _with_scale(sentence, first)
     if CHANGED_AFTER.match(re.sub(rf"^{UNIT_WORDS}(?=\s(?:or|squared|cubed|to|plus|minus|times)\b)", "", after)):
@@ -315,7 +325,7 @@ def _last_value(tail: str, whole: bool) -> str | None:
         return None
     if UNDECIDED.search(before) or claims_no_value(_masked(tail), begin, last.end()):
         return None
-    if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(COPULA.split(before)[-1]):
+    if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(NOT_BUT.sub("", COPULA.split(before)[-1])):
         return None
     return _equation_or_value(
         tail[max(0, start + 1) : begin], _signed(before, value), re.match(r"\s?[a-z]{2}", after) is not None

@@ -103,6 +103,11 @@ REWRITES = (
     (re.compile(r"(?<!\\)~"), " "),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\(?:text)?degree(?![a-zA-Z])"), " degrees"),
     (re.compile(r"\\(?:varnothing|empty)(?![a-zA-Z])"), r"\\emptyset"),
+    (re.compile(r"\\[lcd]?dots(?![a-zA-Z])"), "..."),
+    (
+        re.compile(r"^\s*(?:\\mathbb\s*\{?R\}?|\\R|(?:the set of )?all real numbers|all reals)\s*$"),
+        r"(-\\infty, \\infty)",
+    ),
     (re.compile(r"\\(?:ast|star)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>="), r"\\ge "),
     (re.compile(r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<="), r"\\le "),
