@@ -52,11 +52,26 @@ UNDERSTOOD = frozenset(
     )
 )
 TOTAL_OF = re.compile(
-    r"\bof course\b|\b(?:total|sum|value|answer|number|amount|cost|price|result|area|length|volume|speed|distance|age"
-    r"|profit|probability|ratio|perimeter|importe|suma|valor|somme|valeur|wert)\s+(?:of|de|von)\b",
+    r"\b(?:of course|in fact)\b|\b(?:total|sum|value|answer|number|amount|cost|price|result|area|length|volume|speed"
+    r"|distance|age|profit|probability|ratio|perimeter|importe|suma|valor|somme|valeur|wert)\s+(?:of|de|von)\b",
     re.I,
 )
 CONTRAST = re.compile(r"\b(?:but|however|yet|pero|aber|mais|но)\b|但", re.I)
+# A sentence that sets out from its value, and what follows a value that is only the subject of its sentence.
+PREMISE = re.compile(
+    r"(?:but\s+|so\s+)?(?:if|since|because|when|given|first|firstly|next|note|recall|consider|unless|although"
+    r"|(?:we|he|she|they|i|you)\s+(?:start|starts|started|begin|begins|began)\b|wenn|si|если|如果|若|もし|假如)(?![^\W\d_])",
+    re.I,
+)
+TELLS_MORE = re.compile(
+    r"\b(?:cannot|can|isn|not|fails?|works?|but|must|should|would|will|shows?|means|divides?)\b", re.I
+)
+THE_ANSWER = re.compile(
+    r"\b(?:is|are) (?:indeed |therefore )?(?:the |our |my )?(?:final |correct |right |only )?"
+    r"(?:answer|solution|result|correct|right)\b"
+    r"|\bworks\b",
+    re.I,
+)
 DANGLING = re.compile(
     r"(?:\b(?:and|or|the|of|to|is|are|a|an|with|for|we|so|then|by|from|that|which|plus|minus|times|if|but|because)"
     r"|[,+*=/(\-])\s*$",
@@ -82,7 +97,11 @@ def claims_no_value(masked: str, begin: int, end: int) -> bool:
         return True
     if CLAIMS_NOTHING.search(CONTRAST.split(sentence)[-1] + " # " + rest) or TAKEN_BACK.search(masked[end:]):
         return True
-    return not stop and DANGLING.search(rest) is not None
+    if (PREMISE.match(sentence.strip()) and "," not in sentence) or (
+        TELLS_MORE.search(rest) and not THE_ANSWER.search(rest)
+    ):
+        return True
+    return DANGLING.search(masked) is not None
 
 
 def understood(before: str) -> bool:

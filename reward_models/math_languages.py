@@ -90,7 +90,7 @@ NO_UNIT = frozenset([
     "ناقص", "نصف", "ضعف", "quadrat", "cuadrado", "carré", "в", "квадрате",
 ])  # fmt: skip
 NOT_A_COUNTER = re.compile(
-    r"之[间間一内內外前后後]|[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正]|分之|また|または|또는"
+    r"的|の|未[満满]|之[间間一内內外前后後]|[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正]|分之|また|または|또는"
     r"|혹은|이상|이하|より|から|まで|부터|까지|초과|미만|ない|ません|아니|아닙|아닌|않"
 )
 
@@ -139,6 +139,7 @@ MARKER_WORDS = (
 NOT_WORDS = (
     r"\bне\b|\bnicht\b|\bkein|\bno es\b|\bn'est pas\b|\bpas\b"
     r"|不是|不会|不可能|并非|ではない|じゃない|아니|ليس|ليست|नहीं|\bnon\b"
+    r"|không phải|\bdeğil\b|\bnie\b|\bniet\b|\bnão\b|ไม่"
 )
 MINUS_WORDS = r"negative|minus|负|負|マイナス|음수|마이너스|минус|سالب|ناقص|menos|moins|meno|negativ"
 

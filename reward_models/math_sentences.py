@@ -69,7 +69,7 @@ EQUALS = re.compile(
     r"|(?:is|are)(?=\s*[-$\d\x00])|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)"
 )
 SMILEY = re.compile(r"\s*[:;]-?[)DP]\s*$")
-NOTE = re.compile(r"\s*\((?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
+NOTE = re.compile(r"\s*\((?!\s*mod\b)(?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
 MATH_SPAN = re.compile(
     r"(?<![\\$])\$(?!\s)([^$\n]{1,400}?)(?<![\\\s])\$(?![$\d])|\$\$([^$]{1,400})\$\$"
     r"|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]",
@@ -87,6 +87,7 @@ NUMBER = re.compile(
 CJK_NUMBER = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])[-+]?\d[\d,]*(?:\.\d+)?(?![\d^/.]\d)")
 
 COPULA = re.compile(r"\b(?:is|are|was|were|equals|has|have|had|makes|leaves)\b(?!['’n])|=")
+NOT_BUT_CJK = re.compile(r"^[^。.\n]{0,40}?(?:(?:では|じゃ)なくて?、?|不是[^。.\n]{0,20}?[，,]?\s*而是|아니라)\s*")
 NOT_BUT = re.compile(r"\bnot\b[^.;\n]*?\bbut\s+(?:rather\s+)?[$]?$", re.I)
 RESULT_OF = re.compile(r"=\s?[$]?\s?[-$\d.]?$")
 REMARK = re.compile(
@@ -101,7 +102,8 @@ CIRCUMSTANCE = re.compile(
 )
 SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
 DENIAL = re.compile(
-    rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer)\b|n['’]t\b"
+    rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer"
+    r"|unlikely|hardly|far from|anything but)\b|n['’]t\b"
     rf"|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])",
     re.I,
 )
@@ -131,7 +133,8 @@ WHICH_IS = re.compile(
 )
 NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
-    r"\s*(?:squared\b|cubed\b|factorial\b|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b"
+    r"\s*(?:\(\s*mod|\\pmod|squared\b|cubed\b|factorial\b"
+    r"|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b"
     r"|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
     r"|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b"
     r"|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b"
@@ -150,7 +153,7 @@ LEAD = re.compile(
     r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain"
     r"|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故"
     r"|因而|从而|于是|那么|综上|综上所述|よって|したがって|従って|ゆえに|つまり|따라서|그러므로|결국"
-    r"|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
+    r"|итак|donc|also|il y a|hay|es gibt|there (?:is|are)|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
     re.I,
 )
 HEADING = re.compile(r"^#{1,6}[ \t]+(?=\S)")
@@ -229,7 +232,7 @@ def unmarked_answer(text: str, whole: bool = True) -> str | None:
 
 def read_sentence(rest: str) -> str | None:
     """The answer at the beginning of a text: its first sentence, without reasons and notes."""
-    rest = rest[:PHRASE_CHARACTERS]
+    rest = NOT_BUT_CJK.sub("", rest[:PHRASE_CHARACTERS])
     masked = _masked(rest)
     end = SENTENCE_END.search(masked)
     length = end.start() if end else len(rest)
