@@ -11,10 +11,11 @@ from typing import TypeVar
 Verdict = TypeVar("Verdict")
 
 WORD = (
-    r"(?:(?:the )?(?:correct |right )?(?:option|choice|answer|letter|alternative|statement|选项|選項|选"
+    r"(?:(?:the |la |el |le |die |il )?(?:correct |right )?(?:opci[óo]n|letra|lettre|alternativa|op[çc][ãa]o|opzione"
+    r"|вариант|الخيار|option|choice|answer|letter|alternative|statement|选项|選項|选"
     r"|選)(?: is)?\s*[:：]?\s*)"
 )
-LETTER = re.compile(rf"{WORD}?\(?([A-Z])\)?[.:)]?\s*(?:选项|選項)?", re.IGNORECASE)
+LETTER = re.compile(rf"(?:(?:la|el|le|die) )?{WORD}?\(?([A-Z])\)?[.:)]?\s*(?:选项|選項)?", re.IGNORECASE)
 WITH_TEXT = re.compile(
     rf"{WORD}?(?:\(([A-J])\)[.:]?\s*|([A-J])\s?(?:\)|\.|:)\s+|([A-J])[.)](?=[\d\\$])"
     rf"|([A-J])\s+-\s+(?=[A-Za-z]{{2}})|([A-J])\s+(?=\([^()]*\)$))(?P<text>\S.*)",

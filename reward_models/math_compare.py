@@ -23,6 +23,7 @@ MAX_ELEMENTS = 32
 Pairs = list[tuple[str, str]]  # (prediction, gold), all of which a symbolic grader has to find equal
 Decision = bool | Pairs
 
+CHOICE = re.compile("[A-J]")
 PLAIN = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,9})?")
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|approx|sim|equiv|in|notin|subset|implies|to)(?![a-zA-Z])")
 MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![a-zA-Z])\s*")
@@ -61,6 +62,9 @@ def _spelling(text: str) -> str:
 
 
 def _compare(left: str, right: str) -> Decision:
+    choice = same_choice(left, right, _compare) if CHOICE.fullmatch(right) else None
+    if choice is not None:  # before "B: x = 3" is taken for an equation
+        return choice
     named = _without_names(left, right)
     if named is None:
         return False
@@ -179,6 +183,9 @@ def _without_names(left: str, right: str) -> tuple[str, str, Pairs] | None:
     None where one text is an equation or a condition and the other a value: they are not equal.
     """
     left, right = (MEMBER.sub("", text, count=1) if MEMBER.match(text) else text for text in (left, right))
+    left, right = (
+        _rounded(text) if not RELATION.search(other) else text for text, other in ((left, right), (right, left))
+    )
     parts = sides(left), sides(right)
     if len(parts[0]) == len(parts[1]) == 1 or structures.is_list(left) or structures.is_list(right):
         return left, right, []
@@ -189,6 +196,16 @@ def _without_names(left: str, right: str) -> tuple[str, str, Pairs] | None:
         return None if not (_has_words(left) and _has_words(right)) else (left, right, [])
     value, unproven = named
     return (value, right, unproven) if len(parts[0]) > 1 else (left, value, unproven)
+
+
+def _rounded(text: str) -> str:
+    r"""`x \approx 9` as `x = 9`, and `4\pi \approx 12.57` as the exact value that it begins with."""
+    name, approx, value = text.partition("\\approx")
+    if not approx or not name.strip() or not value.strip():
+        return text
+    if is_name(name.strip()):
+        return f"{name.strip()} = {value.strip()}"
+    return name.strip() if quantity(value) and _is_symbolic(name) else text
 
 
 def _two_equations(left: str, right: str, parts: tuple[list[str], list[str]]) -> tuple[str, str, Pairs] | None:

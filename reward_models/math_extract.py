@@ -34,11 +34,12 @@ HTML_TAG = re.compile(
     re.I,
 )
 HTML_POWER = re.compile(r"<sup>([^<>]{1,20})</sup>", re.I)
+OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(?![^{}]*\})[^{}]*$")  # cut in the middle of the answer
 CALCULATION = re.compile(r"<<[^<>\n]{0,200}?([^<>=\n]{0,40})>>(?=(\s?\$?\d)?)")
 BOLD = re.compile(r"(?<![\w)*])\*\*(?=[^\s*])([^*\n]{1,200}?)(?<=\S)\*\*(?![\w*])")
 JSON_ANSWER = re.compile(
     r"[\"'](?:final[_ ]?)?(?:answer|result|solution)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.){0,400}\""
-    r"|'[^'\n]{0,400}'|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[]{1,100})",
+    r"|'[^'\n]{0,400}'|\{[^{}]{0,400}\}|\[[^\[\]]{0,400}\]|-?\d{1,3}(?:,\d{3})+(?!\d)|[^\s,}\]\"'\[{]{1,100})",
     re.I,
 )
 
@@ -90,7 +91,7 @@ def extract_answer(
     if said is None:
         return None
     answer = _found(with_decimal_points(said) if how.decimal_comma else said, how)
-    if answer is None or len(answer) > MAX_ANSWER_CHARACTERS:
+    if answer is None or len(answer) > MAX_ANSWER_CHARACTERS or OPEN_BOX.search(answer):
         return None
     return answer.strip() or None
 
@@ -239,6 +240,9 @@ def _json_answer(text: str) -> str | None:
         except json.JSONDecodeError:  # LaTeX with single backslashes: "\frac{1}{2}"
             value = value[1:-1]
         return value if not re.search(r"[\b\f\t\r\n]", value) else match[1][1:-1]
+    if value.startswith("{"):  # {"value": 88}: what it holds, where that is one thing
+        inner = re.fullmatch(r"\{\s*[\"'][^\"']*[\"']\s*:\s*[\"']?([^\"',{}]*)[\"']?\s*\}", value)
+        return inner[1].strip() if inner else value
     return value.strip("'[]")
 
 

@@ -15,7 +15,7 @@ PUNCTUATION = {
 }  # fmt: skip
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af々〇"
-LETTER = r"[^\W\d_]"
+LETTER = r"(?:[^\W\d_\u0900-\u097f\u0e00-\u0e7f]|[\u0900-\u0963\u0970-\u097f\u0e01-\u0e3a\u0e40-\u0e4e])"
 
 # "or" and "and" between two values; one-letter words only between things that look like values (see VALUE_WORDS).
 OR_AND = (
@@ -90,14 +90,14 @@ NO_UNIT = frozenset([
     "ناقص", "نصف", "ضعف", "quadrat", "cuadrado", "carré", "в", "квадрате",
 ])  # fmt: skip
 NOT_A_COUNTER = re.compile(
-    r"[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正]|分之|また|または|또는"
+    r"的|の|未[満满]|之[间間一内內外前后後]|[或和与及到至不非多余餘负負加减減乘除以点點又约約上下半正]|分之|また|または|또는"
     r"|혹은|이상|이하|より|から|まで|부터|까지|초과|미만|ない|ません|아니|아닙|아닌|않"
 )
 
 # What ends a sentence that states an answer: "42です", "42입니다", "उत्तर 42 है".
 ENDING = re.compile(
     r"\s*(?:になります|となります|でございます|であります|である|です|だった|だ|になる|となる|になった|입니다|이에요|예요|이다|이므로|"
-    r"이 됩니다|가 됩니다|됩니다|है|हैं|होगा|dir|olur|だよ)[.!\s]*$"
+    r"이 됩니다|가 됩니다|됩니다|है|हैं|होगा|dir|olur|だよ)[.!。！\s]*$"
 )
 MARKERS = (
     # Chinese, Japanese, Korean: no spaces between words
@@ -124,6 +124,8 @@ MARKERS = (
     r"\b(?:odpowiedź|wynik)\s*(?:\b(?:to|jest|wynosi)\b|[:=])\s*:?",
     r"\b(?:cevap|sonuç)\s*[:=]?(?=\s*[-$\\(\d])",
     r"\b(?:đáp án|đáp số|kết quả)(?:\s+(?:cuối cùng|đúng))?\s*(?:\blà\b|[:=])\s*:?",
+    r"(?:คำตอบ|ผลลัพธ์)(?:สุดท้าย)?\s*(?:คือ|[:=])",
+    r"\b(?:jawabannya|jawaban)(?:\s+(?:akhir|akhirnya))?\s*(?:\badalah\b|[:=])\s*:?",
     r"\b(?:antwoord|oplossing)\s*(?:\bis\b|[:=])\s*:?",
 )  # fmt: skip
 # A text with none of these has none of the markers; looking for words is cheaper.
@@ -131,12 +133,13 @@ MARKER_WORDS = (
     "答", "选", "選", "结果", "結果", "得数", "得數", "解は", "正解", "정답", "답", "결과", "ответ", "جواب", "إجابة",
     "اجابة", "ناتج", "نتيجة", "حل", "उत्तर", "जवाब", "हल", "respuesta", "resposta", "soluc", "soluç", "resultado",
     "antwor", "lösung", "ergebnis", "réponse", "solution", "résultat", "rispost", "soluzion", "risultat", "odpowied",
-    "wynik", "cevap", "sonuç", "đáp", "kết quả", "antwoord", "oplossing",
+    "wynik", "cevap", "sonuç", "đáp", "kết quả", "คำตอบ", "ผลลัพธ์", "jawaban", "antwoord", "oplossing",
 )  # fmt: skip
 # Denials between a marker and a value.
 NOT_WORDS = (
     r"\bне\b|\bnicht\b|\bkein|\bno es\b|\bn'est pas\b|\bpas\b"
     r"|不是|不会|不可能|并非|ではない|じゃない|아니|ليس|ليست|नहीं|\bnon\b"
+    r"|không phải|\bdeğil\b|\bnie\b|\bniet\b|\bnão\b|ไม่"
 )
 MINUS_WORDS = r"negative|minus|负|負|マイナス|음수|마이너스|минус|سالب|ناقص|menos|moins|meno|negativ"
 
@@ -144,6 +147,46 @@ MINUS_WORDS = r"negative|minus|负|負|マイナス|음수|마이너스|мину
 def ascii_digits(text: str) -> str:
     """Every decimal digit of Unicode (Arabic-Indic, Devanagari, full width) as 0 to 9."""
     return text if text.isascii() else re.sub(r"\d", lambda m: str(unicodedata.decimal(m[0])), text)
+
+
+NUMERALS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
+NUMERAL = r"[零〇一二两兩三四五六七八九十百千万萬亿億]{1,20}"
+WRITTEN_NUMBER = re.compile(
+    rf"(?P<sign>[负負]?)(?:(?P<bottom>{NUMERAL})分之(?P<top>{NUMERAL})|(?P<whole>{NUMERAL}))(?P<unit>[{CJK}]{{0,6}})"
+)
+
+
+def digits_for_numerals(text: str) -> str:
+    """一百二十元 as 120元 and 三分之一 as \\frac{1}{3}, where the text is nothing but a number and its unit."""
+    match = WRITTEN_NUMBER.fullmatch(text.strip())
+    if match is None or (match["unit"] and counted(match["unit"]) is None):
+        return text
+    sign = "-" if match["sign"] else ""
+    if match["whole"]:
+        return f"{sign}{_numeral(match['whole'])}{match['unit']}"
+    return f"{sign}\\frac{{{_numeral(match['top'])}}}{{{_numeral(match['bottom'])}}}{match['unit']}"
+
+
+def _numeral(text: str) -> int:
+    """The value of a number in Chinese numerals, as spoken (一百二十) or digit by digit (二〇二四)."""
+    if len(text) > 1 and all(c in NUMERALS for c in text):
+        return int("".join(str(NUMERALS[c]) for c in text))
+    total, section, digit = 0, 0, 0
+    for character in text:
+        scale = SCALES.get(character)
+        if scale is None:
+            digit = NUMERALS[character]
+        elif scale < 10**4:
+            section, digit = section + (digit or 1) * scale, 0
+        else:
+            total, section, digit = (
+                (total + section + digit) * scale
+                if scale > 10**4 and total
+                else total + (section + digit or 1) * scale,
+                0,
+                0,
+            )
+    return total + section + digit
 
 
 SCALED_NUMBER = re.compile(rf"(?:\d+(?:\.\d+)?[{''.join(SCALES)}]+){{2,4}}\d{{0,4}}")

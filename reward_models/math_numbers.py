@@ -81,11 +81,12 @@ def quantity(text: str) -> Quantity | None:
 def same_quantity(prediction: Quantity, gold: Quantity) -> bool:
     """True if two quantities are worth the same. A unit or a percent sign may be missing on one side, but not differ.
 
-    50 % is 50 %, 50 and 1/2; 50 is not 1/2.
+    50 % is 50 %, 50 and 1/2; 50 is not 1/2, and 0.5 % not 0.5.
     """
     if prediction.unit and gold.unit and not math_units.same_unit(prediction.unit, gold.unit):
         return False
-    if prediction.value == gold.value:
+    below_one = prediction.percent and not gold.percent and 0 < abs(gold.value) < 1
+    if prediction.value == gold.value and not below_one:
         return True
     if prediction.percent == gold.percent:
         return False

@@ -7,7 +7,7 @@ It will not calculate, and a word that it does not know stays a word.
 import re
 from collections.abc import Callable
 
-from .math_languages import MINUS_WORDS, without_compound_scales
+from .math_languages import MINUS_WORDS, digits_for_numerals, without_compound_scales
 
 FUNCTIONS = (
     "arcsinh", "arccosh", "arctanh", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh", "cosh", "tanh",
@@ -126,7 +126,7 @@ def to_latex(text: str) -> str:
     if not PLAIN_WORDS.search(text):
         return text
     text = BARE_OVER.sub(r"\\frac{\1}{\2}", OVER.sub(r"\\frac{\1}{\2}", text))
-    text = without_compound_scales(digits_for_words(text))
+    text = without_compound_scales(digits_for_words(digits_for_numerals(text)))
     for pattern, replacement in SPOKEN:
         text = pattern.sub(replacement, text)
     text = BARE_ROOT.sub(r"\\sqrt{\1}", _calls(text))

@@ -7,6 +7,7 @@ It will not compute: "18 plus 2" stays a sum.
 
 import re
 
+from .math_claims import claims_no_value, sentence_before, understood
 from .math_languages import ENDING, MARKER_WORDS, MARKERS, MINUS_WORDS, NOT_WORDS
 from .math_relations import value_named
 from .math_structures import split_list
@@ -49,8 +50,9 @@ SPOKEN_WORDS = re.compile(
 )
 FOREIGN = re.compile(rf"(?:{'|'.join(MARKERS)})[ \t*_]*", re.IGNORECASE)
 STATED_CHOICE = re.compile(
-    r"(?<![\w(])\(?([A-J])\)?\s+is\s+(?:the\s+|our\s+|my\s+)?(?:final\s+)?(?:correct|right|best|answer)\b"
+    r"(?<![\w(])\(?([A-J])\)?\s+is\s+(?:the\s+|our\s+|my\s+)?(?:final\s+)?(?:correct|right|best|answer)\b|(?:选项|選項)\s*([A-J])\s*(?:是|为|為)?\s*(?:正确|正確|对)"
 )
+CHOICE_WORDS = re.compile("correct|right|answer|best|正确|正確|选项|選項")
 LAST_MARKS = 64  # how many of them may be denials before the search ends
 SENTENCE_END = re.compile(
     r"[.!?;,]?[ \t]*(?:\n|$)"
@@ -67,7 +69,7 @@ EQUALS = re.compile(
     r"|(?:is|are)(?=\s*[-$\d\x00])|is equal to|gives|makes|comes to|totals|results in|yields|等于|等於)\b\s*:?|=(?!=)"
 )
 SMILEY = re.compile(r"\s*[:;]-?[)DP]\s*$")
-NOTE = re.compile(r"\s*\((?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
+NOTE = re.compile(r"\s*\((?!\s*mod\b)(?=[^()]*[A-Za-z]{3,}\s+[^()]*[^()\s])[^()]*\)?\s*[.!]?\s*$")
 MATH_SPAN = re.compile(
     r"(?<![\\$])\$(?!\s)([^$\n]{1,400}?)(?<![\\\s])\$(?![$\d])|\$\$([^$]{1,400})\$\$"
     r"|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]",
@@ -85,6 +87,8 @@ NUMBER = re.compile(
 CJK_NUMBER = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])[-+]?\d[\d,]*(?:\.\d+)?(?![\d^/.]\d)")
 
 COPULA = re.compile(r"\b(?:is|are|was|were|equals|has|have|had|makes|leaves)\b(?!['’n])|=")
+NOT_BUT_CJK = re.compile(r"^[^。.\n]{0,40}?(?:(?:では|じゃ)なくて?、?|不是[^。.\n]{0,20}?[，,]?\s*而是|아니라)\s*")
+NOT_BUT = re.compile(r"\bnot\b[^.;\n]*?\bbut\s+(?:rather\s+)?[$]?$", re.I)
 RESULT_OF = re.compile(r"=\s?[$]?\s?[-$\d.]?$")
 REMARK = re.compile(
     r"\b(?:in|for|from|after|per|within|during|at|with|out of|of|to|into|than|every)\s+(?:(?:the|each|all"
@@ -98,13 +102,16 @@ CIRCUMSTANCE = re.compile(
 )
 SCALE = r"(?:thousand|million|billion|trillion|hundred|dozen|percent|per cent|%|\\%)"
 DENIAL = re.compile(
-    rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer)\b|n['’]t\b"
+    rf"\b(?:not|never|cannot|neither|nor|either|between(?=\s+[-$\d\x00\\])|no longer"
+    r"|unlikely|hardly|far from|anything but)\b|n['’]t\b"
     rf"|{NOT_WORDS}|[≠]|\\ne(?:q)?(?![a-z])",
     re.I,
 )
 UNDECIDED = re.compile(
     r"\b(?:whether|wonder if|if the (?:final )?answer|unsure|(?:don['’]t|do not|cannot|can['’]t|not)"
-    r" (?:know|say|tell|sure|certain|think|believe)|doubt|no idea)\b[^.!?\n]{0,60}$",
+    r" (?:know|say|tell|sure|certain|think|believe)|doubt|no idea)\b[^.!?\n]{0,60}$"
+    r"|\b(?:suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|if|unless|thought|guessed|claimed|said)\s+(?:that\s+)?"
+    r"(?:the\s+|my\s+)?(?:(?:final|correct|right|only|true)\s+)?$",
     re.I,
 )
 CHANGED_BEFORE = re.compile(
@@ -121,13 +128,17 @@ CHANGED_BEFORE = re.compile(
     r"\s*(?:(?:of|from|by|the|a|an|number|value|its|negative|minus)\s+)*[$(]?\s*$",
     re.I,
 )
+WHICH_IS = re.compile(
+    r"\s*,?\s*(?:which|that|and (?:it|this|that))\s+(?:is|are|equals?|gives|makes|comes to|amounts to)\s+(?=\S)", re.I
+)
 NOT_AN_ARROW = re.compile(r"(?:->|=>|>{2,}|⇒|→|➜|➡|\\implies|\\Rightarrow|\\rightarrow|\\to)(?![a-zA-Z])\s*")
 CHANGED_AFTER = re.compile(
-    r"\s*(?:squared\b|cubed\b|factorial\b|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b"
+    r"\s*(?:\(\s*mod|\\pmod|squared\b|cubed\b|factorial\b"
+    r"|(?:more|less|fewer|greater|higher|lower|larger|smaller) than\b"
     r"|plus\b|minus\b|times\b(?=\s*(?:[-$\\(\d\x00]|[a-z](?![a-z])))"
     r"|multiplied\b|divided\b|at (?:most|least)\b|and (?:up|above|over|below|counting)\b|max(?:imum)?\b"
     r"|min(?:imum)?\b|pi\b|[π√]|\\pi|(?:per ?cent|percent|%) of\b|and an?\b|mod\b|modulo\b|choose\b|or\b"
-    r"|to the (?:\d|power|n|\w+ power)|below\b|short of\b|\\pm|±|\?|!(?!\s|$)"
+    r"|per\s+\d|to the (?:\d|power|n|\w+ power)|below\b|short of\b|\\pm|±|\?|!(?!\s|$)"
     r"|(?:over|to|through|by|out of)\s+[-$\\(\d\x00]|in\s+[-$\\(\d\x00]+(?![\d.]*\s?[a-z]{3})|[-–~]\s?\d"
     r"|[-+*^×÷=<>]|/(?!\s?[a-z]{2})|至|到|或|から|부터|(?:of)\s+[-$\\(\d\x00])"
 )
@@ -140,8 +151,9 @@ SAFE_BETWEEN = re.compile(
 COMPOUND = re.compile(r"\d\s*([^\W\d_]+)\.?(?:\s*,)?\s*(?:and\s+|und\s+|y\s+|et\s+)?$")
 LEAD = re.compile(
     r"^(?:(?:so|thus|hence|therefore|then|and|finally|now|ok|okay|well|we (?:get|have|find|obtain"
-    r"|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故|よって|따라서"
-    r"|итак|donc|also|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
+    r"|conclude)|this gives(?: us)?|it follows that|giving|that is|i\.e\.|∴|⇒|\\therefore|所以|因此|故"
+    r"|因而|从而|于是|那么|综上|综上所述|よって|したがって|従って|ゆえに|つまり|따라서|그러므로|결국"
+    r"|итак|donc|also|il y a|hay|es gibt|there (?:is|are)|por lo tanto|entonces)(?![\w])\s*[,:，、]?\s*)+",
     re.I,
 )
 HEADING = re.compile(r"^#{1,6}[ \t]+(?=\S)")
@@ -167,10 +179,11 @@ RUN_CHARACTERS = 160
 def spoken_answer(tail: str) -> str | None:
     """What the last "the answer is" of a text says, or None if there is none; a denial is none."""
     end = max(_english_mark(tail), _foreign_mark(tail))
-    choice = _last(STATED_CHOICE, tail) if "correct" in tail or "right" in tail or "answer" in tail else None
-    if choice and choice.start() > end:
-        return choice[1]
-    return None if end == -1 else read_sentence(tail[end:].lstrip(" \t\n*_:}、,，"))
+    choice = _last(STATED_CHOICE, tail) if CHOICE_WORDS.search(tail) else None
+    if choice and choice.end() > end and not DENIAL.search(sentence_before(tail, choice.start())):
+        return choice[1] or choice[2]
+    said = tail[end:].lstrip(" \t\n*_:}、,，")
+    return None if end == -1 or re.match(r"[^.!?,\n]{0,80}[?？]\s*(?:\n|$)", said) else read_sentence(said)
 
 
 def _last(pattern: re.Pattern, text: str) -> re.Match | None:
@@ -210,15 +223,16 @@ def unmarked_answer(text: str, whole: bool = True) -> str | None:
     arrow = NOT_AN_ARROW.split(stripped[-300:])
     if len(arrow) > 1 and arrow[-1].strip() and "\n" not in arrow[-1]:
         stripped = arrow[-1].strip(" *_")
-    if len(stripped) <= 200 and "\n" not in stripped and not looks_like_prose(stripped) and not _derives(stripped):
-        return without_delimiters(ENDING.sub("", stripped)) if MATH_SPAN.search(stripped) else ENDING.sub("", stripped)
+    short = ENDING.sub("", stripped)
+    if len(short) <= 200 and "\n" not in short and not looks_like_prose(short) and not _derives(short):
+        return without_delimiters(short) if MATH_SPAN.search(short) else short
     tail = text[-TAIL_CHARACTERS:]
     return _last_value(tail, whole and len(tail) == len(text))
 
 
 def read_sentence(rest: str) -> str | None:
     """The answer at the beginning of a text: its first sentence, without reasons and notes."""
-    rest = rest[:PHRASE_CHARACTERS]
+    rest = NOT_BUT_CJK.sub("", rest[:PHRASE_CHARACTERS])
     masked = _masked(rest)
     end = SENTENCE_END.search(masked)
     length = end.start() if end else len(rest)
@@ -228,6 +242,9 @@ def read_sentence(rest: str) -> str | None:
         equals and equals[-1].start() > clause.start() and equals[-1][0].strip() not in ("=", "is", "are")
     ):
         length = clause.start()
+    further = WHICH_IS.match(rest, length)
+    if further and not re.search(r"[\d\x00]", masked[:length]) and re.search(r"\s", rest[:length].strip()):
+        return read_sentence(rest[further.end() :])  # "the number of days, which is 12"
     sentence = NOTE.sub("", SMILEY.sub("", rest[:length]))
     sentence = LEAD.sub("", ENDING.sub("", sentence).strip("*_ \t").rstrip("="))
     plain = without_delimiters(sentence)
@@ -265,7 +282,12 @@ def _from_prose(sentence: str, plain: str) -> str:
     if equals and (equals[-1][0].strip() not in ("is", "are") or values[0].start() > 2) and not DENIAL.search(sentence):
         return _after_equals(sentence, equals[-1], plain)
     first, before = values[0], _masked(sentence)[: values[0].start()]
-    if DENIAL.search(before) or CHANGED_BEFORE.search(before) or (len(values) > 1 and not _safe(sentence, *values[:2])):
+    if (
+        not understood(before)
+        or DENIAL.search(before)
+        or CHANGED_BEFORE.search(before)
+        or (len(values) > 1 and not _safe(sentence, *values[:2]))
+    ):
         return plain
     value, after = _with_scale(sentence, first)
     if CHANGED_AFTER.match(re.sub(rf"^{UNIT_WORDS}(?=\s(?:or|squared|cubed|to|plus|minus|times)\b)", "", after)):
@@ -304,9 +326,9 @@ def _last_value(tail: str, whole: bool) -> str | None:
     value, after = _with_scale(tail, last)
     if _is_part_of_a_compound(before, after) or CHANGED_AFTER.match(after):
         return None
-    if UNDECIDED.search(before):
+    if UNDECIDED.search(before) or claims_no_value(_masked(tail), begin, last.end()):
         return None
-    if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(COPULA.split(before)[-1]):
+    if CHANGED_BEFORE.search(NOT_AN_ARROW.sub(" ", before)) or DENIAL.search(NOT_BUT.sub("", COPULA.split(before)[-1])):
         return None
     return _equation_or_value(
         tail[max(0, start + 1) : begin], _signed(before, value), re.match(r"\s?[a-z]{2}", after) is not None

@@ -11,6 +11,8 @@ from .math_languages import ANY_WORD
 OPENING, CLOSING = "([{", ")]}"
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
 
+OR = re.compile(r"\ue000?(?:\bor\b|或者?|\boder\b|\bou\b|\bили\b|または|또는)|\\(?:lor|vee)(?![a-zA-Z])")
+
 Parts = tuple[str, list[str]]  # what kind of structure ("()", "{}", "", "matrix 2x2", ...), and its elements
 
 
@@ -115,6 +117,10 @@ def _two_sided(pieces: list[str]) -> Parts | None:
 
 def as_union(text: str) -> Parts | None:
     pieces = re.split(r"\\cup(?![a-zA-Z])", text)
+    if len(pieces) == 1 and re.search(r"[<>]|\\[lg]e ", text):
+        cases = [piece.strip() for piece in OR.split(text)]  # x < 1 or x > 2
+        variables = {"".join(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", case)) for case in cases}
+        pieces = cases if len(variables) == 1 and all(as_interval(case) for case in cases) else pieces
     return ("union", [p.strip() for p in pieces]) if len(pieces) > 1 and all(p.strip() for p in pieces) else None
 
 

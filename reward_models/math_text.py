@@ -103,6 +103,11 @@ REWRITES = (
     (re.compile(r"(?<!\\)~"), " "),
     (re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\(?:text)?degree(?![a-zA-Z])"), " degrees"),
     (re.compile(r"\\(?:varnothing|empty)(?![a-zA-Z])"), r"\\emptyset"),
+    (re.compile(r"\\[lcd]?dots(?![a-zA-Z])"), "..."),
+    (
+        re.compile(r"^\s*(?:\\mathbb\s*\{?R\}?|\\R|(?:the set of )?all real numbers|all reals)\s*$"),
+        r"(-\\infty, \\infty)",
+    ),
     (re.compile(r"\\(?:ast|star)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>="), r"\\ge "),
     (re.compile(r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<="), r"\\le "),
@@ -112,6 +117,20 @@ REWRITES = (
     (re.compile(r"(?<!\\)\\([%$#&])"), r"\1"),
     (re.compile(r"\\lbrace(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
+    (
+        re.compile(rf"(\d)\s*{MARK}?\s*(?:a\.\s?m\b\.?|A\.M\b\.?|AM\b|(?<=:\d\d)am\b|(?<=:\d\d )am\b)", re.ASCII),
+        r"\1 am",
+    ),
+    (
+        re.compile(rf"(\d)\s*{MARK}?\s*(?:p\.\s?m\b\.?|P\.M\b\.?|PM\b|(?<=:\d\d)pm\b|(?<=:\d\d )pm\b)", re.ASCII),
+        r"\1 pm",
+    ),
+    (
+        re.compile(
+            r"\s*\(\s*(?:approximately|approx\.?|exact(?:ly)?|rounded\b[^()]*|to the nearest\b[^()]*|大?约)\s*\)\s*$"
+        ),
+        "",
+    ),
     (re.compile(r" +"), " "),
 )
 

@@ -43,6 +43,7 @@ NO_UNIT = frozenset([
     "choose", "power", "of", "given", "when", "where", "without", "except", "through", "until", "theta", "alpha",
     "beta", "gamma", "lambda", "but", "then", "equals", "is", "are", "was", "so", "because", "wrong", "incorrect",
     "fifths", "sixths", "eighths", "ninths", "fourths", "because", "instead", "nearly", "almost", "oo", "nan", "from",
+    "tens", "ones",
 ])  # fmt: skip
 NOT_CLAIMED = frozenset(["square", "sq", "cubic", "us", "of"])
 # Symbols that stand for two units, or that pint takes for another one than a school book does.
