@@ -129,7 +129,7 @@ def test_a_changed_grader_answer_or_prompt_makes_old_records_unusable(tmp_path):
     for name in ("one.py", "two.py"):
         (tmp_path / name).write_text(source)
         graders.append(resolve(f"{tmp_path / name}:grade"))
-    settings = parse(["--model", "m", "--tasks", "toy", "--output_dir", str(tmp_path)])
+    settings = parse(["--model", "m", "--tasks", "demo", "--output_dir", str(tmp_path)])
 
     def prints(problem, grade, **more):
         return provenance.fingerprint(settings, "m", Task("toy", lambda: [problem], grade, **more), 5, [problem])

@@ -75,7 +75,7 @@ def test_the_ramp_ends_where_the_server_refuses(service, tmp_path):
         (["https://127.0.0.1:8000"], "only servers on this machine"),
         (["http://127.0.0.1:9"], "nothing answers there"),
         (["http://127.0.0.1:9", "--rates", "0"], "--rates: numbers above 0"),
-        (["http://127.0.0.1:9", "--rates", "fast"], "could not convert"),
+        (["http://127.0.0.1:9", "--rates", "fast"], "--rates fast: write numbers with commas"),
         (["http://127.0.0.1:9", "--seconds", "1e9"], "--seconds: 1000000000.0 is not at least 0.5"),
         (["http://127.0.0.1:9", "--prompts", "nowhere.txt"], "nowhere.txt"),
     ],
